@@ -1,0 +1,89 @@
+"""Writing files so that nothing half-written ever looks whole.
+
+Everything here writes under a temporary name in the *same* directory as the
+target (a rename is atomic only within one file system), flushes it to disk, and
+renames it. A name that starts with a dot and ends in ``.partial`` is what a kill leaves
+behind; the next run of the same writer removes it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+
+
+def partial_name(path: Path) -> Path:
+    """The temporary name under which `path` is written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def sync_directory(path: Path) -> None:
+    """Flush a directory's entries (names, renames) to disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def writing(path: str | os.PathLike, mode: str = "w", **kwargs: Any) -> Iterator[Any]:
+    """Open `path` for writing; it appears, whole, when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    if "b" not in mode:
+        kwargs.setdefault("encoding", "utf-8")
+        kwargs.setdefault("newline", "\n")
+    try:
+        with open(partial, mode, **kwargs) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+        sync_directory(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty directory to fill; it takes the name `path` when the block ends well.
+
+    A directory that already has the name is replaced as the last step, so that a
+    failure leaves it as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+        sync_directory(path.parent)
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` as indented JSON with a final newline; keys keep their order."""
+    with writing(path) as handle:
+        json.dump(value, handle, indent=2, ensure_ascii=False)
+        handle.write("\n")
+
+
+def sha256_file(path: str | os.PathLike) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
