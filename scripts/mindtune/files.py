@@ -46,7 +46,7 @@ def writing(path: str | os.PathLike, mode: str = "w", **kwargs: Any) -> Iterator
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
         sync_directory(path.parent)
     finally:
         partial.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def writing_directory(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         if path.exists():
             shutil.rmtree(path)
-        os.replace(partial, path)
+        partial.replace(path)
         sync_directory(path.parent)
     finally:
         if partial.exists():

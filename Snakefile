@@ -1,0 +1,34 @@
+# mindtune: fine-tune Qwen2-VL with MindSpeed-MM, and show what the fine-tuning did.
+#
+#   snakemake --cores 1 results/compare.csv
+#
+# draw_scenes, build_base_model       the demo's pictures, instructions and model
+# convert_data, select_prompts        mllm-format data, held-out part, questions
+# prepare_checkpoint                  Hugging Face model -> mm checkpoint
+# finetune_model                      mm checkpoint + data -> save_dir
+# export_model                        save_dir -> Hugging Face model
+# answer_prompts                      answers before and after
+# compare_answers                     results/compare.csv, results/summary.csv
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/sources.smk"
+include: "rules/data.smk"
+include: "rules/checkpoints.smk"
+include: "rules/training.smk"
+include: "rules/answers.smk"
+include: "rules/comparison.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.compare_answers.output,

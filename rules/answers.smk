@@ -1,0 +1,33 @@
+# Answers before fine-tuning are shared by all experiments with the same base, data and prompts.
+
+
+def answering_model(wildcards):
+    """The model of a stage, in the form from which the engine answers."""
+    if wildcards.stage == "after":
+        return f"results/{wildcards.scope}/hf"
+    return base_model(wildcards)
+
+
+rule answer_prompts:
+    input:
+        images=images,
+        prompts=shared("prompts", rules.select_prompts.output.prompts),
+        model=answering_model,
+        hf=base_model,
+    output:
+        answers="results/{scope}/answers_{stage}.jsonl",
+    log:
+        "logs/answer_prompts/{scope}_{stage}.log",
+    benchmark:
+        "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
+    params:
+        engine=ENGINE.name,
+        answer=settings("answer"),
+        processor=settings("processor"),
+        machine=settings(ENGINE.machine),
+        code=code("answer_prompts", "answer"),
+    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
+    message:
+        "Answering prompts {wildcards.stage} fine-tuning"
+    script:
+        "../scripts/answer_prompts.py"

@@ -1,0 +1,40 @@
+# Between Hugging Face's layout and MindSpeed-MM's, there and back.
+
+
+rule prepare_checkpoint:
+    input:
+        hf=base_model,
+    output:
+        mm=directory("results/{scope}/mm"),
+    log:
+        "logs/prepare_checkpoint/{scope}.log",
+    benchmark:
+        "results/benchmarks/prepare_checkpoint/{scope}.tsv"
+    params:
+        engine=ENGINE.name,
+        parallel=settings("parallel"),
+        code=code("prepare_checkpoint", "prepare"),
+    message:
+        "Converting {input.hf} to the mm checkpoint {output.mm}"
+    script:
+        "../scripts/prepare_checkpoint.py"
+
+
+rule export_model:
+    input:
+        done="results/{experiment}/finetune.json",
+        hf=base_model,
+    output:
+        hf=directory("results/{experiment}/hf"),
+    log:
+        "logs/export_model/{experiment}.log",
+    benchmark:
+        "results/benchmarks/export_model/{experiment}.tsv"
+    params:
+        engine=ENGINE.name,
+        parallel=settings("parallel"),
+        code=code("export_model", "export"),
+    message:
+        "Exporting the fine-tuned model to {output.hf}"
+    script:
+        "../scripts/export_model.py"

@@ -1,0 +1,75 @@
+# The checked configuration, and where everything is. No file is written here.
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from mindtune.config import SHARED
+from mindtune.errors import UserError
+from mindtune.sourcecode import code_hash
+from mindtune.workflow import read_configuration
+from mindtune.engines import stage_source
+
+
+try:
+    CONFIG, ENGINE = read_configuration(
+        config,
+        schema=Path(workflow.basedir) / "config" / "schema.yaml",
+        files=workflow.configfiles,
+    )
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+EXPERIMENTS = list(CONFIG.experiments)
+
+
+wildcard_constraints:
+    experiment="|".join(EXPERIMENTS),
+    scope="|".join([SHARED, *EXPERIMENTS]),
+    stage="before|after",
+
+
+def settings(*sections):
+    """Sections of the settings of the job's experiment, as an input or params function."""
+
+    def of(wildcards):
+        name = wildcards.get("scope") or wildcards.get("experiment") or SHARED
+        found = CONFIG.settings(name)
+        for section in sections:
+            found = found[section]
+        return found
+
+    return of
+
+
+def code(script, engine_stage=None, data=()):
+    """Hash of a script and of all that it imports, with the engine's own part of a stage."""
+    sources = [SCRIPTS / f"{script}.py"]
+    if engine_stage:
+        sources.append(stage_source(ENGINE.name, engine_stage))
+    return code_hash(*sources, data=data)
+
+
+def shared(stage, path):
+    """A function for the path of a result that experiments may share, `{scope}` filled in."""
+
+    def of(wildcards):
+        name = wildcards.get("scope") or wildcards.get("experiment")
+        return path.format(scope=CONFIG.scope(name, stage))
+
+    return of
+
+
+def source(name, demo):
+    """A source's path: the demo's, or the user's own, whose age is no reason to run again."""
+
+    def of(wildcards):
+        scope = (wildcards.get("scope") or wildcards.get("experiment")) if wildcards else SHARED
+        chosen = CONFIG.settings(scope or SHARED)["sources"][name]
+        return demo if chosen["use"] == "demo" else ancient(chosen["path"])
+
+    return of

@@ -1,0 +1,26 @@
+# One table for all experiments.
+
+
+rule compare_answers:
+    input:
+        prompts=[
+            f"results/{CONFIG.scope(name, 'prompts')}/prompts.jsonl" for name in EXPERIMENTS
+        ],
+        before=[
+            f"results/{CONFIG.scope(name, 'before')}/answers_before.jsonl"
+            for name in EXPERIMENTS
+        ],
+        after=[f"results/{name}/answers_after.jsonl" for name in EXPERIMENTS],
+    output:
+        compare="results/compare.csv",
+        summary="results/summary.csv",
+    log:
+        "logs/compare_answers.log",
+    params:
+        experiments=EXPERIMENTS,
+        confidence=CONFIG.common["compare"]["confidence"],
+        code=code("compare_answers"),
+    message:
+        "Comparing answers before and after"
+    script:
+        "../scripts/compare_answers.py"

@@ -1,0 +1,40 @@
+# The embedded demo's sources, for configurations that say `use: demo`.
+
+DEMO_IMAGES = "results/sources/COCO2017/train2017"
+DEMO_INSTRUCTIONS = "results/sources/llava_instruct_150k.json"
+DEMO_MODEL = "results/sources/Qwen2-VL-demo"
+
+
+rule draw_scenes:
+    output:
+        images=directory(DEMO_IMAGES),
+        instructions=DEMO_INSTRUCTIONS,
+    log:
+        "logs/draw_scenes.log",
+    params:
+        pictures=CONFIG.common["sources"]["demo"]["pictures"],
+        text_only=CONFIG.common["sources"]["demo"]["text_only"],
+        seed=CONFIG.common["sources"]["demo"]["seed"],
+        code=code("draw_scenes"),
+    message:
+        "Drawing street scenes into {output.images}"
+    script:
+        "../scripts/draw_scenes.py"
+
+
+rule build_base_model:
+    output:
+        model=directory(DEMO_MODEL),
+    log:
+        "logs/build_base_model.log",
+    params:
+        code=code("build_base_model", data=(SCRIPTS / "mindtune/demo/base").glob("*")),
+    message:
+        "Laying out the demo's base model in {output.model}"
+    script:
+        "../scripts/build_base_model.py"
+
+
+images = source("images", DEMO_IMAGES)
+instructions = source("instructions", DEMO_INSTRUCTIONS)
+base_model = source("model", DEMO_MODEL)

@@ -1,0 +1,28 @@
+"""Answer all prompts with one load of a model, before or after fine-tuning.
+
+model, prompts.jsonl -> answers_before.jsonl or answers_after.jsonl
+"""
+
+from pathlib import Path
+
+from mindtune.engines import stage
+from mindtune.engines.jobs import AnswerJob
+from mindtune.job import run
+
+
+def main(snakemake) -> None:
+    job = AnswerJob(
+        prompts=Path(snakemake.input.prompts),
+        images=Path(snakemake.input.images),
+        model_dir=Path(snakemake.input.model),
+        hf_dir=Path(snakemake.input.hf),
+        answers=Path(snakemake.output.answers),
+        answer=snakemake.params.answer,
+        processor=snakemake.params.processor,
+        machine=snakemake.params.machine,
+    )
+    stage(snakemake.params.engine, "answer")(job)
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

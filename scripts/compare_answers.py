@@ -1,0 +1,33 @@
+"""Compare the answers before and after of all experiments.
+
+prompts.jsonl, answers_before.jsonl, answers_after.jsonl -> compare.csv, summary.csv
+"""
+
+import logging
+from pathlib import Path
+
+from mindtune.comparison.tables import ALL, compare_all, summarize, to_csv
+from mindtune.job import run
+
+log = logging.getLogger("mindtune")
+
+
+def main(snakemake) -> None:
+    files = zip(snakemake.input.prompts, snakemake.input.before, snakemake.input.after, strict=True)
+    experiments = {
+        name: dict(zip(("prompts", "before", "after"), map(Path, paths), strict=True))
+        for name, paths in zip(snakemake.params.experiments, files, strict=True)
+    }
+    compared = compare_all(experiments)
+    summary = summarize(compared, snakemake.params.confidence)
+    to_csv(compared, Path(snakemake.output.compare))
+    to_csv(summary, Path(snakemake.output.summary))
+    for row in summary[summary["family"] == ALL].itertuples():
+        log.info(
+            "%s, %s: exact match %.1f %% before, %.1f %% after (n = %d)",
+            row.experiment, row.split, 100 * row.exact_before, 100 * row.exact_after, row.n,
+        )  # fmt: skip
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

@@ -1,0 +1,37 @@
+"""Turn LLaVA-Instruct into mllm-format data, with a held-out part that shares no image.
+
+llava_instruct_150k.json, train2017/ -> train.json, held_out.json, conversion.json
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+from mindtune.data.mllm import convert
+from mindtune.job import run
+from mindtune.progress import progress
+
+log = logging.getLogger("mindtune")
+
+
+def main(snakemake) -> None:
+    report = convert(
+        Path(snakemake.input.instructions),
+        Path(snakemake.input.images),
+        Path(snakemake.output.train),
+        Path(snakemake.output.held_out),
+        Path(snakemake.output.report),
+        progress=partial(progress, what="converting", unit="records"),
+        **snakemake.params.data,
+    )
+    log.info(
+        "%d records: %d to train on, %d held out, %d dropped",
+        report["records"],
+        report["kept"]["train"],
+        report["kept"]["held_out"],
+        sum(report["dropped"].values()),
+    )
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

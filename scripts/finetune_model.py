@@ -1,0 +1,80 @@
+"""Fine-tune an mm checkpoint on mllm-format data.
+
+    mm checkpoint, train.json, held_out.json -> save_dir/iter_0000050/…, loss.csv, finetune.json
+
+save_dir is no output in Snakemake's eyes, which would delete it before each run and after each
+failure; the output is finetune.json, which is written last and names the finished checkpoint.
+"""
+
+import csv
+import shutil
+from pathlib import Path
+
+from mindtune.engines import stage
+from mindtune.engines.jobs import FinetuneJob
+from mindtune.files import partial_name, write_json
+from mindtune.job import run
+from mindtune.savedir import claimed, content_of, content_of_checkpoint
+
+
+def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -> None:
+    """Train, or go on training, in a save_dir that is ours; then write the two outputs."""
+    settings = {
+        "engine": engine,
+        "code": code,
+        "train": dict(job.train),
+        "processor": dict(job.processor),
+        "parallel": dict(job.parallel),
+        "machine": dict(job.machine),
+        "content": content_of(
+            {
+                "train_data": job.train_data,
+                "held_out_data": job.held_out_data,
+                "config": job.hf_dir / "config.json",
+            }
+        )
+        | {"base_checkpoint": content_of_checkpoint(job.mm_dir)},
+    }
+    with claimed(job.save_dir, settings) as fingerprint:
+        stage(engine, "finetune")(job)
+        copied = partial_name(loss)
+        shutil.copyfile(job.save_dir / "loss.csv", copied)
+        copied.replace(loss)
+        with open(loss, encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        write_json(
+            done,
+            {
+                "save_dir": str(job.save_dir),
+                "iteration": int(rows[-1]["iteration"]),
+                "fingerprint": fingerprint,
+                "loss": rows[-1]["loss"],
+                "held_out_loss": rows[-1]["held_out_loss"],
+            },
+        )
+
+
+def main(snakemake) -> None:
+    job = FinetuneJob(
+        train_data=Path(snakemake.input.train),
+        held_out_data=Path(snakemake.input.held_out),
+        images=Path(snakemake.input.images),
+        hf_dir=Path(snakemake.input.hf),
+        mm_dir=Path(snakemake.input.mm),
+        save_dir=Path(snakemake.params.save_dir),
+        train=snakemake.params.train,
+        processor=snakemake.params.processor,
+        parallel=snakemake.params.parallel,
+        machine=snakemake.params.machine,
+    )
+    finetune(
+        job,
+        snakemake.params.engine,
+        snakemake.params.code,
+        Path(snakemake.output.loss),
+        Path(snakemake.output.done),
+    )
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

@@ -1,0 +1,1 @@
+"""What the fine-tuning did: answers before and after, side by side and summed up."""

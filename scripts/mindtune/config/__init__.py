@@ -1,0 +1,176 @@
+"""Reading the configuration: defaults, experiments, and every check that needs no job.
+
+A configuration is checked in four steps, each of which ends in sentences for the
+user rather than in a traceback: the shape (`config/schema.yaml`), the experiments'
+overlays, conditions across keys, and the files that it names.
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mindtune.config.checks import SHARED, condition_problems, overlay_problems, source_problems
+from mindtune.config.sentences import schema_errors, sentence
+from mindtune.errors import UserError
+
+__all__ = [
+    "SHARED",
+    "STAGES",
+    "ConfigError",
+    "Configuration",
+    "load",
+    "load_schema",
+    "lookup",
+    "source_problems",
+]
+
+# The settings on which each kind of shared result depends, as dotted keys. A result is
+# shared by all experiments whose settings are equal.
+STAGES = {
+    "data": ("sources.images", "sources.instructions", "sources.demo", "data"),
+    "base": ("sources.model",),
+    "mm": ("sources.model", "parallel"),
+    "prompts": ("sources.images", "sources.instructions", "sources.demo", "data", "prompts"),
+    "before": (
+        "sources.images", "sources.instructions", "sources.demo", "data", "prompts",
+        "sources.model", "processor", "answer",
+    ),
+}  # fmt: skip
+
+
+class ConfigError(UserError):
+    """One or more mistakes in the configuration, a sentence each."""
+
+    def __init__(self, problems: Iterable[str], files: Iterable[str] = ()) -> None:
+        self.problems = list(problems)
+        where = ", ".join(files)
+        head = f"The configuration{f' ({where})' if where else ''} can't be used:"
+        super().__init__("\n  - ".join([head, *self.problems]))
+
+
+def load_schema(path: str | Path) -> dict:
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def lookup(config: Mapping, dotted: str) -> Any:
+    """The value at a dotted key, e.g. `train.lr`."""
+    value: Any = config
+    for key in dotted.split("."):
+        value = value[key]
+    return value
+
+
+class Configuration:
+    """The checked configuration: the common settings and those of each experiment.
+
+    Attributes
+    ----------
+    common: all settings without any experiment's overlay.
+    experiments: name -> its complete settings, in the order of the configuration.
+    """
+
+    def __init__(self, common: dict, experiments: dict[str, dict]) -> None:
+        self.common = common
+        self.experiments = experiments
+
+    def settings(self, scope: str) -> dict:
+        """The complete settings of an experiment, or the common ones for `shared`."""
+        return self.common if scope == SHARED else self.experiments[scope]
+
+    def scope(self, experiment: str, stage: str) -> str:
+        """Where an experiment's result of a stage lives: `shared`, or an experiment's name.
+
+        It is `shared` when the experiment changes nothing that the stage depends on, and
+        otherwise the first experiment with equal settings.
+        """
+        wanted = self._stage_settings(experiment, stage)
+        for scope in (SHARED, *self.experiments):
+            if self._stage_settings(scope, stage) == wanted:
+                return scope
+        raise AssertionError(f"{experiment} is none of its own scopes")
+
+    def _stage_settings(self, scope: str, stage: str) -> list:
+        settings = self.settings(scope)
+        return [lookup(settings, key) for key in STAGES[stage]]
+
+
+def load(raw: Mapping, schema: Mapping, files: Iterable[str] = ()) -> Configuration:
+    """Check a raw configuration and return it with all defaults filled in.
+
+    Raises
+    ------
+    ConfigError: with a sentence for each mistake found.
+    """
+    files = list(files)
+    raw = json.loads(json.dumps(raw))  # plain containers, whatever the reader used
+    problems = [sentence(error) for error in schema_errors(raw, schema)]
+    if problems:
+        raise ConfigError(problems, files)
+    overlays = raw.get("experiments") or {"baseline": {}}
+    base = {key: value for key, value in raw.items() if key != "experiments"}
+    common = with_defaults(base, schema)
+    del common["experiments"]
+    experiments: dict[str, dict] = {}
+    for name, overlay in overlays.items():
+        here = f"experiments.{name}"
+        overlay = overlay or {}
+        problems += overlay_problems(name, overlay)
+        merged = with_defaults(merge(base, overlay), schema)
+        del merged["experiments"]
+        problems += [
+            sentence(error, prefix=here) for error in schema_errors(merge(base, overlay), schema)
+        ]
+        experiments[name] = merged
+    if not problems:
+        problems += condition_problems(common)
+        for name, settings in experiments.items():
+            found = condition_problems(settings)
+            problems += [
+                f"experiments.{name}: {problem}" for problem in found if problem not in problems
+            ]
+    if problems:
+        raise ConfigError(dict.fromkeys(problems), files)
+    return Configuration(common, experiments)
+
+
+def merge(base: Mapping, overlay: Mapping) -> dict:
+    """A copy of `base` in which the keys of `overlay` win, key by key at every depth."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def with_defaults(value: Any, schema: Mapping, root: Mapping | None = None) -> Any:
+    """`value` with the schema's default for each key that is not there, at every depth."""
+    root = root or schema
+    node = _resolve(schema, root)
+    if isinstance(value, Mapping):
+        filled = {key: copy.deepcopy(item) for key, item in value.items()}
+        for key, child in node.get("properties", {}).items():
+            if key not in filled and "default" in child:
+                filled[key] = copy.deepcopy(child["default"])
+            elif key not in filled and "default" in _resolve(child, root):
+                filled[key] = copy.deepcopy(_resolve(child, root)["default"])
+            if key in filled:
+                filled[key] = with_defaults(filled[key], child, root)
+        return filled
+    if isinstance(value, list) and isinstance(node.get("items"), Mapping):
+        return [with_defaults(item, node["items"], root) for item in value]
+    return value
+
+
+def _resolve(schema: Mapping, root: Mapping) -> Mapping:
+    if "$ref" not in schema:
+        return schema
+    found: Any = root
+    for part in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return found

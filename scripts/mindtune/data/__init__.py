@@ -1,0 +1,1 @@
+"""Instructions and pictures: from LLaVA-Instruct to MindSpeed-MM's mllm format."""

@@ -1,0 +1,127 @@
+"""What happens beside the Trainer's loop: the log of iterations, checkpoints, progress."""
+
+import csv
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from mindtune.engines.hf.checkpoints import Checkpoints
+from mindtune.engines.hf.schedule import learning_rate
+from mindtune.errors import UserError
+from mindtune.files import writing
+from mindtune.progress import Progress
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "iteration",
+    "consumed_samples",
+    "lr",
+    "loss",
+    "grad_norm",
+    "ms_per_iteration",
+    "samples_per_second",
+    "held_out_loss",
+)
+
+
+class IterationLog(TrainerCallback):
+    """Writes `loss.csv`, a line per iteration, and saves the checkpoints that are due.
+
+    Iterations are counted from the very beginning, whatever the Trainer counts since this
+    process began: lines of iterations that will run again are removed first.
+    """
+
+    def __init__(
+        self, save_dir: Path, begun: int, train: Mapping, checkpoints: Checkpoints
+    ) -> None:
+        self.path = save_dir / "loss.csv"
+        self.begun = begun
+        self.train = train
+        self.checkpoints = checkpoints
+        self.row: dict[str, float | int | str] = {}
+        self.started = 0.0
+
+    def iteration(self, state) -> int:
+        return self.begun + state.global_step
+
+    def due(self, iteration: int, interval: int) -> bool:
+        return iteration % interval == 0 or iteration == self.train["train_iters"]
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        kept = []
+        if self.begun and self.path.is_file():
+            with open(self.path, encoding="utf-8", newline="") as handle:
+                kept = [
+                    row for row in csv.DictReader(handle) if int(row["iteration"]) <= self.begun
+                ]
+        with writing(self.path) as handle:
+            writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        evaluated = kwargs.get("eval_dataloader") is not None or self.train["eval_iters"]
+        if evaluated and self.due(self.iteration(state), self.train["eval_interval"]):
+            control.should_evaluate = True
+
+    def on_log(self, args, state, control, logs, **kwargs) -> None:
+        if "loss" not in logs:
+            return
+        iteration, loss = self.iteration(state), logs["loss"]
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss of iteration {iteration} is {loss}; lower train.lr (now "
+                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to 1.0."
+            )
+        seconds = time.perf_counter() - self.started
+        self.row = {
+            "iteration": iteration,
+            "consumed_samples": iteration * self.train["global_batch_size"],
+            "lr": repr(learning_rate(iteration, self.train)),
+            "loss": repr(loss),
+            "grad_norm": repr(logs["grad_norm"]) if "grad_norm" in logs else "",
+            "ms_per_iteration": f"{seconds * 1000:.1f}",
+            "samples_per_second": f"{self.train['global_batch_size'] / seconds:.2f}",
+            "held_out_loss": "",
+        }
+        if not control.should_evaluate:
+            self.finish(iteration, **kwargs)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs) -> None:
+        self.row["held_out_loss"] = repr(metrics["eval_loss"])
+        log.info("iteration %d: held-out loss %.4f", self.row["iteration"], metrics["eval_loss"])
+        self.finish(self.iteration(state), **kwargs)
+
+    def finish(self, iteration: int, *, model, optimizer, **kwargs) -> None:
+        """Write the iteration's line, and save a checkpoint when one is due."""
+        with open(self.path, "a", encoding="utf-8", newline="") as handle:
+            csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(self.row)
+        if self.due(iteration, self.train["save_interval"]):
+            self.checkpoints.save(iteration, model, optimizer)
+            log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
+
+
+class Watch(TrainerCallback):
+    """Shows how far the training is."""
+
+    def __init__(self, begun: int, train: Mapping) -> None:
+        self.shown = Progress("training", "iterations", train["train_iters"], begun)
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.shown.__enter__()
+
+    def on_log(self, args, state, control, logs, **kwargs) -> None:
+        if "loss" in logs:
+            self.shown.advance(note=f"loss {logs['loss']:.4f}")
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self.shown.__exit__(None, None, None)

@@ -1,0 +1,138 @@
+"""Checkpoints of a training: Megatron's layout, and beside it all that an exact resume needs.
+
+`save_dir/iter_0000050/mp_rank_00/model_optim_rng.pt` holds the model under MindSpeed-MM's
+names, so that either engine can read it. Its entry `hf_engine` holds the optimizer, the
+fp32 weights when the model's are bfloat16, and the states of the random generators.
+"""
+
+import logging
+import random
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy
+import torch
+
+from mindtune.checkpoint import save_trained
+from mindtune.engines.hf.device import DTYPES
+from mindtune.engines.hf.model import published_tensors
+from mindtune.files import writing
+
+log = logging.getLogger(__name__)
+
+TRACKER = "latest_checkpointed_iteration.txt"
+STATE = "hf_engine"
+
+
+class Checkpoints:
+    """The checkpoints in a save_dir.
+
+    config: content of config.json. precision: `fp32` or `bf16`, of the model's tensors in files.
+    """
+
+    def __init__(self, save_dir: Path, config: dict, precision: str, train: Mapping) -> None:
+        self.save_dir = save_dir
+        self.config = config
+        self.dtype = DTYPES[precision]
+        self.train = train
+
+    def newest(self) -> int:
+        """The newest whole checkpoint's iteration, 0 for none; the tracker is brought up to it.
+
+        A checkpoint gets its name when it is whole. The tracker is written after that, so
+        it can lag behind by one when a kill falls between the two.
+        """
+        found = [
+            int(match[1])
+            for path in self.save_dir.glob("iter_*")
+            if (match := re.fullmatch(r"iter_(\d{7,})", path.name))
+            and self._file(int(match[1])).is_file()
+        ]
+        newest = max((n for n in found if n <= self.train["train_iters"]), default=0)
+        tracker = self.save_dir / TRACKER
+        if newest and (not tracker.is_file() or tracker.read_text().strip() != str(newest)):
+            with writing(tracker) as handle:
+                handle.write(str(newest))
+        return newest
+
+    def _file(self, iteration: int) -> Path:
+        return self.save_dir / f"iter_{iteration:07d}" / "mp_rank_00" / "model_optim_rng.pt"
+
+    def save(
+        self, iteration: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Write a checkpoint, whole or not at all."""
+        tensors = {
+            name: tensor.to("cpu", self.dtype) for name, tensor in published_tensors(model).items()
+        }
+        extra = {}
+        if self.train["save_optim"]:
+            state = {"optimizer": optimizer.state_dict(), "random": random_states(model.device)}
+            if self.dtype != torch.float32:
+                state["main_weights"] = trained_weights(model)
+            extra[STATE] = to_cpu(state)
+        save_trained(self.save_dir, iteration, tensors, self.config, extra=extra)
+
+    def restore(
+        self, iteration: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Bring optimizer, fp32 weights and generators to where they were at `iteration`."""
+        content = torch.load(
+            self._file(iteration), map_location="cpu", weights_only=True, mmap=True
+        )
+        if STATE not in content:
+            log.warning(
+                "iteration %d was saved without train.save_optim: Adam's moments begin anew, and "
+                "the result will differ from that of an undisturbed training",
+                iteration,
+            )
+            return
+        state = content[STATE]
+        optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            weights = state.get("main_weights", {})
+            for name, parameter in model.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
+        restore_random_states(state["random"], model.device)
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def to_cpu(value):
+    """The same containers with all tensors on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu")
+    if isinstance(value, Mapping):
+        return {key: to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_cpu(item) for item in value]
+    return value
+
+
+def random_states(device: torch.device) -> dict:
+    """The states of all generators, in plain containers and tensors."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = numpy.random.get_state()
+    states = {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+    if device.type != "cpu":
+        states["device"] = getattr(torch, device.type).get_rng_state(device)
+    return states
+
+
+def restore_random_states(states: Mapping, device: torch.device) -> None:
+    """Undo `random_states`."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    numpy.random.set_state((kind, keys.numpy().astype("uint32"), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if "device" in states:
+        getattr(torch, device.type).set_rng_state(states["device"], device)

@@ -1,0 +1,175 @@
+"""Fine-tuning with transformers' Trainer, in Megatron's terms and with Megatron's files."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.utils.data import Sampler, Subset
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+
+from mindtune.checkpoint import load_hf_tensors
+from mindtune.data.mllm import read_mllm
+from mindtune.engines.hf.callbacks import IterationLog, Watch
+from mindtune.engines.hf.checkpoints import Checkpoints
+from mindtune.engines.hf.dataset import Collator, Conversations
+from mindtune.engines.hf.device import open_device
+from mindtune.engines.hf.model import build_model, read_config
+from mindtune.engines.hf.processing import Processor
+from mindtune.engines.hf.schedule import learning_rate, sample_order
+from mindtune.engines.jobs import FinetuneJob
+from mindtune.errors import UserError
+
+log = logging.getLogger(__name__)
+
+VISION_PROJECTOR = "model.visual.merger."
+VISION = "model.visual."
+
+
+def finetune(job: FinetuneJob) -> None:
+    """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
+    train = job.train
+    device = open_device(job.machine)
+    checkpoints = Checkpoints(
+        job.save_dir, read_config(job.hf_dir), job.machine["precision"], train
+    )
+    begun = checkpoints.newest()
+    if begun == train["train_iters"]:
+        log.info("iteration %d is there already: nothing to train", begun)
+        return
+    set_seed(train["seed"])
+    processor = Processor(job.hf_dir, job.processor["image_resolution"])
+    data = Conversations(read_mllm(job.train_data), job.images, processor, train["seq_length"])
+    held_out = Conversations(
+        read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
+    )
+    if len(data) < train["micro_batch_size"]:
+        raise UserError(
+            f"there are {len(data)} samples to train on, fewer than train.micro_batch_size "
+            f"{train['micro_batch_size']}; lower it, or give more data."
+        )
+    source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
+    tensors = load_hf_tensors(source, read_config(job.hf_dir), iteration=iteration)
+    # The optimizer keeps weights in fp32 whatever the precision of the products.
+    model = build_model(job.hf_dir, tensors, torch.float32)
+    del tensors
+    trained = freeze(model, train)
+    log.info(
+        "%s parameters are trained, %s frozen; %d samples, %d held out; from %s",
+        f"{sum(p.numel() for p in trained):,}",
+        f"{sum(p.numel() for p in model.parameters() if not p.requires_grad):,}",
+        len(data), len(held_out), f"iteration {begun}" if begun else "the base model",
+    )  # fmt: skip
+    model.to(device)
+    optimizer = make_optimizer(model, train)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate(step + begun, train) / train["lr"]
+    )
+    if begun:
+        checkpoints.restore(begun, model, optimizer)
+    with tempfile.TemporaryDirectory() as unused:
+        trainer = MegatronOrderTrainer(
+            model=model,
+            args=training_arguments(job, unused, begun),
+            data_collator=Collator(processor),
+            train_dataset=data,
+            eval_dataset=held_out_part(held_out, train),
+            optimizers=(optimizer, scheduler),
+            callbacks=[IterationLog(job.save_dir, begun, train, checkpoints), Watch(begun, train)],
+            consumed_samples=begun * train["global_batch_size"],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    if checkpoints.newest() != train["train_iters"]:
+        raise UserError(
+            f"training ended at iteration {checkpoints.newest()} of {train['train_iters']}; run the "
+            "same command again to go on."
+        )
+
+
+class SampleOrder(Sampler):
+    """The samples of iterations still to come, in MindSpeed-MM's order."""
+
+    def __init__(self, total: int, micro_batch_size: int, consumed: int, wanted: int) -> None:
+        self.order = (total, micro_batch_size, consumed)
+        self.wanted = wanted
+
+    def __len__(self) -> int:
+        return self.wanted
+
+    def __iter__(self) -> Iterator[int]:
+        for _, index in zip(range(self.wanted), sample_order(*self.order), strict=False):
+            yield index
+
+
+class MegatronOrderTrainer(Trainer):
+    """transformers' Trainer with Megatron's sampler and Megatron's mean of a global batch."""
+
+    def __init__(self, *args, consumed_samples: int, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.consumed_samples = consumed_samples
+        # Megatron averages the means of micro batches; transformers would weigh them by tokens.
+        self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        args = self.args
+        batch = args.per_device_train_batch_size
+        wanted = args.max_steps * batch * args.gradient_accumulation_steps
+        return SampleOrder(len(self.train_dataset), batch, self.consumed_samples, wanted)
+
+
+def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
+    """Freeze vision encoder and projector as asked; returns what is trained."""
+    for name, parameter in model.named_parameters():
+        if name.startswith(VISION_PROJECTOR):
+            parameter.requires_grad_(not train["freeze_vision_projector"])
+        elif name.startswith(VISION):
+            parameter.requires_grad_(not train["freeze_vision_encoder"])
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def make_optimizer(model: torch.nn.Module, train) -> torch.optim.Optimizer:
+    """AdamW; like Megatron it decays no biases and no vectors."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": train["weight_decay"]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=train["lr"],
+        betas=(train["adam_beta1"], train["adam_beta2"]),
+        eps=train["adam_eps"],
+    )
+
+
+def held_out_part(held_out: Conversations, train) -> Subset | None:
+    """The first `eval_iters` global batches of held-out data, or None for no evaluation."""
+    wanted = min(len(held_out), train["eval_iters"] * train["global_batch_size"])
+    return Subset(held_out, range(wanted)) if wanted else None
+
+
+def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> TrainingArguments:
+    """Our settings in transformers' words; its own saving, logging and schedules are off."""
+    train = job.train
+    arguments = TrainingArguments(
+        output_dir=output_dir,
+        max_steps=train["train_iters"] - begun,
+        per_device_train_batch_size=train["micro_batch_size"],
+        per_device_eval_batch_size=train["micro_batch_size"],
+        gradient_accumulation_steps=train["global_batch_size"] // train["micro_batch_size"],
+        max_grad_norm=train["clip_grad"],
+        bf16=job.machine["precision"] == "bf16",
+        use_cpu=job.machine["device"] == "cpu",
+        seed=train["seed"],
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=job.machine["device"] != "cpu",
+    )
+    if job.machine["device"] != "cpu":
+        arguments._n_gpu = 1  # one device per process; other cards are somebody else's
+    return arguments

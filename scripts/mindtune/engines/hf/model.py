@@ -1,0 +1,75 @@
+"""Building transformers' Qwen2-VL from published tensors, and reading them back."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from mindtune.errors import UserError
+
+
+def published_name(name: str) -> str:
+    """A parameter's name in published Qwen2-VL files, from its name in transformers' module."""
+    name = name.removeprefix("model.")
+    if name.startswith("language_model."):
+        return "model." + name.removeprefix("language_model.")
+    return name
+
+
+def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters under their published names; a tied output layer is left out."""
+    tied = model.config.tie_word_embeddings
+    return {
+        published_name(name): tensor.detach()
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
+
+
+def read_config(hf_dir: Path) -> dict:
+    """The content of config.json."""
+    return json.loads((hf_dir / "config.json").read_text(encoding="utf-8"))
+
+
+def load_model(model_dir: Path, dtype: torch.dtype) -> Qwen2VLForConditionalGeneration:
+    """The model in a Hugging Face directory."""
+    transformers_logging.disable_progress_bar()
+    try:
+        return Qwen2VLForConditionalGeneration.from_pretrained(
+            model_dir, dtype=dtype, local_files_only=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the model in {model_dir} can't be loaded: {error}.") from error
+
+
+def build_model(
+    hf_dir: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> Qwen2VLForConditionalGeneration:
+    """A model with the config of `hf_dir` and the given published tensors.
+
+    Raises
+    ------
+    UserError: the tensors are not those that the config calls for.
+    """
+    transformers_logging.disable_progress_bar()
+    config = Qwen2VLConfig.from_pretrained(hf_dir, local_files_only=True)
+    try:
+        model, report = Qwen2VLForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"the checkpoint's tensors have other shapes than {hf_dir}/config.json says; they are "
+            f"of different models ({error})."
+        ) from error
+    faults = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
+    if faults:
+        raise UserError(
+            f"the checkpoint and {hf_dir}/config.json are of different models: "
+            f"{len(faults)} tensors are missing or unknown, the first being {faults[0]}."
+        )
+    return model

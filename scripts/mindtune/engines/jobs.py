@@ -1,0 +1,81 @@
+"""What an engine is asked to do: the four jobs, in files and settings.
+
+Settings are sections of the checked configuration (`config/schema.yaml` has their keys):
+`train`, `processor`, `parallel`, `answer`, and `machine`, the section of the engine's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PrepareJob:
+    """Turn a Hugging Face model into an mm checkpoint.
+
+    hf_dir: a Qwen2-VL download. mm_dir: gets `latest_checkpointed_iteration.txt` and
+    `release/mp_rank_*/model_optim_rng.pt`.
+    """
+
+    hf_dir: Path
+    mm_dir: Path
+    parallel: Settings
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """Fine-tune an mm checkpoint on mllm-format data.
+
+    save_dir: gets `iter_0000050/mp_rank_*/model_optim_rng.pt` and so on, the tracker
+    `latest_checkpointed_iteration.txt`, and `loss.csv` with a line per iteration. A
+    training that was interrupted goes on from its newest whole checkpoint; the caller
+    sees to it that save_dir holds nothing of other settings.
+    """
+
+    train_data: Path
+    held_out_data: Path
+    images: Path
+    hf_dir: Path
+    mm_dir: Path
+    save_dir: Path
+    train: Settings
+    processor: Settings
+    parallel: Settings
+    machine: Settings
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Turn the newest checkpoint of a save_dir into a Hugging Face model.
+
+    hf_dir: the base model, whose config, tokenizer and index are taken over. out_dir: gets
+    a directory that `Qwen2VLForConditionalGeneration.from_pretrained` loads.
+    """
+
+    save_dir: Path
+    hf_dir: Path
+    out_dir: Path
+    parallel: Settings
+
+
+@dataclass(frozen=True)
+class AnswerJob:
+    """Answer all prompts, greedily, with one load of the model.
+
+    prompts: JSON lines with `id`, `image` (relative to `images`) and `prompt`. model_dir: as
+    the engine's `answers_from` says. hf_dir: the base model, for tokenizer and processor.
+    answers: gets JSON lines `id, image, prompt, answer, tokens, cut, seconds`, in the order of
+    the prompts.
+    """
+
+    prompts: Path
+    images: Path
+    model_dir: Path
+    hf_dir: Path
+    answers: Path
+    answer: Settings
+    processor: Settings
+    machine: Settings

@@ -1,0 +1,23 @@
+"""Turn the base model into an mm checkpoint.
+
+Hugging Face directory -> latest_checkpointed_iteration.txt, release/mp_rank_00/…
+"""
+
+from pathlib import Path
+
+from mindtune.engines import stage
+from mindtune.engines.jobs import PrepareJob
+from mindtune.job import run
+
+
+def main(snakemake) -> None:
+    job = PrepareJob(
+        hf_dir=Path(snakemake.input.hf),
+        mm_dir=Path(snakemake.output.mm),
+        parallel=snakemake.params.parallel,
+    )
+    stage(snakemake.params.engine, "prepare")(job)
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821
