@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -22,7 +20,8 @@ try:
         files=workflow.configfiles,
     )
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    print(error, file=sys.stderr)  # a WorkflowError would add where in this file it was raised
+    sys.exit(1)
 
 EXPERIMENTS = list(CONFIG.experiments)
 
