@@ -3,8 +3,10 @@
 import json
 
 import pytest
-from mindtune.data.mllm import convert, image_fault, is_held_out, to_mllm
+from mindtune.data.mllm import convert, to_mllm
+from mindtune.data.pictures import fault, open_pictures
 from mindtune.data.prompts import family_of, questions, select
+from mindtune.data.split import is_held_out
 from mindtune.errors import UserError
 from PIL import Image
 
@@ -88,7 +90,11 @@ def test_records_without_a_usable_picture_are_dropped_and_counted(place):
     (place / "train2017" / f"{4:012d}.jpg").write_text("<html>not found</html>")
     (place / "train2017" / f"{5:012d}.jpg").write_bytes(b"")
     report = run(place, max_dropped_fraction=0.1)
-    assert report["dropped"] == {"the file is not a picture": 4, "the image is missing": 2}
+    assert report["dropped"] == {
+        "the file is empty": 2,
+        "the file is not a picture": 2,
+        "the image is missing": 2,
+    }
     assert report["first_dropped"][0] == {
         "record": 3,
         "image": f"{3:012d}.jpg",
@@ -134,7 +140,7 @@ def test_a_missing_directory_of_pictures_is_said(place):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_pictures_are_known_by_their_first_bytes(tmp_path, kind):
     Image.new("RGB", (4, 4)).save(tmp_path / "a", kind)
-    assert image_fault(tmp_path / "a") is None
+    assert fault(open_pictures(tmp_path), "a") is None
 
 
 def prompts(place, **changes):

@@ -6,27 +6,41 @@ the input. Paths are relative to the directory of pictures, which MindSpeed-MM i
 as `dataset_dir`, so that the file holds wherever that directory is.
 """
 
-import hashlib
-import json
+import gc
+import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from mindtune.data.llava import ROLES, check_record, read_records
+import orjson
+
+from mindtune.data.llava import (
+    IMAGE_MARK,
+    ROLES,
+    check_record,
+    images_of,
+    leads_out,
+    read_records,
+)
+from mindtune.data.mixture import Mixture
+from mindtune.data.pictures import Pictures, fault, open_pictures
+from mindtune.data.split import components, is_held_out
 from mindtune.errors import UserError
 from mindtune.files import write_json, writing
 
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
-MISSING, NO_PICTURE = "the image is missing", "the file is not a picture"
 SHOWN = 10
+BUFFER = 1 << 20
+USER, ASSISTANT = (f'{{"role": "{role}", "content": %b}}'.encode() for role in ROLES.values())
+ALTERNATING = {turns: ["human", "gpt"] * (turns // 2) for turns in range(2, 201, 2)}
 
 
 def to_mllm(record: dict) -> dict:
     """One LLaVA record in mllm format; `id` and other keys are dropped, as the tool does."""
-    image = record.get("image")
     return {
-        "images": [image] if image else [],
+        "images": list(images_of(record)),
         "messages": [
             {"role": ROLES[turn["from"]], "content": turn["value"]}
             for turn in record["conversations"]
@@ -34,25 +48,43 @@ def to_mllm(record: dict) -> dict:
     }
 
 
-def is_held_out(image: str, fraction: float, seed: int) -> bool:
-    """Whether an image belongs to the held-out part.
+@lru_cache(maxsize=256)
+def _template(turns: int) -> bytes:
+    messages = b", ".join((USER, ASSISTANT) * (turns // 2))
+    return b'{"images": [%b], "messages": [' + messages + b"]}"
 
-    A pure function of name, seed and share: the same on every machine, for every order of
-    the records, and an image that is added moves no other.
+
+def _sound_values(record: dict, images: Sequence[str]) -> list[str] | None:
+    """The texts of a record's turns, or None when `check_record` should look at it.
+
+    A short way for the many records in which nothing is wrong.
     """
-    digest = hashlib.sha256(f"{seed}/{image}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
-
-
-def image_fault(path: Path) -> str | None:
-    """Why a file can't be a picture, judged by its first bytes; None when it can."""
     try:
-        with open(path, "rb") as handle:
-            return None if handle.read(8).startswith(SIGNATURES) else NO_PICTURE
-    except FileNotFoundError:
-        return MISSING
-    except OSError:
-        return NO_PICTURE
+        turns = record["conversations"]
+        values = [turn["value"] for turn in turns]
+        alternating = [turn["from"] for turn in turns] == ALTERNATING.get(len(turns))
+        marks = "".join(values).count(IMAGE_MARK)
+    except (KeyError, TypeError):
+        return None
+    sound = alternating and type(images) is tuple and marks == len(images)
+    return values if sound else None
+
+
+def encode(record: dict, number: int, images: Sequence[str], prefix: str = "") -> bytes:
+    """A checked record in mllm format, in the very bytes of `json.dumps(ensure_ascii=False)`."""
+    values = _sound_values(record, images)
+    if values is None:
+        check_record(record, number)
+        values = [turn["value"] for turn in record["conversations"]]
+    paths = [posixpath.join(prefix, image) for image in images] if prefix else images
+    try:
+        return _template(len(values)) % (
+            b", ".join(map(orjson.dumps, paths)),
+            *map(orjson.dumps, values),
+        )
+    except TypeError:  # half a surrogate pair
+        check_record(record, number)
+        raise
 
 
 class ListWriter:
@@ -63,16 +95,46 @@ class ListWriter:
         self.count = 0
 
     def __enter__(self) -> "ListWriter":
-        self.handle.write("[")
+        self.handle.write(b"[")
         return self
 
     def __exit__(self, failed, *rest) -> None:
         if not failed:
-            self.handle.write("]")
+            self.handle.write(b"]")
 
-    def add(self, item: dict) -> None:
-        self.handle.write((", " if self.count else "") + json.dumps(item, ensure_ascii=False))
+    def add(self, item: bytes) -> None:
+        if self.count:
+            self.handle.write(b", ")
+        self.handle.write(item)
         self.count += 1
+
+
+class Placement(NamedTuple):
+    """How records are given to the parts."""
+
+    pictures: Pictures
+    fraction: float
+    seed: int
+    check: str  # of pictures.fault
+    tied: Mapping[str, str] | None  # of split.components; None: each record has one picture
+
+    def of(self, images: Sequence[str], known: dict[str, str]) -> str:
+        """`train`, `held_out`, or why the record is dropped; `known` remembers it by image."""
+        if len(images) == 1:
+            image = images[0]
+            if image not in known:
+                stands = self.tied.get(image, image) if self.tied else image
+                held_out = is_held_out(stands, self.fraction, self.seed)
+                known[image] = fault(self.pictures, image, self.check) or (
+                    "held_out" if held_out else "train"
+                )
+            return known[image]
+        parts = [self.of((image,), known) for image in images]
+        return next((part for part in parts if part not in ("train", "held_out")), parts[0])
+
+
+class _Tied(Exception):
+    """A record has several pictures, and nobody knows yet which others they are tied to."""
 
 
 def convert(
@@ -85,7 +147,11 @@ def convert(
     held_out_fraction: float,
     split_seed: int,
     max_samples: int | None = None,
+    subset_seed: int | None = None,
     max_dropped_fraction: float = 0.0,
+    check_pictures: str = "signature",
+    mixture: Sequence[Mapping] = (),
+    image_prefix: str = "",
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict:
     """Convert instructions to mllm format; returns the report that is written beside.
@@ -93,58 +159,112 @@ def convert(
     Records without a picture go to the training part. Records whose picture is missing or
     is none are dropped and counted.
 
+    Parameters
+    ----------
+    max_samples, subset_seed: take so many records only; the first ones, or a seeded choice.
+    check_pictures: how well, see pictures.fault.
+    mixture: further files, each a `path` and a `weight`, how often each record is trained on.
+    image_prefix: put before the images' paths; MindSpeed-MM's tool does so.
+
     Raises
     ------
     UserError: broken JSON or a broken record, too many dropped records, an empty part.
         Nothing is written then.
     """
-    if not images.is_dir():
-        raise UserError(f"{images} is not a directory of pictures.")
-    faults: dict[str, str | None] = {}
-    counts, dropped = Counter(), Counter()
-    shown: list[dict] = []
-    with ExitStack() as stack:
-        parts = {
-            name: stack.enter_context(ListWriter(stack.enter_context(writing(path))))
-            for name, path in (("train", train), ("held_out", held_out))
-        }
-        for number, record in enumerate(progress(_first(read_records(instructions), max_samples))):
-            check_record(record, number)
-            counts["records"] += 1
-            image = record.get("image")
-            if not image:
-                counts["text_only"] += 1
-                parts["train"].add(to_mllm(record))
-                continue
-            if image not in faults:
-                faults[image] = image_fault(images / image)
-            if fault := faults[image]:
-                dropped[fault] += 1
-                if len(shown) < SHOWN:
-                    shown.append({"record": number, "image": image, "reason": fault})
-                continue
-            part = "held_out" if is_held_out(image, held_out_fraction, split_seed) else "train"
-            parts[part].add(to_mllm(record))
-        used = [image for image, fault in faults.items() if fault is None]
-        unseen = sum(is_held_out(image, held_out_fraction, split_seed) for image in used)
-        summary = {
-            "records": counts["records"],
-            "kept": {name: writer.count for name, writer in parts.items()},
-            "text_only": counts["text_only"],
-            "images": {"train": len(used) - unseen, "held_out": unseen},
-            "dropped": dict(sorted(dropped.items())),
-            "first_dropped": shown,
-        }
-        _judge(summary, instructions, images, max_dropped_fraction, held_out_fraction)
+    pictures = open_pictures(images)
+    files = [(instructions, 1.0), *((Path(part["path"]), part["weight"]) for part in mixture)]
+    mixed = Mixture(files, max_samples, subset_seed, split_seed)
+    outputs = (train, held_out)
+    tied = None
+    while True:
+        placement = Placement(pictures, held_out_fraction, split_seed, check_pictures, tied)
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(_no_collection())
+                parts = {
+                    name: stack.enter_context(
+                        ListWriter(stack.enter_context(writing(path, "wb", buffering=BUFFER)))
+                    )
+                    for name, path in zip(("train", "held_out"), outputs, strict=True)
+                }
+                summary = _write(mixed, placement, parts, image_prefix, progress)
+                _judge(summary, instructions, images, max_dropped_fraction, held_out_fraction)
+            break
+        except _Tied:
+            tied = components(_groups(mixed))
     write_json(report, summary)
     return summary
 
 
-def _first(records: Iterator[dict], limit: int | None) -> Iterator[dict]:
-    for number, record in enumerate(records):
-        if number == limit:
-            return
-        yield record
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's search for cycles: records have none, and it takes a tenth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _groups(mixed: Mixture) -> Iterable[Sequence[str]]:
+    """The pictures of each record that has several."""
+    for path, _ in mixed.files:
+        for number, record in enumerate(read_records(path)):
+            if isinstance(record.get("image"), list):
+                check_record(record, number)
+                yield images_of(record)
+
+
+def _write(mixed: Mixture, placement: Placement, parts, prefix: str, progress) -> dict:
+    known: dict[str, str] = {}
+    records = text_only = 0
+    dropped, trained_on = Counter(), Counter()
+    shown: list[dict] = []
+    for file, number, record, times in progress(mixed):
+        records += 1
+        images = images_of(record)
+        try:
+            item = encode(record, number, images, prefix)
+            if images and images[0] not in known and any(map(leads_out, images)):
+                check_record(record, number)
+        except UserError as error:
+            raise UserError(f"{mixed.files[file][0]}: {error}") from None
+        if not images:
+            part = "train"
+            text_only += 1
+        elif len(images) > 1 and placement.tied is None:
+            raise _Tied
+        else:
+            part = known.get(images[0]) if len(images) == 1 else None
+            part = part or placement.of(images, known)
+        if part == "train":
+            for _ in range(times):
+                parts["train"].add(item)
+            trained_on[file] += times
+        elif part == "held_out":
+            parts["held_out"].add(item)
+        else:
+            dropped[part] += 1
+            if len(shown) < SHOWN:
+                image = next(image for image in images if known[image] == part)
+                shown.append({"record": number, "image": image, "reason": part})
+    used = Counter(known.values())
+    summary = {
+        "records": records,
+        "kept": {name: writer.count for name, writer in parts.items()},
+        "text_only": text_only,
+        "images": {name: used[name] for name in parts},
+        "dropped": dict(sorted(dropped.items())),
+        "first_dropped": shown,
+    }
+    if len(mixed.files) > 1:
+        summary["mixture"] = [
+            {"path": str(path), "weight": weight, "trained_on": trained_on[number]}
+            for number, (path, weight) in enumerate(mixed.files)
+        ]
+    return summary
 
 
 def _judge(summary, instructions, images, max_dropped_fraction, held_out_fraction) -> None:

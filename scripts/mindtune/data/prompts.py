@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from mindtune.data.llava import IMAGE_MARK
+from mindtune.data.pictures import has_picture
 from mindtune.errors import UserError
 
 OTHER = "other"
@@ -55,7 +56,7 @@ def select(
     chosen = []
     for number, entry in enumerate(named):
         image, question = entry["image"], entry["prompt"].strip()
-        if not (images / image).is_file():
+        if not has_picture(images / image):
             raise UserError(f"prompts.named[{number}].image: there is no {image} in {images}.")
         reference = entry.get("reference")
         if reference is None:

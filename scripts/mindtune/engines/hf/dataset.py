@@ -8,6 +8,7 @@ import torch
 from PIL import UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from mindtune.data.pictures import picture_file
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.errors import UserError
 
@@ -47,7 +48,7 @@ class Conversations(Dataset):
 def open_picture(processor: Processor, path: Path):
     """Open a picture, or say in a sentence that it can't be."""
     try:
-        return processor.open_image(path)
+        return processor.open_image(picture_file(path))
     except FileNotFoundError as error:
         raise UserError(
             f"the picture {path} is gone; put it back or convert the data again."
