@@ -26,12 +26,14 @@ class Progress:
         self.begun = self.said = time.monotonic()
         self.first = done
         self.bar = None
+        self.bytes = unit == "B"  # told in kB, MB … with a rate
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
             self.bar = tqdm(
-                desc=self.what, unit=f" {self.unit}", total=self.total, initial=self.done,
-                leave=False, dynamic_ncols=True,
+                desc=self.what, unit=self.unit if self.bytes else f" {self.unit}",
+                total=self.total, initial=self.done, leave=False, dynamic_ncols=True,
+                unit_scale=self.bytes,
             )  # fmt: skip
         return self
 
@@ -42,7 +44,8 @@ class Progress:
             self.bar.close()
         seconds = time.monotonic() - self.begun
         if kind is None:
-            log.info("%s: %d %s in %.1f s", self.what, self.done - self.first, self.unit, seconds)
+            amount = self._amount(self.done - self.first)
+            log.info("%s: %s %s in %.1f s", self.what, amount, self.unit, seconds)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Say that `count` more units are done; `note` is shown beside."""
@@ -54,16 +57,24 @@ class Progress:
         now = time.monotonic()
         if now - self.said >= SECONDS_BETWEEN_LINES:
             self.said = now
-            of = f" of {self.total}" if self.total else ""
+            of = f" of {self._amount(self.total)}" if self.total else ""
             log.info(
-                "%s: %d%s %s%s%s",
+                "%s: %s%s %s%s%s",
                 self.what,
-                self.done,
+                self._amount(self.done),
                 of,
                 self.unit,
-                self._left(now),
+                self._rate(now) + self._left(now),
                 note and f", {note}",
             )
+
+    def _amount(self, count: int) -> str:
+        return tqdm.format_sizeof(count) if self.bytes else str(count)
+
+    def _rate(self, now: float) -> str:
+        if not self.bytes:
+            return ""
+        return f", {self._amount((self.done - self.first) / (now - self.begun))}{self.unit}/s"
 
     def _left(self, now: float) -> str:
         if not self.total or self.done <= self.first:

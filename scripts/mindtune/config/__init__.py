@@ -31,12 +31,16 @@ __all__ = [
 # The settings on which each kind of shared result depends, as dotted keys. A result is
 # shared by all experiments whose settings are equal.
 STAGES = {
-    "data": ("sources.images", "sources.instructions", "sources.demo", "data"),
+    "data": ("sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data"),
     "base": ("sources.model",),
     "mm": ("sources.model", "parallel"),
-    "prompts": ("sources.images", "sources.instructions", "sources.demo", "data", "prompts"),
+    "prompts": (
+        "sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data",
+        "prompts",
+    ),
     "before": (
-        "sources.images", "sources.instructions", "sources.demo", "data", "prompts",
+        "sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data",
+        "prompts",
         "sources.model", "processor", "answer",
     ),
 }  # fmt: skip
