@@ -142,7 +142,9 @@ def test_a_picture_that_cannot_be_decoded_stops_training_with_its_name(real):
     checkout, mine = real
     for path in (mine / "COCO2017/train2017").glob("*.jpg"):
         path.write_bytes(path.read_bytes()[:400])
-    refused(checkout, "finetune_model: the picture", "can't be decoded", target="results/baseline/hf")
+    refused(
+        checkout, "finetune_model: the picture", "can't be decoded", target="results/baseline/hf"
+    )
 
 
 def test_weights_of_another_model_are_told(real):

@@ -6,7 +6,6 @@ import subprocess
 import time
 
 import pytest
-
 from workflow.conftest import SMALL, Checkout, merged
 
 MODEL = "results/baseline/save_dir/iter_0000006/mp_rank_00/model_optim_rng.pt"
@@ -60,7 +59,9 @@ def test_checkpoints_of_other_settings_are_put_aside_and_not_continued(finished,
     assert first == finished.read(MODEL)
     checkout.configure(merged(config, {"train": {"lr": 4e-3}}))
     said = checkout.snakemake("results/baseline/finetune.json")
-    assert "holds checkpoints of other settings: put aside" in said and "from the base model" in said
+    assert (
+        "holds checkpoints of other settings: put aside" in said and "from the base model" in said
+    )
     assert checkout.read(MODEL) != first
     assert checkout.read(MODEL.replace("save_dir", "save_dir.superseded")) == first
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from workflow.conftest import SMALL, Checkout, merged
 
 SOURCES = {"draw_scenes": 1}
