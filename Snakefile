@@ -3,6 +3,8 @@
 #   snakemake --cores 1 results/compare.csv
 #
 # draw_scenes, build_base_model       the demo's pictures, instructions and model
+# download_file, download_model,       real pictures, instructions and models, where the
+# unpack_images                        configuration wants them fetched
 # convert_data, select_prompts        mllm-format data, held-out part, questions
 # prepare_checkpoint                  Hugging Face model -> mm checkpoint
 # finetune_model                      mm checkpoint + data -> save_dir
@@ -21,6 +23,7 @@ if not workflow.configfiles:
 
 include: "rules/common.smk"
 include: "rules/sources.smk"
+include: "rules/downloads.smk"
 include: "rules/data.smk"
 include: "rules/checkpoints.smk"
 include: "rules/training.smk"

@@ -9,7 +9,7 @@ sys.path.insert(0, str(SCRIPTS))
 from mindtune.config import SHARED
 from mindtune.errors import UserError
 from mindtune.sourcecode import code_hash
-from mindtune.workflow import read_configuration
+from mindtune.workflow import Sources, read_configuration
 from mindtune.engines import stage_source
 
 try:
@@ -17,6 +17,11 @@ try:
         config,
         schema=Path(workflow.basedir) / "config" / "schema.yaml",
         files=workflow.configfiles,
+    )
+    SOURCES = Sources(
+        CONFIG,
+        table=Path(workflow.basedir) / "config" / "data_sources.yaml",
+        schema=Path(workflow.basedir) / "config" / "data_sources.schema.yaml",
     )
 except UserError as error:
     print(
@@ -65,9 +70,9 @@ def shared(stage, path):
 
 
 def source(name, demo, aged=False):
-    """A source's path: the demo's, or the user's own.
+    """A source's path: the demo's, what was fetched, or the user's own.
 
-    The age of a user's directory is no reason to run again (anything may touch it), unless
+    The age of what was fetched is no reason to run again: it has a checksum. The age of a user's directory is no reason to run again (anything may touch it), unless
     `aged` says that it is.
     """
 
@@ -77,9 +82,11 @@ def source(name, demo, aged=False):
             if wildcards
             else SHARED
         )
-        chosen = CONFIG.settings(scope or SHARED)["sources"][name]
-        if chosen["use"] == "demo":
+        path = SOURCES.path(name, scope or SHARED)
+        if path is None:
             return demo
-        return chosen["path"] if aged else ancient(chosen["path"])
+        if aged and not SOURCES.is_fetched(name, scope or SHARED):
+            return path
+        return ancient(path)
 
     return of

@@ -21,6 +21,12 @@ def main(snakemake) -> None:
         Path(snakemake.output.train),
         Path(snakemake.output.held_out),
         Path(snakemake.output.report),
+        mixture=[
+            {"path": path, "weight": weight}
+            for path, weight in zip(
+                snakemake.input.get("mixture", []), snakemake.params.weights, strict=True
+            )
+        ],
         progress=partial(progress, what="converting", unit="records"),
         **snakemake.params.data,
     )

@@ -87,3 +87,11 @@ def sha256_file(path: str | os.PathLike) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def link(target: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Make `path` a symbolic link to what is at `target`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(Path(target).resolve())

@@ -1,11 +1,29 @@
 """What the Snakefile asks before it knows any job: is the configuration sound?"""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.config import ConfigError, Configuration, load, load_schema, source_problems
+from mindtune.config import (
+    SHARED,
+    ConfigError,
+    Configuration,
+    load,
+    load_schema,
+    source_problems,
+)
+from mindtune.config.sources import (
+    KINDS,
+    Download,
+    choice_problems,
+    download_of,
+    load_table,
+)
 from mindtune.engines import ENGINES, Engine
+
+FETCHED = "results/sources"
 
 
 def read_configuration(
@@ -38,3 +56,69 @@ def read_configuration(
     if problems:
         raise ConfigError(problems, names)
     return configuration, ENGINES[name]
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """A zip of pictures that is unpacked: where it is, where to, and how many it must hold."""
+
+    source: str
+    target: str
+    pictures: int | None
+
+
+class Sources:
+    """Where each source is for a job, and what is fetched and unpacked to have it there.
+
+    Attributes
+    ----------
+    files, models: key of a download -> the download. pictures: key -> the unpacking.
+    """
+
+    def __init__(self, configuration: Configuration, table: Path, schema: Path) -> None:
+        """Raises ConfigError: a source is not in the table, or not to be had so."""
+        self.configuration = configuration
+        common = configuration.common["sources"]
+        entries = load_table(Path(common["table"] or table), load_schema(schema))
+        self.directory = common["download"]["directory"]
+        self.files: dict[str, Download] = {}
+        self.models: dict[str, Download] = {}
+        self.pictures: dict[str, Unpacking] = {}
+        self.paths: dict[tuple[str, str], str | None] = {}
+        problems: list[str] = []
+        for scope in (SHARED, *configuration.experiments):
+            for name in KINDS:
+                chosen = configuration.settings(scope)["sources"][name]
+                found = list(choice_problems(name, chosen, entries))
+                if not found:
+                    download = download_of(name, chosen, entries, self.directory)
+                    self.paths[scope, name] = self._place(name, chosen, download)
+                problems += [problem for problem in found if problem not in problems]
+        if problems:
+            raise ConfigError(problems)
+
+    def _place(self, name: str, chosen: Mapping, download: Download | None) -> str | None:
+        if download is None:
+            path = chosen["path"]
+        elif name == "model":
+            self.models[download.key] = download
+            return f"{FETCHED}/models/{download.key}"
+        else:
+            self.files[download.key] = download
+            path = f"{FETCHED}/files/{download.key}/{download.files[0]['name']}"
+        unpack = download is not None if chosen["unpack"] is None else chosen["unpack"]
+        if name != "images" or path is None or not unpack or Path(path).suffix != ".zip":
+            return path
+        stem = Path(path).stem
+        key = download.key if download else hashlib.sha256(path.encode()).hexdigest()[:8]
+        target = str(Path(download.directory if download else self.directory, stem))
+        self.pictures[key] = Unpacking(path, target, download.pictures if download else None)
+        return f"{FETCHED}/pictures/{key}/{stem}"
+
+    def path(self, name: str, scope: str) -> str | None:
+        """Where a source is; None for the demo's."""
+        return self.paths[scope, name]
+
+    def is_fetched(self, name: str, scope: str) -> bool:
+        """Whether a source is made by a rule, and not the user's own."""
+        return (self.path(name, scope) or "").startswith(f"{FETCHED}/")

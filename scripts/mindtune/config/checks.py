@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mindtune.data.archive import open_archive
 from mindtune.demo.scenes import image_names
+from mindtune.errors import UserError
 
 SHARED = "shared"
 # Sections that an experiment may change; sources only in part.
 OVERLAY_SECTIONS = ("data", "processor", "parallel", "train", "answer")
 OVERLAY_SOURCES = ("model",)
+SOURCES = ("images", "instructions", "model")
 
 
 def overlay_problems(name: str, overlay: Mapping) -> Iterator[str]:
@@ -69,9 +72,8 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
             re.compile(pattern)
         except re.error as error:
             yield f"prompts.families.{family} is no regular expression: {pattern!r} ({error})."
-    for name, source in settings["sources"].items():
-        if name == "demo":
-            continue
+    for name in SOURCES:
+        source = settings["sources"][name]
         if source["use"] == "path" and not source["path"]:
             yield f"sources.{name}.use is `path`, but sources.{name}.path is missing."
         if source["use"] == "demo" and source["path"]:
@@ -79,6 +81,8 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
                 f"sources.{name}.path is given, but sources.{name}.use is `demo`; write "
                 "`use: path` for the path to count."
             )
+        if source["unpack"] is not None and name != "images":
+            yield f"sources.{name}.unpack is given, but counts for sources.images only."
     if (settings["sources"]["images"]["use"] == "demo") != (
         settings["sources"]["instructions"]["use"] == "demo"
     ):
@@ -109,15 +113,15 @@ def _shape(layers: list) -> list[int]:
 
 def source_problems(settings: Mapping) -> Iterator[str]:
     """What is wrong with the files that a configuration names, a sentence for each."""
-    images, instructions, model = (
-        settings["sources"][name] for name in ("images", "instructions", "model")
-    )
+    images, instructions, model = (settings["sources"][name] for name in SOURCES)
     if images["use"] == "path":
         path = Path(images["path"])
-        if not path.is_dir():
+        if path.suffix == ".zip" and path.is_file():
+            yield from _zip_problems(path, images, settings)
+        elif not path.is_dir():
             yield (
                 f"sources.images.path is {path}, which is not a directory; give the one with the "
-                ".jpg files."
+                ".jpg files, or a .zip file of them."
             )
         elif not _readable_directory(path):
             yield f"sources.images.path is {path}, which you may not read; mend its permissions."
@@ -128,7 +132,7 @@ def source_problems(settings: Mapping) -> Iterator[str]:
                         f"prompts.named[{number}].image is {named['image']}, but there is no such "
                         f"file in {path}."
                     )
-    else:
+    elif images["use"] == "demo":
         demo = settings["sources"]["demo"]
         drawn = set(image_names(demo["pictures"], demo["seed"]))
         for number, named in enumerate(settings["prompts"]["named"]):
@@ -141,8 +145,35 @@ def source_problems(settings: Mapping) -> Iterator[str]:
         path = Path(instructions["path"])
         if not path.is_file():
             yield f"sources.instructions.path is {path}, but there is no such file."
+    for number, part in enumerate(settings["sources"]["mixture"]):
+        if not Path(part["path"]).is_file():
+            yield f"sources.mixture[{number}].path is {part['path']}, but there is no such file."
+    if images["unpack"] is False and settings["engine"] == "mindspeed":
+        yield (
+            "sources.images.unpack is false, but the mindspeed engine can't read pictures from a "
+            "zip file; write true."
+        )
     if model["use"] == "path":
         yield from model_problems(Path(model["path"]), settings["parallel"])
+
+
+def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[str]:
+    try:
+        names = open_archive(path).members
+    except UserError as error:
+        yield f"sources.images.path: {error}"
+        return
+    for number, named in enumerate(settings["prompts"]["named"]):
+        if named["image"] not in names:
+            yield (
+                f"prompts.named[{number}].image is {named['image']}, but there is no such file in "
+                f"{path}."
+            )
+    if not images["unpack"] and settings["engine"] == "mindspeed":
+        yield (
+            f"sources.images.path is {path}, but the mindspeed engine can't read pictures from a "
+            "zip file; write `unpack: true`."
+        )
 
 
 def _readable_directory(path: Path) -> bool:

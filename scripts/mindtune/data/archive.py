@@ -163,10 +163,13 @@ def _member(path: Path, info: ZipInfo) -> Member:
 
 def _shared_directory(names: list[str]) -> str:
     """The directory, with its slash, in which all of the names are; empty when there is none."""
-    if not names:
-        return ""
-    root = os.path.commonprefix(names)
-    return root[: root.rfind("/") + 1]
+    shared: list[str] = []
+    for number, parts in enumerate({tuple(name.split("/")[:-1]) for name in names}):
+        if number == 0:
+            shared = list(parts)
+        same = [a == b for a, b in zip(shared, parts, strict=False)]
+        shared = shared[: [*same, False].index(False)]
+    return "".join(f"{part}/" for part in shared)
 
 
 def _words(error: Exception) -> str:

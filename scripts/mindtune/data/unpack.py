@@ -70,7 +70,9 @@ def _own_files(target: Path) -> int:
 def _check_space(archive: Archive, partial: Path) -> None:
     needed = sum(member.size for member in archive.members.values())
     there = sum(
-        entry.stat().st_size for entry in os.scandir(partial) if entry.is_file(follow_symlinks=False)
+        entry.stat().st_size
+        for entry in os.scandir(partial)
+        if entry.is_file(follow_symlinks=False)
     )
     status = os.statvfs(partial)
     free = status.f_bavail * status.f_frsize
@@ -117,9 +119,7 @@ class _Unpacking:
         except FileNotFoundError:
             return False
         with os.fdopen(handle, "rb") as file:
-            return (
-                os.fstat(handle).st_size == member.size and zlib.crc32(file.read()) == member.crc
-            )
+            return os.fstat(handle).st_size == member.size and zlib.crc32(file.read()) == member.crc
 
     def _write(self, name: str, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW

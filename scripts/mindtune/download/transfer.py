@@ -58,7 +58,7 @@ class Line:
 
     def pause(self, failures: int) -> float:
         wait = self.backoff * 2 ** min(failures - 1, 16)
-        return min(self.longest_wait, wait) * random.uniform(0.5, 1.0)  # noqa: S311
+        return min(self.longest_wait, wait) * random.uniform(0.5, 1.0)
 
 
 class Busy(requests.ConnectionError):

@@ -1,0 +1,21 @@
+"""Fetch the files of a model, or verify that they are there, and link the result to them.
+
+(table of sources) -> data/Qwen2-VL-2B-Instruct/…, and a directory of links to them
+"""
+
+from pathlib import Path
+
+from mindtune.download.fetching import fetch_all
+from mindtune.files import link, writing_directory
+from mindtune.job import run
+
+
+def main(snakemake) -> None:
+    paths = fetch_all(snakemake.params.what, snakemake.params.line)
+    with writing_directory(snakemake.output.model) as directory:
+        for path in paths:
+            link(path, Path(directory, path.name))
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821
