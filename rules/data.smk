@@ -40,3 +40,28 @@ rule select_prompts:
         "Selecting prompts"
     script:
         "../scripts/select_prompts.py"
+
+
+# Not on the way to results/compare.csv: `snakemake results/shared/data/check.html`.
+rule check_data:
+    input:
+        images=images,
+        train=shared("data", rules.convert_data.output.train),
+        held_out=shared("data", rules.convert_data.output.held_out),
+        hf=base_model,
+    output:
+        page="results/{scope}/data/check.html",
+        summary="results/{scope}/data/check.json",
+    log:
+        "logs/check_data/{scope}.log",
+    benchmark:
+        "results/benchmarks/check_data/{scope}.tsv"
+    threads: 2
+    params:
+        processor=settings("processor"),
+        seq_length=settings("train", "seq_length"),
+        code=code("check_data"),
+    message:
+        "Looking at all pictures and conversations"
+    script:
+        "../scripts/check_data.py"

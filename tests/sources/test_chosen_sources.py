@@ -102,7 +102,7 @@ def test_the_mindspeed_engine_reads_no_zip(tmp_path):
         "sources": DEMO
         | {"images": {"use": "path", "path": str(path)}, "instructions": {"use": "official"}},
     }
-    with pytest.raises(ConfigError, match="unpack: true|which this version does not have yet"):
+    with pytest.raises(ConfigError, match=r"unpack: true|which this version does not have yet"):
         read_configuration(raw, schema=ROOT / "config" / "schema.yaml")
 
 
@@ -156,7 +156,7 @@ def test_a_run_fetches_unpacks_converts_and_does_none_of_it_twice(tmp_path):
         assert "Nothing to be done" in again.stderr + again.stdout
         # What was fetched outlives the results, and how to fetch is no reason to convert again.
         sources["download"]["connections"] = 2
-        links = [p for p in (tmp_path / "results/sources/files").glob("*/*")]
+        links = list((tmp_path / "results/sources/files").glob("*/*"))
         assert all(link.is_symlink() for link in links) and len(links) == 2
         forced = snakemake(tmp_path, config, target, "--forcerun", "download_file", "-q")
         assert forced.returncode == 0, forced.stderr

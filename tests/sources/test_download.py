@@ -205,7 +205,7 @@ def test_a_line_that_stays_bad_is_given_up_and_what_is_there_is_kept(server, tmp
     server.moods = [mood]
     server.rng.randrange = lambda stop: 0
     line = Line(2, retries=2, timeout=0.3, backoff=0.001, longest_wait=0.01)
-    with pytest.raises(UserError, match="can't be fetched .* run the same command again"):
+    with pytest.raises(UserError, match=r"can't be fetched .* run the same command again"):
         fetch(tmp_path / "a.zip", WANTED, [server.url("a.zip")], line)
     assert (tmp_path / ".a.zip.part").exists()
 
@@ -286,7 +286,9 @@ def test_offline_nothing_is_fetched_but_what_is_there_is_used(server, tmp_path, 
 def test_a_full_disk_is_seen_before_the_first_byte(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=SIZE - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"a.zip needs 1500007 bytes more .* 1500006 bytes are free"):
+    with pytest.raises(
+        UserError, match=r"a.zip needs 1500007 bytes more .* 1500006 bytes are free"
+    ):
         fetch(tmp_path / "a.zip", WANTED, [server.url("a.zip")], LINE)
     assert not server.requests
 

@@ -102,7 +102,9 @@ def test_what_a_client_brings_is_verified(hub, tmp_path, name):
 def test_a_client_that_fails_is_a_sentence(hub, tmp_path, name):
     need(name)
     wanted = Wanted("other.json", 1, SUM)
-    with pytest.raises(UserError, match="other.json can't be fetched from .* choose another `use`"):
+    with pytest.raises(
+        UserError, match=r"other\.json can't be fetched from .* choose another `use`"
+    ):
         fetch_from_hub(tmp_path / "other.json", wanted, repository(hub, name), offline=False)
 
 

@@ -124,7 +124,7 @@ _lock = threading.Lock()
 def open_archive(path: str | Path) -> Archive:
     """The archive at a path, its table of contents read once while the file is the same."""
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from error
     with _lock:

@@ -132,6 +132,11 @@ def _carefully(path: Path, binary, number: int) -> Iterator[dict]:
             return
         if found == "," and number > first:
             position, text, found = _next_token(handle, text, position + 1)
+            if found == "]":
+                raise UserError(
+                    f"{path}: there is a comma and no record after record {number - 1}; remove it, "
+                    "or get the whole file again."
+                )
         elif number > first and found:
             raise UserError(f"{path}: there is no comma between records {number - 1} and {number}.")
         if not found:

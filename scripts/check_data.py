@@ -1,0 +1,72 @@
+"""Look at all data as training will: decode each picture, count each conversation's tokens.
+
+train.json, held_out.json, train2017/, model -> check.json, check.html
+"""
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from mindtune.data.check import Encode, Seen, look_at_all, summarize
+from mindtune.data.check_page import contact_sheet, page, verdict
+from mindtune.data.llava import read_records
+from mindtune.engines.hf.processing import Processor
+from mindtune.files import write_json, writing
+from mindtune.job import run
+from mindtune.progress import progress
+from PIL import Image
+
+log = logging.getLogger("mindtune")
+UNCUT = 1 << 40
+
+
+def counter(processor: Processor) -> Encode:
+    """How an engine's processor counts tokens. A picture's patches depend on its size alone."""
+    grids: dict[tuple[int, int], torch.Tensor] = {}
+
+    def grid(picture: Seen) -> torch.Tensor:
+        size = picture.width, picture.height
+        if size not in grids:
+            blank = io.BytesIO()
+            Image.new("RGB", size).save(blank, "BMP")
+            grids[size] = processor.picture(processor.open_image(blank)).grid_thw[0]
+        return grids[size]
+
+    def encode(record: Mapping, pictures: Sequence[Seen]) -> int:
+        ids, _ = processor.encode_conversation(
+            record["messages"], [grid(picture) for picture in pictures], UNCUT
+        )
+        return len(ids)
+
+    return encode
+
+
+def main(snakemake) -> None:
+    images = Path(snakemake.input.images)
+    files = {name: Path(snakemake.input[name]) for name in ("train", "held_out")}
+    names = dict.fromkeys(
+        name
+        for path in files.values()
+        for record in read_records(path)
+        for name in record["images"]
+    )
+    looked = look_at_all(images, names, snakemake.threads)
+    seen = {
+        picture.name: picture for picture in progress(looked, "decoding", "pictures", len(names))
+    }
+    encode = counter(Processor(snakemake.input.hf, **snakemake.params.processor))
+    parts = {
+        part: progress(read_records(path), f"tokenizing {part}", "records")
+        for part, path in files.items()
+    }
+    summary = summarize(parts, seen, encode, snakemake.params.seq_length)
+    write_json(snakemake.output.summary, summary)
+    with writing(snakemake.output.page) as handle:
+        handle.write(page(summary, seen, contact_sheet(images, seen)))
+    log.info("%s", verdict(summary))
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

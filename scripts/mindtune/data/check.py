@@ -1,0 +1,136 @@
+"""Looking at all data as training will: every picture decoded, every conversation tokenized."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from mindtune.data.pictures import picture_file
+
+ORIENTATION = 0x0112
+UPRIGHT = 1
+LISTED = 20
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a picture turned out to be. fault: why it can't be decoded, or None."""
+
+    name: str
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    orientation: int = UPRIGHT
+    digest: str = ""
+    fault: str | None = None
+
+
+def look_at(images: Path, name: str) -> Seen:
+    """Decode a picture to its last line."""
+    try:
+        opened = picture_file(images / name)
+        data = opened.getvalue() if isinstance(opened, io.BytesIO) else opened.read_bytes()
+    except FileNotFoundError:
+        return Seen(name, fault="it is missing")
+    except OSError as error:
+        return Seen(name, fault=f"it can't be read: {error.strerror or error}")
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+            return Seen(name, image.width, image.height, image.mode, orientation, digest)
+    except UnidentifiedImageError:
+        return Seen(name, digest=digest, fault="it is not a picture")
+    except Image.DecompressionBombError:
+        return Seen(name, digest=digest, fault="it is far too large to be a photograph")
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        return Seen(name, digest=digest, fault=f"it can't be decoded: {error}")
+
+
+def look_at_all(images: Path, names: Iterable[str], threads: int) -> Iterator[Seen]:
+    """Decode pictures, some at a time, in the order of their names."""
+    names = iter(names)
+    with ThreadPoolExecutor(threads) as pool:
+        while batch := list(islice(names, BATCH)):
+            yield from pool.map(lambda name: look_at(images, name), batch)
+
+
+Encode = Callable[[Mapping, Sequence[Seen]], int]
+
+
+def summarize(
+    parts: Mapping[str, Iterable[Mapping]],
+    seen: Mapping[str, Seen],
+    encode: Encode,
+    seq_length: int,
+) -> dict:
+    """What there is to say of the data: counts, faults, duplicates, lengths.
+
+    encode: a record and its pictures -> tokens, as training will count them before it cuts.
+    """
+    sound = [picture for picture in seen.values() if picture.fault is None]
+    same: dict[str, list[str]] = {}
+    for picture in sound:
+        same.setdefault(picture.digest, []).append(picture.name)
+    twins = sorted(names for names in same.values() if len(names) > 1)
+    part_of: dict[str, set[str]] = {}
+    lengths: dict[str, list[int]] = {}
+    turns, records_of = Counter(), Counter(dict.fromkeys(parts, 0))
+    for part, records in parts.items():
+        lengths[part] = []
+        for record in records:
+            turns[len(record["messages"]) // 2] += 1
+            for name in record["images"]:
+                part_of.setdefault(name, set()).add(part)
+            pictures = [seen[name] for name in record["images"]]
+            records_of[part] += 1
+            if not any(picture.fault for picture in pictures):
+                lengths[part].append(encode(record, pictures))
+    leaks = [
+        names for names in twins if len(set().union(*(part_of.get(n, set()) for n in names))) > 1
+    ]
+    faults = [
+        {"image": picture.name, "why": picture.fault} for picture in seen.values() if picture.fault
+    ]
+    every = [tokens for found in lengths.values() for tokens in found]
+    return {
+        "records": dict(records_of),
+        "pictures": len(seen),
+        "faults": len(faults),
+        "first_faults": faults[:LISTED],
+        "modes": dict(Counter(picture.mode for picture in sound).most_common()),
+        "rotated": sum(picture.orientation != UPRIGHT for picture in sound),
+        "first_rotated": [p.name for p in sound if p.orientation != UPRIGHT][:LISTED],
+        "sizes": {
+            "width": _span([picture.width for picture in sound]),
+            "height": _span([picture.height for picture in sound]),
+        },
+        "duplicates": sum(len(names) - 1 for names in twins),
+        "first_duplicates": twins[:LISTED],
+        "duplicates_across_parts": len(leaks),
+        "first_duplicates_across_parts": leaks[:LISTED],
+        "turns": {str(number): turns[number] for number in sorted(turns)},
+        "seq_length": seq_length,
+        "tokens": _span(every),
+        "cut": sum(tokens > seq_length for tokens in every),
+        "lengths": {str(number): n for number, n in sorted(Counter(every).items())},
+    }
+
+
+def _span(values: list[int]) -> dict[str, int]:
+    if not values:
+        return {}
+    ordered = sorted(values)
+    return {
+        "smallest": ordered[0],
+        "median": ordered[len(ordered) // 2],
+        "largest": ordered[-1],
+    }
