@@ -172,7 +172,14 @@ def test_experiments_share_what_they_do_not_change():
 
 
 def test_files_that_are_not_there_are_told_before_anything_runs(tmp_path):
-    found = list(source_problems(load(TUTORIAL, SCHEMA).common))
+    raw = changed("sources.images", {"use": "path", "path": "data/COCO2017/train2017"}, TUTORIAL)
+    raw = changed(
+        "sources.instructions", {"use": "path", "path": "data/llava_instruct_150k.json"}, raw
+    )
+    raw = changed(
+        "sources.model", {"use": "path", "path": "ckpt/hf_path/Qwen2-VL-2B-Instruct"}, raw
+    )
+    found = list(source_problems(load(raw, SCHEMA).common))
     assert [problem.split(",")[0] for problem in found] == [
         "sources.images.path is data/COCO2017/train2017",
         "sources.instructions.path is data/llava_instruct_150k.json",
