@@ -1,0 +1,160 @@
+"""Fine-tuning by the hf engine: layouts, precisions, and a resume that is exact."""
+
+import csv
+import itertools
+import json
+import random
+import shutil
+
+import pytest
+import torch
+from mindtune.demo.base_model import write_base_model
+from mindtune.demo.drawing import draw_scene
+from mindtune.demo.scenes import conversation, scenes
+from mindtune.engines import stage
+from mindtune.engines.hf.dataset import Collator, Conversations
+from mindtune.engines.hf.model import load_model
+from mindtune.engines.hf.processing import Processor
+from mindtune.engines.hf.schedule import sample_order
+from mindtune.engines.jobs import ExportJob, FinetuneJob, PrepareJob
+from mindtune.errors import UserError
+
+TRAIN = {
+    "train_iters": 4, "save_interval": 2, "eval_interval": 2, "eval_iters": 1, "micro_batch_size": 2,
+    "global_batch_size": 4, "lr": 1e-3, "min_lr": 0.0, "lr_decay_style": "cosine",
+    "lr_warmup_fraction": 0.0, "weight_decay": 0.1, "clip_grad": 1.0, "adam_beta1": 0.9,
+    "adam_beta2": 0.999, "adam_eps": 1e-8, "seed": 42, "seq_length": 256,
+    "freeze_vision_encoder": True, "freeze_vision_projector": True, "save_optim": True,
+}  # fmt: skip
+ONE = {"tensor_model_parallel_size": 1, "llm_pp_layers": None, "vit_pp_layers": None}
+MACHINE = {"device": "cpu", "precision": "fp32", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("finetune")
+    write_base_model(place / "base")
+    (place / "images").mkdir()
+    records = []
+    for image_id, scene in scenes(10, 5):
+        rng = random.Random(image_id)
+        draw_scene(scene, rng)[0].save(place / "images" / f"{image_id}.jpg")
+        messages = []
+        for number, (question, answer) in enumerate(conversation(scene, rng)):
+            messages.append({"role": "user", "content": ("" if number else "<image>\n") + question})
+            messages.append({"role": "assistant", "content": answer})
+        records.append({"images": [f"{image_id}.jpg"], "messages": messages})
+    records.insert(3, {"images": [], "messages": records[0]["messages"][2:]})
+    (place / "train.json").write_text(json.dumps(records[:7]))
+    (place / "held_out.json").write_text(json.dumps(records[7:]))
+    stage("hf", "prepare")(PrepareJob(place / "base", place / "mm", ONE))
+    return place
+
+
+def train(place, save_dir, mm="mm", machine=None, **changes):
+    job = FinetuneJob(
+        train_data=place / "train.json", held_out_data=place / "held_out.json",
+        images=place / "images", hf_dir=place / "base", mm_dir=place / mm, save_dir=save_dir,
+        train=TRAIN | changes, processor={"image_resolution": 512 * 512}, parallel=ONE,
+        machine=MACHINE | (machine or {}),
+    )  # fmt: skip
+    save_dir.mkdir(exist_ok=True)
+    stage("hf", "finetune")(job)
+    return (save_dir / "iter_0000004/mp_rank_00/model_optim_rng.pt").read_bytes()
+
+
+def model(save_dir, iteration=4):
+    file = save_dir / f"iter_{iteration:07d}/mp_rank_00/model_optim_rng.pt"
+    return torch.load(file, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_halves_are_one_whole(place, tmp_path, precision):
+    machine = {"precision": precision}
+    whole = train(place, tmp_path / "a", machine=machine)
+    shutil.rmtree(tmp_path / "a/iter_0000004")  # what a kill before the second save leaves …
+    assert train(place, tmp_path / "a", machine=machine) == whole  # … with the tracker ahead
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    assert {tensor.dtype for tensor in model(tmp_path / "a").values()} == {dtype}
+    with open(tmp_path / "a/loss.csv", newline="") as handle:
+        assert [row["iteration"] for row in csv.DictReader(handle)] == ["1", "2", "3", "4"]
+
+
+def test_a_checkpoint_without_its_tracker_or_half_written_is_handled(place, tmp_path):
+    whole = train(place, tmp_path / "a")
+    shutil.rmtree(tmp_path / "a/iter_0000004")
+    (tmp_path / "a/latest_checkpointed_iteration.txt").unlink()
+    (tmp_path / "a/.iter_0000004.partial").mkdir()
+    (tmp_path / "a/iter_0000003").mkdir()  # no file in it: not a checkpoint
+    assert train(place, tmp_path / "a") == whole
+
+
+def test_without_the_optimizers_state_a_warning_says_what_is_lost(place, tmp_path, caplog):
+    whole = train(place, tmp_path / "a", save_optim=False)
+    shutil.rmtree(tmp_path / "a/iter_0000004")
+    assert train(place, tmp_path / "a", save_optim=False) != whole
+    assert "Adam's moments begin anew" in caplog.text
+
+
+def test_a_base_cut_into_tensor_parallel_shards_trains_alike(place, tmp_path):
+    parallel = {
+        "tensor_model_parallel_size": 2,
+        "llm_pp_layers": [[1, 3]],
+        "vit_pp_layers": [[4, 0]],
+    }
+    stage("hf", "prepare")(PrepareJob(place / "base", tmp_path / "mm", parallel))
+    assert len(list((tmp_path / "mm/release").iterdir())) == 4
+    assert train(place, tmp_path / "a", mm=tmp_path / "mm") == train(place, tmp_path / "b")
+
+
+def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_path):
+    """Recomputed by hand from the base model and the first samples in MindSpeed-MM's order."""
+    train(place, tmp_path / "a")
+    with open(tmp_path / "a/loss.csv", newline="") as handle:
+        first = float(next(csv.DictReader(handle))["loss"])
+    processor = Processor(place / "base")
+    records = json.loads((place / "train.json").read_text())
+    data = Conversations(records, place / "images", processor, 256)
+    order = list(itertools.islice(sample_order(len(data), 2, 0), 4))
+    base = load_model(place / "base", torch.float32)
+    collate = Collator(processor)
+    halves = [collate([data[n] for n in half]) for half in (order[:2], order[2:])]
+    with torch.no_grad():
+        losses = [base(**half).loss.item() for half in halves]
+    tokens = [(half["labels"] != -100).sum().item() for half in halves]
+    assert first == pytest.approx(sum(losses) / 2, rel=1e-5)
+    # The micro batches have different numbers of tokens, so a mean over tokens would differ.
+    by_tokens = sum(n * loss for n, loss in zip(tokens, losses, strict=True)) / sum(tokens)
+    assert first != pytest.approx(by_tokens, rel=1e-4)
+
+
+def test_an_export_of_a_bf16_training_is_bf16(place, tmp_path):
+    train(place, tmp_path / "a", machine={"precision": "bf16"})
+    stage("hf", "export")(ExportJob(tmp_path / "a", place / "base", tmp_path / "hf", ONE))
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["torch_dtype"] == "bfloat16"
+
+
+def test_frozen_parts_do_not_move_and_thawed_ones_do(place, tmp_path):
+    train(place, tmp_path / "a", freeze_vision_encoder=False, freeze_vision_projector=False)
+    tuned = model(tmp_path / "a")
+    base = torch.load(place / "mm/release/mp_rank_00/model_optim_rng.pt", weights_only=True)[
+        "model"
+    ]
+    assert not any(torch.equal(tuned[name], base[name].float()) for name in base)
+
+
+def test_fewer_samples_than_a_micro_batch_are_refused(place, tmp_path):
+    with pytest.raises(UserError, match="there are 7 samples to train on, fewer than"):
+        train(place, tmp_path / "a", micro_batch_size=8, global_batch_size=8)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(place, tmp_path):
+    with pytest.raises(UserError, match=r"the loss of iteration \d is nan; lower train.lr"):
+        train(place, tmp_path / "a", lr=1e30, clip_grad=0.0)
+
+
+def test_a_device_that_is_not_there_is_said(place, tmp_path):
+    for device in ("cuda", "npu"):
+        with pytest.raises(UserError, match=f"hf.device is {device}"):
+            train(place, tmp_path / "a", machine={"device": device})
