@@ -13,7 +13,7 @@ from pathlib import Path
 from mindtune.checkpoint.views import Patch, View
 from mindtune.errors import UserError
 
-CHUNK = 1 << 20  # bytes of each thread's buffers
+CHUNK = 1 << 18  # bytes of each thread's buffer: small enough for a core's own cache
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
@@ -122,28 +122,36 @@ class Target:
 def write_all(
     targets: Sequence[Target], *, workers: int = 1, progress: Progress | None = None
 ) -> None:
-    """Write every target's bytes to its place, by `workers` threads.
+    """Write every target's bytes to its place; up to `workers` files at a time.
 
-    On the first error the others stop and it is raised (a full disk: as UserError).
+    One file is written by one thread, from front to back: two in one file wait for each
+    other in the kernel and are slower than one. On the first error the others stop and it is
+    raised (a full disk: as UserError).
     """
+    by_file: dict[int, list[Target]] = {}
+    for target in targets:
+        by_file.setdefault(target.fd, []).append(target)
     total = sum(target.view.nbytes for target in targets)
-    run_all([_Write(target) for target in targets], total, workers=workers, progress=progress)
+    tasks = [_FileWriter(group) for group in by_file.values()]
+    run_all(tasks, total, workers=min(workers, len(tasks)), progress=progress)
 
 
-class _Write:
-    def __init__(self, target: Target):
-        self.target = target
+class _FileWriter:
+    """A task for `run_all`: the targets of one file."""
+
+    def __init__(self, targets: Sequence[Target]):
+        self.targets = targets
 
     def __call__(self, buffers: Buffers) -> Iterator[int]:
-        target = self.target
-        offset, crc = target.offset, 0
-        for chunk in stream(target.view, buffers):
-            if target.want_crc:
-                crc = zlib.crc32(chunk, crc)
-            pwrite(target.fd, chunk, offset)
-            offset += len(chunk)
-            yield len(chunk)
-        target.crc = crc
+        for target in self.targets:
+            offset, crc = target.offset, 0
+            for chunk in stream(target.view, buffers):
+                if target.want_crc:
+                    crc = zlib.crc32(chunk, crc)
+                pwrite(target.fd, chunk, offset)
+                offset += len(chunk)
+                yield len(chunk)
+            target.crc = crc
 
 
 def pwrite(fd: int, data: bytes | memoryview, offset: int) -> None:

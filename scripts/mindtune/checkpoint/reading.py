@@ -108,8 +108,8 @@ def check_copies(mm: MMCheckpoint, *, tied: bool) -> None:
         pairs = zip(mm.shards(EMBEDDING_MM), mm.shards(OUTPUT_MM), strict=True)
         if not all(same_bytes(a, b) for a, b in pairs):
             raise UserError(
-                f"{mm.directory}: the output layer differs from the word embedding, but config.json says "
-                "they are tied; set tie_word_embeddings to false there to keep both"
+                f"{mm.directory}: the output layer and the word embedding differ, but config.json "
+                "says they are tied; set tie_word_embeddings to false there to keep both"
             )
     different = [name for name, one, other in mm.copies() if not same_bytes(one, other)]
     if different:

@@ -231,7 +231,8 @@ class TorchFile:
         used = tensor.offset + (rows - 1) * pitch + dense if rows and dense else 0
         if used > storage.count:
             raise UserError(
-                f"{self.path} is damaged: {name} needs {used} elements, its storage has {storage.count}"
+                f"{self.path} is damaged: {name} needs {used} elements of "
+                f"a storage of {storage.count}"
             )
         return stored(record, tensor.offset * item, shape, storage.dtype, pitch * item)
 
