@@ -71,16 +71,6 @@ def mm_convert(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="module")
-def table(request):
-    rows: list[tuple[str, ...]] = []
-    yield rows
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    reporter.write_line("")
-    for row in rows:
-        reporter.write_line("| " + " | ".join(row) + " |")
-
-
 def restore_mode(directory: Path) -> Path:
     """mm-convert takes the x bit from its output directory."""
     directory.chmod(0o755)

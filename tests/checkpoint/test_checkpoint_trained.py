@@ -269,12 +269,16 @@ def test_lora_mistakes_are_told(tmp_path):
     with pytest.raises(UserError, match="LoRA adapters only"):
         load_hf_tensors(tmp_path / "lora", config_of(SIZES))
     assert "LoRA adapters only" in str(inspect(tmp_path / "lora"))
+    one_stage = {n: a for n, a in adapters.items() if "layers.0." in n}
+    torch.save({"model": one_stage}, tmp_path / "lora/iter_0000050/mp_rank_00/model_optim_rng.pt")
+    with pytest.raises(UserError, match="adapters for 1 language and 0 vision layers"):
+        mm_to_hf(tmp_path / "lora", tmp_path / "hf", tmp_path / "out", lora_alpha=1)
     half = dict(list(adapters.items())[1:])
     file = tmp_path / "lora/iter_0000050/mp_rank_00/model_optim_rng.pt"
     torch.save({"model": half}, file)
     with pytest.raises(UserError, match="half an adapter"):
         mm_to_hf(tmp_path / "lora", tmp_path / "hf", tmp_path / "out", lora_alpha=1)
-    strange = {n.replace("layers.1.", "layers.0.extra."): a for n, a in adapters.items()}
+    strange = {n.replace("fc1", "fc9"): a for n, a in adapters.items()}
     torch.save({"model": strange}, file)
     with pytest.raises(UserError, match="no such module"):
         mm_to_hf(tmp_path / "lora", tmp_path / "hf", tmp_path / "out", lora_alpha=1)
