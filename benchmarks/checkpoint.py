@@ -8,8 +8,8 @@ WORK_DIR needs room for four times the 2B model (18 GB), and once for the 7B mod
 source is a file of holes, for only memory is measured there. What is made is deleted at the end.
 Each case runs `--repeats` times, in turn with `cp -r` of the same source, source in the page
 cache, the disk idle (sync) at the start of each. Seconds are wall-clock, interpreter start-up
-included; CPU seconds are user and system together (what to look at when others use the machine
-as well). Medians are shown, the best run in brackets. Memory is the largest resident set of the process (ru_maxrss).
+included: medians, the best run in brackets. CPU seconds are user and system together (what to
+look at when others use the machine as well). Memory is the largest resident set (ru_maxrss).
 `cp` does not flush to disk, nor does the converter by default; `--sync` measures both flushed.
 With MINDSPEED_MM_HOME set (and MINDSPEED_MM_PYTHON, an interpreter with its requirements),
 mm-convert runs too.
