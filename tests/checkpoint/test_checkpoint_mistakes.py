@@ -390,8 +390,8 @@ def test_inspect_prints_the_tables(made):
     assert "tp 2, pp 2, llm [[1, 2]], vit [[2, 0]]" in lines
     assert any(line.startswith("mp_rank_01_001 ") for line in lines)
     found = inspect(made / "mm")
-    row = "text_decoder.decoder.layers.{0..1}.self_attention.linear_qkv.weight mp_rank_00_001 2"
-    assert f"{row} [40, 48] bfloat16 3,840" in lines
+    name = "text_decoder.decoder.layers.{0..1}.self_attention.linear_qkv.weight"
+    assert f"{name} mp_rank_00_001 and 1 more 2 [40, 48] bfloat16 3,840" in lines
     embedding = [t for t in found.tensors if "word_embeddings" in t.name]
     assert [(t.shape, t.dtype, t.nbytes) for t in embedding] == [((25, 48), "bfloat16", 2400)] * 2
     table = [" ".join(line.split()) for line in str(inspect(made / "hf")).splitlines()]

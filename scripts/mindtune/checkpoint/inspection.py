@@ -66,23 +66,26 @@ class Inspection:
         rows.append(("all", str(len(self.tensors)), f"{total:,}", f"{sizes:,}"))
         lines += ["", *_table(rows, right={1, 2, 3})]
         rows = [("tensor", "in", "count", "shape", "dtype", "bytes each")]
-        for place in self.files:
-            rows += _rows(t for t in self.tensors if t.place == place)
+        rows += _rows(self.tensors)
         return "\n".join([*lines, "", *_table(rows, right={2, 5})])
 
 
 def _rows(tensors: Iterable[Tensor]) -> list[tuple[str, ...]]:
-    """A row for each tensor, tensors that differ by layer number only being counted together."""
-    groups: dict[tuple, list[int]] = {}
+    """A row for each tensor; those that differ only by layer number or file share one."""
+    by_file: dict[tuple, list[int]] = {}
     for t in tensors:
         numbers = [int(n) for n in _NUMBER.findall(t.name)[:1]]
         name = _NUMBER.sub("{}", t.name, count=1)
-        groups.setdefault((name, t.place, t.shape, t.dtype, t.nbytes), []).extend(numbers or [-1])
+        by_file.setdefault((name, t.shape, t.dtype, t.nbytes, t.place), []).extend(numbers or [-1])
+    places: dict[tuple, list[str]] = {}
+    for (*what, place), layers in by_file.items():
+        places.setdefault((*what, tuple(layers)), []).append(place)
     rows = []
-    for (name, place, shape, dtype, nbytes), layers in groups.items():
-        span = f"{min(layers)}" if len(layers) == 1 else f"{{{min(layers)}..{max(layers)}}}"
-        shown = name.replace("{}", span)
-        rows.append((shown, place, str(len(layers)), str(list(shape)), dtype, f"{nbytes:,}"))
+    for (name, shape, dtype, nbytes, layers), files in places.items():
+        first, last = min(layers), max(layers)
+        shown = name.replace("{}", str(first) if first == last else f"{{{first}..{last}}}")
+        where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+        rows.append((shown, where, str(len(layers)), str(list(shape)), dtype, f"{nbytes:,}"))
     return rows
 
 

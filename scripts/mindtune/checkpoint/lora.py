@@ -61,7 +61,7 @@ def merged_views(
     if held[0] not in (0, shape.llm_layers) or held[1] not in (0, shape.vit_layers):
         raise UserError(
             f"{adapters.directory} has adapters for {held[0]} language and {held[1]} vision "
-            f"layers; config.json says {shape.llm_layers} and {shape.vit_layers}, so stages are missing"
+            f"layers; config.json says {shape.llm_layers} and {shape.vit_layers}"
         )
     pairs = _pairs(adapters)
     tensors = dict(base_hf)
