@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -279,6 +280,7 @@ def main() -> None:
     if options.generate:
         generate(options.generate, MODELS[options.model], holes=options.model == "7b")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that we clean up
     work = options.work_dir / "mindtune-checkpoint-benchmark"
     work.mkdir(parents=True)
     try:
@@ -286,24 +288,26 @@ def main() -> None:
         here = [sys.executable, __file__, str(work), "--model", options.model]
         measure([*here, "--generate", str(work / "hf")])
         cases = cases_of(work, MODELS[options.model], options.model)
+        print(f"medians of {options.repeats} runs, {len(os.sched_getaffinity(0))} cores\n")
+        print(
+            "| case | written | cp | ours | ours / cp | CPU cp, ours | peak memory | mm-convert | |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         if options.model == "7b":  # memory only
             cases[0].once("ours", work / "copy", options.sync, keep=work / "mm")
+            print(cases[0].row(), flush=True)
             for path in (work / "mm").rglob("*.pt"):
                 measure(["fallocate", "--dig-holes", str(path)])
             cases[1].once("ours", work / "copy", options.sync)
-        for case in cases if options.model != "7b" else []:
+            print(cases[1].row(), flush=True)
+            return
+        for case in cases:
             for n in range(options.repeats):
                 case.once("cp", work / "copy", options.sync)
                 case.once("ours", work / "copy", options.sync)
                 if case.theirs and n < options.theirs:
                     case.once("theirs", work / "copy", options.sync)
-        print(f"medians of {options.repeats} runs, {len(os.sched_getaffinity(0))} cores\n")
-        print(
-            "| case | written | cp | ours | ours / cp | CPU cp, ours | peak memory | mm-convert | |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|")
-        for case in cases:
-            print(case.row())
+            print(case.row(), flush=True)
     finally:
         remove(work)
 
