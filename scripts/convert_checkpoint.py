@@ -43,9 +43,9 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
 
     def directory(
-        sub: argparse.ArgumentParser, name: str, text: str, required: bool = True
+        sub: argparse.ArgumentParser, names: str, text: str, required: bool = True
     ) -> None:
-        sub.add_argument(name, type=Path, required=required, metavar="DIR", help=text)
+        sub.add_argument(*names.split(), type=Path, required=required, metavar="DIR", help=text)
 
     def layout(sub: argparse.ArgumentParser, default_tp: int | None, prefix: str = "") -> None:
         known = "" if default_tp else "; default: read off the files, given: compared with them"
@@ -93,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
     common(sub)
 
     sub = command("resplit", "Megatron checkpoint at any layout -> release at another")
-    directory(sub, "--mm-dir", "the Megatron directory to read")
-    directory(sub, "--save-mm-dir", "the Megatron directory to write")
+    directory(sub, "--mm-dir --source-dir", "the Megatron directory to read")
+    directory(sub, "--save-mm-dir --target-dir", "the Megatron directory to write")
     directory(sub, "--hf-dir", "the Hugging Face model, for its config.json", required=False)
     sub.add_argument(
         "--iteration", metavar="N", help="a number or release (default: the tracker's)"

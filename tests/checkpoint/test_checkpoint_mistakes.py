@@ -344,7 +344,7 @@ def test_verify_option_really_reads_the_result(made, tmp_path, monkeypatch):
 
 def run(*arguments, **keywords) -> subprocess.CompletedProcess:
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **keywords)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **keywords)
 
 
 def test_command_line_round_trip(made, tmp_path):
@@ -415,11 +415,11 @@ def test_killed_conversion_leaves_nothing_that_looks_whole(tmp_path, how):
         [sys.executable, "-c", slow, *map(str, command)], stderr=subprocess.PIPE, text=True
     )
     partial = tmp_path / ".mm.partial"
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not list(partial.rglob("*.pt")) and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGKILL, 130)
     assert "Traceback" not in errors
     assert not (tmp_path / "mm").exists()
