@@ -3,7 +3,6 @@
 import os
 import queue
 import threading
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
@@ -12,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mindtune.checkpoint.checksum import crc32
 from mindtune.checkpoint.views import Patch, View
 from mindtune.errors import UserError
 
@@ -208,7 +208,7 @@ class _FileWriter:
             offset, crc = target.offset, 0
             for chunk in stream(target.view, buffers):
                 if target.want_crc:
-                    crc = zlib.crc32(chunk, crc)
+                    crc = crc32(chunk, crc)
                 yield target.fd, chunk, offset
                 offset += len(chunk)
             target.crc = crc
