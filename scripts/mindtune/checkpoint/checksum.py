@@ -1,6 +1,6 @@
 """CRC-32, as zip has it: of bytes, and of two strings joined from theirs.
 
-The checksum is a third of a conversion's work with zlib. Where the package `isal` (bindings
+The checksum is about a third of a conversion's work with zlib. Where the package `isal` (bindings
 of Intel's ISA-L, `pip install isal`) is installed, its implementation is used, which gives
 the same numbers some nine times as fast.
 """
