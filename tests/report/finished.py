@@ -7,10 +7,34 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from build_report import read_run
+
+from mindtune.comparison.contract import COMPARE, SUMMARY, checked
+from mindtune.comparison.scores import (
+    corpus_scores,
+    read_scores,
+    score_experiment,
+    summarize_scores,
+)
+from mindtune.comparison.tables import compare_all, summarize, to_csv
+from mindtune.config import load, load_schema
+from build_report import read_run
+
+from mindtune.comparison.contract import COMPARE, SUMMARY, checked
+from mindtune.comparison.scores import (
+    corpus_scores,
+    read_scores,
+    score_experiment,
+    summarize_scores,
+)
+from mindtune.comparison.tables import compare_all, summarize, to_csv
+from mindtune.config import load, load_schema
 from mindtune.data.prompts import family_of
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import TUTORIAL_IMAGE_ID, conversation, grounding_answer, scenes
+from mindtune.report.page import render
 
+ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = {"kind": "^What type of", "color": "^What is the color of", "feature": "^What feature"}
 SCRIPT = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 
@@ -116,6 +140,81 @@ def draw_pictures(directory: Path, prompts, pictures: int) -> None:
     for image_id in {image_id for _, image_id in prompts}:
         picture, _, _ = draw_scene(known[image_id], random.Random(image_id))
         picture.save(directory / f"{image_id:012d}.jpg", quality=90)
+
+
+def provenance(experiment: str, lr: float) -> dict:
+    """A provenance such as record.py writes."""
+    schema = load_schema(ROOT / "config/schema.yaml")
+    raw = {"experiments": {experiment: {"train": {"lr": lr, "min_lr": 0.0}}}}
+    config = load(raw, schema).experiments[experiment]
+    weights = {"name": "Qwen2-VL-demo", "parameters": 3_141_592, "sha256": "b" * 64, "files": {}}
+    return {
+        "form": 1,
+        "experiment": experiment,
+        "workflow": {"version": "0.1.0", "commit": "c" * 40, "dirty": False},
+        "config": config,
+        "seeds": {"train.seed": 42, "data.split_seed": 1},
+        "packages": {"python": "3.11.2", "torch": "2.13.0", "transformers": "5.23.0"},
+        "frameworks": {},
+        "hardware": {
+            "platform": "Linux", "processor": "A processor", "cores": 2, "memory_gib": 8,
+            "accelerators": [],
+        },
+        "inputs": {
+            "instructions": {"path": "llava.json", "bytes": 12, "sha256": "1" * 64},
+            "images": {
+                "path": "images", "files": 12, "bytes": 99, "sha256_of_names_and_sizes": "2" * 64
+            },
+        },
+        "weights": {
+            "base": weights, "mm_checkpoint": "3" * 64, "tuned": weights | {"sha256": experiment},
+        },
+        "training": {"iteration": 60},
+        "results": {"prompts": "4", "answers_before": "5", "answers_after": f"6{experiment}"},
+        "seconds": {"finetune_model": 73.7, "answer_prompts, before": 61.6},
+    }  # fmt: skip
+
+
+def tables(root: Path, experiments: Sequence[str]) -> tuple[dict, dict]:
+    """Write all tables of a run; the paths that `build_report.read_run` wants."""
+    results = root / "results"
+    answers = {
+        name: {
+            "prompts": results / "shared/prompts.jsonl",
+            "before": results / "shared/answers_before.jsonl",
+            "after": results / name / "answers_after.jsonl",
+        }
+        for name in experiments
+    }
+    paths = {name: results / f"{name}.csv" for name in ("compare", "summary", "metrics")}
+    compared = checked(compare_all(answers), COMPARE)
+    to_csv(compared, paths["compare"])
+    to_csv(checked(summarize(compared, 0.95), SUMMARY), paths["summary"])
+    of_experiment = {}
+    for number, name in enumerate(experiments):
+        to_csv(score_experiment(name, answers[name]), results / name / "scores.csv")
+        of_experiment[name] = {
+            "scores": results / name / "scores.csv",
+            "loss": results / name / "loss.csv",
+            "conversion": results / "shared/data/conversion.json",
+            "provenance": results / name / "provenance.json",
+        }
+        made_of = provenance(name, 1e-3 * (1 + number))
+        of_experiment[name]["provenance"].write_text(json.dumps(made_of))
+    scores = read_scores(files["scores"] for files in of_experiment.values())
+    keys = ["experiment", "split", "family", "metric"]
+    metrics = summarize_scores(scores, 0.95).merge(corpus_scores(compared), on=keys, how="left")
+    to_csv(metrics, paths["metrics"])
+    return paths, of_experiment
+
+
+def build(root: Path, experiments: Sequence[str] = ("baseline",)) -> Path:
+    """Write a run's tables and its report.html."""
+    paths, of_experiment = tables(root, experiments)
+    images = root / "results/sources/COCO2017/train2017"
+    page = root / "results/report.html"
+    page.write_text(render(read_run(paths, of_experiment, images, 0.95)), encoding="utf-8")
+    return page
 
 
 def loss_csv(path: Path, rng: random.Random, iterations: int = 60) -> None:

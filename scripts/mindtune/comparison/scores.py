@@ -33,6 +33,13 @@ def read_scores(paths: Iterable[Path]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def read_metrics(path: Path) -> pd.DataFrame:
+    """The rows of metrics.csv; only a corpus score may be missing."""
+    texts = {key: str for key in ("experiment", "split", "family", "metric", "better", "says")}
+    empty = {"corpus_before": [""], "corpus_after": [""]}
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
+
+
 def score_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFrame:
     """A row per prompt with `<metric>_before` and `<metric>_after`, and a verdict."""
     rows = []
