@@ -18,17 +18,6 @@ from mindtune.comparison.scores import (
 )
 from mindtune.comparison.tables import compare_all, summarize, to_csv
 from mindtune.config import load, load_schema
-from build_report import read_run
-
-from mindtune.comparison.contract import COMPARE, SUMMARY, checked
-from mindtune.comparison.scores import (
-    corpus_scores,
-    read_scores,
-    score_experiment,
-    summarize_scores,
-)
-from mindtune.comparison.tables import compare_all, summarize, to_csv
-from mindtune.config import load, load_schema
 from mindtune.data.prompts import family_of
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import TUTORIAL_IMAGE_ID, conversation, grounding_answer, scenes
