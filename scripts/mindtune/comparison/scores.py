@@ -156,9 +156,10 @@ def rank(scores: pd.DataFrame, experiments: Sequence[str], confidence: float) ->
     order = sorted(experiments, key=lambda one: -values[one][column].mean())
     ranked = []
     for one in order:
-        pair = values[order[0]].join(values[one][[column]], how="inner", rsuffix="_other")
+        other = values[one][column].rename("other")
+        pair = values[order[0]].join(other, how="inner")
         compare = compare_shares if metric.kind == SHARE else compare_means
-        found = compare(pair[column], pair[f"{column}_other"], pair["image"], confidence)
+        found = compare(pair[column], pair["other"], pair["image"], confidence)
         ranked.append(
             {
                 "experiment": one,

@@ -11,7 +11,8 @@ from mindtune.comparison.tables import ALL
 def percent(share: float) -> str:
     """A share in per cent; one decimal, and none where it says nothing."""
     value = 100 * share
-    return f"{value:.0f} %" if abs(value - round(value)) < 0.05 else f"{value:.1f} %"
+    whole = abs(value - round(value)) < 0.05
+    return f"{value:.{0 if whole else 1}f}\u202f%"
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -19,12 +20,13 @@ def number(value: float | None, digits: int = 1) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A difference, with its sign and a real minus."""
-    return f"{value:+,.{digits}f}".replace("-", "−")
+    """A difference, with its sign, a real minus, and no sign where it rounds to nothing."""
+    text = f"{value:+,.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text[1:]
 
 
 def p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def duration(seconds: float) -> str:
@@ -77,7 +79,7 @@ def headline(
             f"{place.capitalize()} {'exact match' if name == 'exact' else 'chrF'} {before} → "
             f"{after} (n = {int(row['n'])} questions about {int(row['pictures'])} pictures; "
             f"difference {difference}{unit}, {percent(confidence)} CI {low} to {high}, "
-            f"{p_value(row['p'])}). {percent(changed)} of the answers changed."
+            f"p {'' if row['p'] < 0.001 else '= '}{p_value(row['p'])}). {percent(changed)} of the answers changed."
         ),
     }
 
