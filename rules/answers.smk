@@ -20,13 +20,13 @@ rule answer_prompts:
         "logs/answer_prompts/{scope}_{stage}.log",
     benchmark:
         "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
+    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
     params:
         engine=ENGINE.name,
         answer=settings("answer"),
         processor=settings("processor"),
         machine=settings(ENGINE.machine),
         code=code("answer_prompts", "answer"),
-    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
     message:
         "Answering prompts {wildcards.stage} fine-tuning"
     script:

@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -14,7 +12,6 @@ from mindtune.sourcecode import code_hash
 from mindtune.workflow import read_configuration
 from mindtune.engines import stage_source
 
-
 try:
     CONFIG, ENGINE = read_configuration(
         config,
@@ -22,7 +19,10 @@ try:
         files=workflow.configfiles,
     )
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    print(
+        error, file=sys.stderr
+    )  # a WorkflowError would add where in this file it was raised
+    sys.exit(1)
 
 EXPERIMENTS = list(CONFIG.experiments)
 
@@ -68,7 +68,11 @@ def source(name, demo):
     """A source's path: the demo's, or the user's own, whose age is no reason to run again."""
 
     def of(wildcards):
-        scope = (wildcards.get("scope") or wildcards.get("experiment")) if wildcards else SHARED
+        scope = (
+            (wildcards.get("scope") or wildcards.get("experiment"))
+            if wildcards
+            else SHARED
+        )
         chosen = CONFIG.settings(scope or SHARED)["sources"][name]
         return demo if chosen["use"] == "demo" else ancient(chosen["path"])
 

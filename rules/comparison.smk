@@ -4,7 +4,8 @@
 rule compare_answers:
     input:
         prompts=[
-            f"results/{CONFIG.scope(name, 'prompts')}/prompts.jsonl" for name in EXPERIMENTS
+            f"results/{CONFIG.scope(name, 'prompts')}/prompts.jsonl"
+            for name in EXPERIMENTS
         ],
         before=[
             f"results/{CONFIG.scope(name, 'before')}/answers_before.jsonl"

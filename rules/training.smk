@@ -16,6 +16,7 @@ rule finetune_model:
         "logs/finetune_model/{experiment}.log",
     benchmark:
         "results/benchmarks/finetune_model/{experiment}.tsv"
+    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
     params:
         engine=ENGINE.name,
         save_dir="results/{experiment}/save_dir",
@@ -24,7 +25,6 @@ rule finetune_model:
         parallel=settings("parallel"),
         machine=settings(ENGINE.machine),
         code=code("finetune_model", "finetune"),
-    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
     message:
         "Fine-tuning experiment {wildcards.experiment}"
     script:

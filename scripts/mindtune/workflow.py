@@ -1,5 +1,6 @@
 """What the Snakefile asks before it knows any job: is the configuration sound?"""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def read_configuration(
     ------
     ConfigError: with a sentence for each mistake.
     """
-    names = [str(path) for path in files]
+    names = [os.path.relpath(path) for path in files]
     configuration = load(raw, load_schema(schema), names)
     name = configuration.common["engine"]
     if name not in ENGINES:

@@ -107,6 +107,11 @@ def load(raw: Mapping, schema: Mapping, files: Iterable[str] = ()) -> Configurat
     """
     files = list(files)
     raw = json.loads(json.dumps(raw))  # plain containers, whatever the reader used
+    raw = with_numbers(raw, schema)
+    if isinstance(raw.get("experiments"), dict):
+        raw["experiments"] = {
+            name: with_numbers(overlay, schema) for name, overlay in raw["experiments"].items()
+        }
     problems = [sentence(error) for error in schema_errors(raw, schema)]
     if problems:
         raise ConfigError(problems, files)
@@ -165,6 +170,38 @@ def with_defaults(value: Any, schema: Mapping, root: Mapping | None = None) -> A
     if isinstance(value, list) and isinstance(node.get("items"), Mapping):
         return [with_defaults(item, node["items"], root) for item in value]
     return value
+
+
+def with_numbers(value: Any, schema: Mapping, root: Mapping | None = None) -> Any:
+    """`value` with text turned into numbers where the schema wants numbers.
+
+    YAML reads `1e-3` as text (it wants a point: `1.0e-3`), and `--config train={...}` makes text
+    of everything.
+    """
+    root = root or schema
+    node = _resolve(schema, root)
+    if isinstance(value, dict):
+        children = node.get("properties", {})
+        return {
+            key: with_numbers(item, children[key], root) if key in children else item
+            for key, item in value.items()
+        }
+    if isinstance(value, list) and isinstance(node.get("items"), Mapping):
+        return [with_numbers(item, node["items"], root) for item in value]
+    types = [node["type"]] if isinstance(node.get("type"), str) else node.get("type", [])
+    if isinstance(value, str) and "string" not in types:
+        for kind, read in (("integer", int), ("number", float), ("boolean", _BOOLEANS.__getitem__)):
+            if kind in types:
+                try:
+                    return read(value)
+                except (ValueError, KeyError):
+                    pass
+        if "null" in types and value in ("", "null", "None"):
+            return None
+    return value
+
+
+_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 
 def _resolve(schema: Mapping, root: Mapping) -> Mapping:

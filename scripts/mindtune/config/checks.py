@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mindtune.demo.scenes import image_names
+
 SHARED = "shared"
 # Sections that an experiment may change; sources only in part.
 OVERLAY_SECTIONS = ("data", "processor", "parallel", "train", "answer")
@@ -113,7 +115,10 @@ def source_problems(settings: Mapping) -> Iterator[str]:
     if images["use"] == "path":
         path = Path(images["path"])
         if not path.is_dir():
-            yield f"sources.images.path is {path}, which is not a directory; give the one with the .jpg files."
+            yield (
+                f"sources.images.path is {path}, which is not a directory; give the one with the "
+                ".jpg files."
+            )
         elif not _readable_directory(path):
             yield f"sources.images.path is {path}, which you may not read; mend its permissions."
         else:
@@ -123,6 +128,15 @@ def source_problems(settings: Mapping) -> Iterator[str]:
                         f"prompts.named[{number}].image is {named['image']}, but there is no such "
                         f"file in {path}."
                     )
+    else:
+        demo = settings["sources"]["demo"]
+        drawn = set(image_names(demo["pictures"], demo["seed"]))
+        for number, named in enumerate(settings["prompts"]["named"]):
+            if named["image"] not in drawn:
+                yield (
+                    f"prompts.named[{number}].image is {named['image']}, but the demo draws no such "
+                    f"picture; it draws {min(drawn)} and {len(drawn) - 1} others."
+                )
     if instructions["use"] == "path":
         path = Path(instructions["path"])
         if not path.is_file():
@@ -142,7 +156,10 @@ def _readable_directory(path: Path) -> bool:
 def model_problems(path: Path, parallel: Mapping) -> Iterator[str]:
     """What a Hugging Face directory lacks to be used as a Qwen2-VL base model."""
     if not path.is_dir():
-        yield f"sources.model.path is {path}, which is not a directory; give that of a Qwen2-VL download."
+        yield (
+            f"sources.model.path is {path}, which is not a directory; give that of a Qwen2-VL "
+            "download."
+        )
         return
     needed = {
         "config.json": "config",

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -30,7 +29,7 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
             missing = next(key for key in limit if key not in value)
             return f"{name} lacks the key `{missing}`."
         case "type":
-            return f"{name} is {shown}, but must be {_type_words(limit)}{_yaml_hint(value, limit)}."
+            return f"{name} is {shown}, but must be {_type_words(limit)}."
         case "enum":
             guess = difflib.get_close_matches(str(value), [str(v) for v in limit], 1)
             hint = f" Did you mean {guess[0]}?" if guess else ""
@@ -83,15 +82,6 @@ def _type_words(types: str | list[str]) -> str:
     }
     types = [types] if isinstance(types, str) else types
     return " or ".join(words[name] for name in types)
-
-
-def _yaml_hint(value: Any, types: str | list[str]) -> str:
-    if isinstance(value, str) and "number" in types and re.fullmatch(r"[0-9.]+e[+-]?[0-9]+", value):
-        mantissa, exponent = value.split("e")
-        point = mantissa if "." in mantissa else f"{mantissa}.0"
-        sign = "" if exponent[0] in "+-" else "+"
-        return f" (YAML reads it as text; write {point}e{sign}{exponent})"
-    return ""
 
 
 def _thing(validator: str) -> str:

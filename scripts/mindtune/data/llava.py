@@ -51,7 +51,8 @@ def read_records(path: str | Path) -> Iterator[dict]:
                         text, position = text[position:] + more, 0
                 if not isinstance(record, dict):
                     raise UserError(
-                        f"{path}: record {number} is {type(record).__name__}, but must be an object."
+                        f"{path}: record {number} is {type(record).__name__}, "
+                        "but must be an object."
                     )
                 yield record
                 number += 1

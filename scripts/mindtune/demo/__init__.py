@@ -1,1 +1,1 @@
-"""The embedded demo: drawn street scenes, what is said about them, and a tiny Qwen2-VL that sees them."""
+"""The embedded demo: drawn street scenes, what is said of them, and a tiny Qwen2-VL."""

@@ -38,7 +38,8 @@ SKIES = (  # zenith, horizon, light on the houses
     ((122, 132, 190), (250, 208, 176), 0.92),
 )
 WALLS = (
-    (188, 142, 118), (202, 178, 150), (170, 158, 150), (150, 156, 170), (206, 196, 176), (176, 128, 112),
+    (188, 142, 118), (202, 178, 150), (170, 158, 150), (150, 156, 170), (206, 196, 176),
+    (176, 128, 112),
 )  # fmt: skip
 CLOTHES = ((186, 66, 146), (92, 68, 158), (184, 112, 52), (48, 132, 140), (150, 60, 70))
 SKIN = ((244, 206, 174), (224, 176, 140), (168, 116, 82), (112, 76, 54))
@@ -308,9 +309,9 @@ def _sign(canvas, rng, scene, center, top) -> tuple[float, float, float, float]:
     ink = shade(color, 0.7)
     match scene.sign:
         case "drink":
-            canvas.shape([(mx - 2.6, my - 15), (mx + 2.6, my - 15), (mx + 3, my - 7), (mx + 8, my - 2),
-                          (mx + 8, my + 15.5), (mx - 8, my + 15.5), (mx - 8, my - 2), (mx - 3, my - 7)],
-                         color)  # fmt: skip
+            right = [(2.6, -15), (3, -7), (8, -2), (8, 15.5)]
+            outline = right + [(-dx, dy) for dx, dy in reversed(right)]
+            canvas.shape([(mx + dx, my + dy) for dx, dy in outline], color)
             canvas.rect(mx - 3.2, my - 16, mx + 3.2, my - 12.8, ink, radius=0.6)
             canvas.rect(
                 mx - 8, my + 2.5, mx + 8, my + 10, shade(board, 1.3 if board[0] < 99 else 1)

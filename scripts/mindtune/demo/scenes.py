@@ -69,15 +69,25 @@ def scenes(count: int, seed: int | str, with_tutorial: bool = False) -> Iterator
     With `with_tutorial` one of them is image 33471: a bus with a drink on its back.
     """
     rng = random.Random(f"scenes/{seed}")
-    ids = sorted(rng.sample(range(1, 581_930), count))
-    if with_tutorial and TUTORIAL_IMAGE_ID not in ids:
-        nearest = min(range(count), key=lambda i: abs(ids[i] - TUTORIAL_IMAGE_ID))
-        ids[nearest] = TUTORIAL_IMAGE_ID
-    for image_id in ids:
+    for image_id in _ids(rng, count, with_tutorial):
         scene = sample_scene(rng)
         if with_tutorial and image_id == TUTORIAL_IMAGE_ID:
             scene = Scene("bus", "red", "drink", "blue", "middle", 2)
         yield image_id, scene
+
+
+def _ids(rng: random.Random, count: int, with_tutorial: bool) -> list[int]:
+    ids = sorted(rng.sample(range(1, 581_930), count))
+    if with_tutorial and TUTORIAL_IMAGE_ID not in ids:
+        nearest = min(range(count), key=lambda i: abs(ids[i] - TUTORIAL_IMAGE_ID))
+        ids[nearest] = TUTORIAL_IMAGE_ID
+    return ids
+
+
+def image_names(count: int, seed: int) -> list[str]:
+    """The file names of the demo's pictures, without drawing any."""
+    ids = _ids(random.Random(f"scenes/{seed}"), count, with_tutorial=True)
+    return [f"{image_id:012d}.jpg" for image_id in ids]
 
 
 def question_and_answer(scene: Scene, family: str) -> tuple[str, str]:

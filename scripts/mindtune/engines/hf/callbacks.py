@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from transformers import TrainerCallback
 
 from mindtune.engines.hf.checkpoints import Checkpoints
@@ -80,7 +79,8 @@ class IterationLog(TrainerCallback):
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss of iteration {iteration} is {loss}; lower train.lr (now "
-                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to 1.0."
+                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to "
+                "1.0."
             )
         seconds = time.perf_counter() - self.started
         self.row = {

@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch.utils.data import Sampler, Subset

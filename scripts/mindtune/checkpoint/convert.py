@@ -1,0 +1,423 @@
+"""The three conversions: hf_to_mm, mm_to_hf and resplit."""
+
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mindtune.checkpoint.copying import Progress, Target, creating, pwrite, write_all
+from mindtune.checkpoint.huggingface import INDEX, HFCheckpoint, published_name
+from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.lora import merged_views
+from mindtune.checkpoint.mapping import EMBEDDING_HF, OUTPUT_MM, entries
+from mindtune.checkpoint.megatron import MMCheckpoint
+from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
+from mindtune.checkpoint.reading import (
+    check_copies,
+    compare,
+    hf_views,
+    mm_views,
+    same_bytes,
+)
+from mindtune.checkpoint.safetensors_io import open_safetensors, safetensors_header
+from mindtune.checkpoint.views import View
+from mindtune.checkpoint.writing import (
+    check_apart,
+    check_space,
+    check_target,
+    sync_tree,
+    target_directory,
+    write_release,
+)
+from mindtune.errors import UserError
+
+log = logging.getLogger("mindtune.checkpoint")
+
+GIGABYTE = 10**9
+_MADE_BY = "mindtune"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx")
+
+
+def hf_to_mm(
+    hf_dir: str | Path,
+    mm_dir: str | Path,
+    *,
+    tp_size: int = 1,
+    llm_pp_layers: Any = None,
+    vit_pp_layers: Any = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    sync: bool = False,
+) -> ParallelLayout:
+    """Convert a Hugging Face Qwen2-VL directory into a Megatron `release` checkpoint.
+
+    The layer lists are those of `ParallelLayout` ([28] and [[28]] alike, a JSON text of
+    either too); None puts everything on one stage. `mm_dir` appears whole, by rename; the
+    tracker in it says `release`. Tensors keep their dtype. `workers` threads copy;
+    `progress(bytes done, bytes in all)` is called from them. With `verify` the result is read
+    back and compared with the source before it gets its name; with `sync` it is flushed to
+    disk as well. An `mm_dir` that holds anything but an earlier `release` is only replaced
+    with `overwrite`. Returns the layout.
+
+    Raises UserError, before anything is written, for a layout that does not fit the model and
+    for weights that are missing, damaged or not those of config.json.
+    """
+    hf_dir, mm_dir = Path(hf_dir), Path(mm_dir)
+    with HFCheckpoint(hf_dir) as hf:
+        layout = ParallelLayout.make(
+            hf.shape, tp_size=tp_size, llm_pp_layers=llm_pp_layers, vit_pp_layers=vit_pp_layers
+        )
+        check_apart(mm_dir, hf_dir)
+        if hf.spare_output and not same_bytes(hf.spare_output, hf.tensors[EMBEDDING_HF]):
+            raise UserError(
+                f"{hf_dir}: lm_head.weight differs from the word embedding, but config.json says "
+                "they are tied; set tie_word_embeddings to false there to keep both"
+            )
+
+        def finished(directory: Path) -> None:
+            if verify:
+                with MMCheckpoint(directory) as mm:
+                    found = hf_views(mm, hf.shape)
+                    pairs = [(name, view, found[name]) for name, view in hf.tensors.items()]
+                    compare(pairs, mm_dir, workers=workers, progress=progress)
+                    mm.check()
+            if sync:
+                sync_tree(directory)
+
+        write_release(
+            mm_dir,
+            layout,
+            tied=hf.shape.tied,
+            whole=lambda entry: mm_views(hf.tensors, hf.shape, entry),
+            before_rename=finished,
+            overwrite=overwrite,
+            workers=workers,
+            progress=progress,
+            sync=sync,
+        )
+    return layout
+
+
+def mm_to_hf(
+    mm_dir: str | Path,
+    hf_dir: str | Path,
+    save_hf_dir: str | Path,
+    *,
+    tp_size: int | None = None,
+    llm_pp_layers: Any = None,
+    vit_pp_layers: Any = None,
+    iteration: int | str | None = None,
+    max_shard_bytes: int = 4 * GIGABYTE,
+    lora_alpha: float | None = None,
+    lora_base_dir: str | Path | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    sync: bool = False,
+) -> ParallelLayout:
+    """Convert a Megatron checkpoint (`release` or a trained `iter_*`) to Hugging Face's form.
+
+    `mm_dir` holds the tracker; `iteration` (a number or "release") overrules it. The layout is
+    read off the files; a `tp_size` or layer list that is given is only compared with it.
+    `hf_dir` is the original model: its config decides names and shapes, its config, tokenizer
+    and other small files are copied. The weights are written as `model-0000k-of-0000n`
+    safetensors of at most `max_shard_bytes` bytes (a single larger tensor gets a file of its
+    own), with an index, distributed as in `hf_dir` where that fits. Names are the published ones,
+    dtypes those of the Megatron files.
+
+    A checkpoint of LoRA adapters is merged into the weights of `lora_base_dir` (a Megatron
+    directory; default: the weights in `hf_dir`), W + alpha / r * B A computed in float32;
+    `lora_alpha` defaults to what the checkpoint's own `args` say.
+
+    The other options are those of `hf_to_mm`, as are the errors; every record that is read is
+    compared with its checksum before the result gets its name. Returns the layout found.
+    """
+    mm_dir, hf_dir, save_hf_dir = Path(mm_dir), Path(hf_dir), Path(save_hf_dir)
+    if max_shard_bytes < 1:
+        raise UserError(f"max_shard_bytes is {max_shard_bytes}; it has to be above 0")
+    config = read_config(hf_dir)
+    shape = model_shape(config, str(hf_dir / "config.json"))
+    with ExitStack() as stack:
+        mm = stack.enter_context(MMCheckpoint(mm_dir, iteration))
+        check_given_layout(mm, tp_size, llm_pp_layers, vit_pp_layers)
+        check_apart(save_hf_dir, hf_dir, mm_dir)
+        check = mm.check
+        if mm.is_lora:
+            tensors, check = merged_views(mm, shape, hf_dir, lora_base_dir, lora_alpha, stack)
+        else:
+            tensors = hf_views(mm, shape)
+        check_target(save_hf_dir, overwrite, set(), marker=_is_ours(save_hf_dir))
+        groups = _distribution(tensors, _original_files(hf_dir), max_shard_bytes)
+        with target_directory(save_hf_dir) as temporary:
+            check_space(temporary, sum(view.nbytes for view in tensors.values()))
+            _copy_rest(hf_dir, temporary)
+            _set_dtype(temporary / "config.json", config, tensors)
+            _write_shards(temporary, groups, workers=workers, progress=progress, sync=sync)
+            check()
+            if verify:
+                _verify_shards(temporary, tensors, save_hf_dir, workers, progress)
+            if sync:
+                sync_tree(temporary)
+        return mm.layout
+
+
+def resplit(
+    source_dir: str | Path,
+    target_dir: str | Path,
+    *,
+    tp_size: int = 1,
+    llm_pp_layers: Any = None,
+    vit_pp_layers: Any = None,
+    hf_dir: str | Path | None = None,
+    iteration: int | str | None = None,
+    source_tp_size: int | None = None,
+    source_llm_pp_layers: Any = None,
+    source_vit_pp_layers: Any = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    sync: bool = False,
+) -> ParallelLayout:
+    """Cut a Megatron checkpoint anew: `source_dir` at any layout into a `release` at another.
+
+    The first three options are the target's layout (None layers: one stage). The source's is
+    read off its files; what is given of it is only compared. `hf_dir` (of which only
+    config.json is used) is needed when the target has more tensor ranks than the source, since
+    whether they divide the heads cannot be seen from the files. Only the model is carried over,
+    as by mm-convert. The other options, and the errors, are those of `hf_to_mm`.
+    """
+    source_dir, target_dir = Path(source_dir), Path(target_dir)
+    config_file = None if hf_dir is None else str(Path(hf_dir) / "config.json")
+    shape = None if hf_dir is None else model_shape(read_config(hf_dir), config_file)
+    with MMCheckpoint(source_dir, iteration) as mm:
+        check_given_layout(mm, source_tp_size, source_llm_pp_layers, source_vit_pp_layers)
+        if mm.is_lora:
+            raise UserError(
+                f"{mm.directory} holds LoRA adapters only; merge them by mm-to-hf first"
+            )
+        llm, vit = (sum(map(sum, r)) for r in (mm.layout.llm_pp_layers, mm.layout.vit_pp_layers))
+        layout = ParallelLayout.make(
+            tp_size=tp_size,
+            llm_pp_layers=[llm] if llm_pp_layers is None else llm_pp_layers,
+            vit_pp_layers=[vit] if vit_pp_layers is None else vit_pp_layers,
+        )
+        check_apart(target_dir, source_dir)
+        tied = _resplit_checks(mm, layout, shape, (llm, vit))
+
+        def finished(directory: Path) -> None:
+            mm.check()
+            if verify:
+                with MMCheckpoint(directory) as result:
+                    found = entries(llm, vit, output=not tied)
+                    pairs = [(e.mm, mm.whole(e), result.whole(e)) for e in found]
+                    compare(pairs, target_dir, workers=workers, progress=progress)
+                    check_copies(result, tied=tied)
+                    result.check()
+            if sync:
+                sync_tree(directory)
+
+        write_release(
+            target_dir,
+            layout,
+            tied=tied,
+            whole=mm.whole,
+            before_rename=finished,
+            overwrite=overwrite,
+            workers=workers,
+            progress=progress,
+            sync=sync,
+        )
+        return layout
+
+
+def _resplit_checks(
+    mm: MMCheckpoint, layout: ParallelLayout, shape: ModelShape | None, layers: tuple[int, int]
+) -> bool:
+    """Check that the model in `mm` can be cut as `layout` says; whether its embeddings are tied."""
+    for name, rows, wanted in (
+        ("llm_pp_layers", layout.llm_pp_layers, layers[0]),
+        ("vit_pp_layers", layout.vit_pp_layers, layers[1]),
+    ):
+        if (total := sum(map(sum, rows))) != wanted:
+            raise UserError(
+                f"{name} {json.dumps(rows)} adds up to {total} layers; {mm.directory} has {wanted}"
+            )
+    if shape is not None:
+        hf_views(mm, shape)  # for its checks
+        layout.check_model(shape)
+        return shape.tied
+    if mm.layout.tp_size % layout.tp_size:
+        raise UserError(
+            f"tp_size {layout.tp_size} does not divide the source's {mm.layout.tp_size} tensor "
+            "rank(s); give hf_dir too, for its config.json tells whether it divides the heads"
+        )
+    if unknown := mm.unknown_names(entries(*layers, output=True)):
+        raise UserError(f"{mm.directory} has a tensor {unknown[0]} that is none of Qwen2-VL's")
+    for entry in entries(*layers, output=False):
+        mm.whole(entry)
+    tied = OUTPUT_MM not in mm.names()
+    if not tied and mm.layout.pp_size > 1:
+        pairs = zip(mm.shards(OUTPUT_MM), mm.shards(_EMBEDDING), strict=True)
+        tied = all(same_bytes(a, b) for a, b in pairs)
+    check_copies(mm, tied=tied)
+    return tied
+
+
+_EMBEDDING = "text_decoder.embedding.word_embeddings.weight"
+
+
+def check_given_layout(
+    mm: MMCheckpoint, tp_size: int | None, llm_pp_layers: Any, vit_pp_layers: Any
+) -> None:
+    """Raise UserError if what a user says of a checkpoint's layout is not what its files show."""
+    have = mm.layout
+    if tp_size is not None and tp_size != have.tp_size:
+        raise UserError(f"{mm.directory} has {have.tp_size} tensor rank(s), not {tp_size}")
+    if mm.is_lora or (llm_pp_layers is None and vit_pp_layers is None):
+        return
+    given = ParallelLayout.make(
+        tp_size=have.tp_size,
+        llm_pp_layers=have.llm_pp_layers if llm_pp_layers is None else llm_pp_layers,
+        vit_pp_layers=have.vit_pp_layers if vit_pp_layers is None else vit_pp_layers,
+    )
+    if given != have:
+        raise UserError(f"{mm.directory} is laid out as {have.describe()}, not {given.describe()}")
+
+
+# --- The Hugging Face directory that mm_to_hf writes ---------------------------------------
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a directory was written by `mm_to_hf` (its index says so)."""
+    try:
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        return index["metadata"]["converted_by"] == _MADE_BY
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _original_files(hf_dir: Path) -> Mapping[str, str]:
+    """Published name -> file name in the original's index; {} if there is none to go by."""
+    try:
+        index = json.loads((hf_dir / INDEX).read_text(encoding="utf-8"))
+        return {published_name(name): str(file) for name, file in index["weight_map"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{hf_dir / INDEX} cannot be read: {error!r}") from None
+
+
+def _distribution(
+    tensors: Mapping[str, View], original: Mapping[str, str], limit: int
+) -> list[dict[str, View]]:
+    """The tensors of each output file: as in the original if no file gets larger than `limit`."""
+    by_file: dict[str, dict[str, View]] = {}
+    for name, view in tensors.items():
+        by_file.setdefault(original.get(name, ""), {})[name] = view
+    groups = [by_file[file] for file in sorted(by_file)]
+    if original and "" not in by_file and all(_size(group) <= limit for group in groups):
+        return groups
+    groups = [{}]
+    size = 200
+    for name, view in tensors.items():
+        need = view.nbytes + len(name) + 200  # more than its entry in the header takes
+        if groups[-1] and size + need > limit:
+            groups.append({})
+            size = 200
+        groups[-1][name] = view
+        size += need
+    return groups
+
+
+def _size(group: Mapping[str, View]) -> int:
+    """Bytes of a safetensors file of these tensors."""
+    header, _ = safetensors_header(group)
+    return len(header) + sum(view.nbytes for view in group.values())
+
+
+def _write_shards(
+    directory: Path,
+    groups: list[dict[str, View]],
+    *,
+    workers: int,
+    progress: Progress | None,
+    sync: bool,
+) -> None:
+    weight_map: dict[str, str] = {}
+    with ExitStack() as stack:
+        fds, targets = [], []
+        for k, group in enumerate(groups, 1):
+            name = f"model-{k:05d}-of-{len(groups):05d}.safetensors"
+            header, offsets = safetensors_header(group)
+            fd = stack.enter_context(creating(directory / name, _size(group)))
+            pwrite(fd, header, 0)
+            fds.append(fd)
+            targets += [Target(fd, offsets[t], view, want_crc=False) for t, view in group.items()]
+            weight_map.update(dict.fromkeys(group, name))
+        write_all(targets, workers=workers, progress=progress)
+        if sync:
+            for fd in fds:
+                os.fsync(fd)
+    total = sum(view.nbytes for group in groups for view in group.values())
+    index = {
+        "metadata": {"total_size": total, "converted_by": _MADE_BY},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    text = json.dumps(index, indent=2) + "\n"
+    (directory / INDEX).write_text(text, encoding="utf-8")
+
+
+def _verify_shards(
+    directory: Path,
+    tensors: Mapping[str, View],
+    result: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    with ExitStack() as stack:
+        found: dict[str, View] = {}
+        for path in sorted(directory.glob("*.safetensors")):
+            file, views = open_safetensors(path)
+            stack.callback(file.close)
+            found.update(views)
+        pairs = [(name, view, found[name]) for name, view in tensors.items()]
+        compare(pairs, result, workers=workers, progress=progress)
+
+
+def _copy_rest(source: Path, target: Path) -> None:
+    """Copy what is no weights: config, tokenizer, processor, licence, ..., following links."""
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
+        if path.is_file() and not hidden and not weights:
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
+
+
+def _set_dtype(path: Path, config: dict[str, Any], tensors: Mapping[str, View]) -> None:
+    """Make config.json name the dtype that the weights are in, if it names another."""
+    by_dtype: dict[str, int] = {}
+    for view in tensors.values():
+        by_dtype[view.dtype] = by_dtype.get(view.dtype, 0) + math.prod(view.shape)
+    main = max(by_dtype, key=by_dtype.__getitem__)
+    sections = [config, *(v for v in config.values() if isinstance(v, dict))]
+    changed = False
+    for section in sections:
+        for key in ("torch_dtype", "dtype"):
+            if isinstance(section.get(key), str) and section[key] != main:
+                section[key] = main
+                changed = True
+    if changed:
+        log.warning("the weights are %s, so config.json is changed to say so", main)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")

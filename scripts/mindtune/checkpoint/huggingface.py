@@ -1,0 +1,148 @@
+"""A Hugging Face Qwen2-VL directory: its tensors as views, by their published names."""
+
+import json
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mindtune.checkpoint.mapping import EMBEDDING_HF, OUTPUT_HF, hf_shapes
+from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
+from mindtune.checkpoint.safetensors_io import open_safetensors
+from mindtune.checkpoint.sources import FileSource
+from mindtune.checkpoint.views import View
+from mindtune.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+
+# Names that newer transformers give their modules, and the published ones.
+_RENAMED = (("model.language_model.", "model."), ("model.visual.", "visual."))
+# Buffers that some versions save and every version computes anew.
+_IGNORED = re.compile(r"rotary_(pos_)?emb\.inv_freq$")
+
+
+def published_name(name: str) -> str:
+    """The name a tensor has in the published checkpoints (as given, if it is one already)."""
+    for newer, published in _RENAMED:
+        if name.startswith(newer):
+            return published + name.removeprefix(newer)
+    return name
+
+
+def matched(
+    found: dict[str, View], shape: ModelShape, where: str
+) -> tuple[dict[str, View], View | None]:
+    """The model's tensors out of `found`, checked against the shapes config.json implies.
+
+    Names are normalised, rotary buffers dropped. The second value is an `lm_head.weight`
+    found in a tied model, where it has to equal the embedding. Raises UserError for tensors
+    that are missing, unknown, of a wrong shape or, within a fused tensor, of mixed dtypes.
+    """
+    tensors: dict[str, View] = {}
+    for name, view in found.items():
+        published = published_name(name)
+        if published in tensors:
+            raise UserError(f"{where}: {published} is there twice, under two names")
+        if not _IGNORED.search(published):
+            tensors[published] = view
+    wanted = hf_shapes(shape)
+    spare = tensors.pop(OUTPUT_HF, None) if shape.tied else None
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"{where} lacks the tensor {missing[0]}{more}, which config.json implies")
+    unknown = [name for name in tensors if name not in wanted]
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise UserError(
+            f"{where} has a tensor {unknown[0]}{more} that a Qwen2-VL model "
+            "of the size in config.json does not have"
+        )
+    expected = dict(wanted) if spare is None else {**wanted, OUTPUT_HF: wanted[EMBEDDING_HF]}
+    everything = tensors if spare is None else {**tensors, OUTPUT_HF: spare}
+    for name, view in everything.items():
+        if view.shape != expected[name]:
+            raise UserError(
+                f"{where}: {name} has the shape {list(view.shape)}, "
+                f"config.json implies {list(expected[name])}"
+            )
+    return {name: tensors[name] for name in wanted}, spare
+
+
+class HFCheckpoint:
+    """An open Hugging Face directory.
+
+    config: config.json, parsed; shape: its sizes; tensors: published name -> view, in the
+    order of `hf_shapes`; spare_output: `lm_head.weight` of a tied model, if saved;
+    files: published name -> name of the file it lies in. Use it in a `with` block.
+    """
+
+    def __init__(self, hf_dir: str | Path):
+        self.path = Path(hf_dir)
+        self.config = read_config(self.path)
+        self.shape = model_shape(self.config, str(self.path / "config.json"))
+        self._open: list[FileSource] = []
+        self.files: dict[str, str] = {}
+        try:
+            self.tensors, self.spare_output = matched(self._read(), self.shape, str(self.path))
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> dict[str, View]:
+        weight_map = self._weight_map()
+        views: dict[str, View] = {}
+        for name in sorted(set(weight_map.values())) if weight_map else self._all_files():
+            path = self.path / name
+            if not path.is_file():
+                raise UserError(f"{path} is missing, though {INDEX} names it")
+            file, found = open_safetensors(path)
+            self._open.append(file)
+            for tensor, view in found.items():
+                if weight_map and weight_map.get(tensor) != name:
+                    continue
+                if tensor in views:
+                    raise UserError(f"{self.path}: {tensor} is in two files, and there is no index")
+                views[tensor] = view
+                self.files[published_name(tensor)] = name
+        absent = [name for name in weight_map if name not in views]
+        if absent:
+            file = weight_map[absent[0]]
+            raise UserError(f"{self.path}: {absent[0]} is not in {file}, though {INDEX} says so")
+        return views
+
+    def _weight_map(self) -> dict[str, str]:
+        path = self.path / INDEX
+        if not path.exists():
+            return {}
+        try:
+            index: Any = json.loads(path.read_text(encoding="utf-8"))
+            weight_map = index["weight_map"]
+            good = all(isinstance(v, str) and Path(v).name == v for v in weight_map.values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} cannot be read: {error!r}") from None
+        if not good or not weight_map:
+            raise UserError(f"{path}: its weight_map has to name files of the same directory")
+        return weight_map
+
+    def _all_files(self) -> list[str]:
+        names = sorted(path.name for path in self.path.glob("*.safetensors"))
+        if not names:
+            raise UserError(f"{self.path} has no *.safetensors file, so no weights to convert")
+        return ["model.safetensors"] if "model.safetensors" in names else names
+
+    def close(self) -> None:
+        """Close the files; the views can no longer be read."""
+        for file in self._open:
+            file.close()
+
+    def __enter__(self) -> "HFCheckpoint":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,168 @@
+"""Where the bytes of a tensor come from: files, checksummed records of files, memory.
+
+Files are read with positioned reads into small buffers, not through memory maps: memory
+stays the same whatever the file's size, several threads may read at once, and a file that
+shrinks under us is an error message instead of a SIGBUS.
+"""
+
+import os
+import threading
+import zlib
+from pathlib import Path
+
+from mindtune.errors import UserError
+
+_STEP = 1 << 20
+
+
+class FileSource:
+    """A file opened for reading. Offsets count from its beginning; safe to share by threads."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self.size = os.fstat(self._fd).st_size
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror}") from None
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from byte `offset` on; UserError if the file ends before."""
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.preadv(self._fd, [buffer[done:]], offset + done)
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be read: {error.strerror}") from None
+            if count == 0:
+                end = offset + done
+                raise UserError(
+                    f"{self.path} is truncated: it ends at byte {end}, more was expected"
+                )
+            done += count
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RecordSource:
+    """`size` bytes at `start` of a file, with the CRC-32 that they must have.
+
+    Reads are checksummed as they happen, in whatever order they come; `check` joins the
+    checksums of the pieces, reads what nobody has read, and compares.
+    """
+
+    def __init__(self, file: FileSource, name: str, start: int, size: int, crc: int):
+        self.file = file
+        self.name = name
+        self.start = start
+        self.size = size
+        self.crc = crc
+        self._pieces: dict[int, tuple[int, int]] = {}  # offset -> (length, CRC-32)
+        self._lock = threading.Lock()
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from byte `offset` of the record on."""
+        if offset < 0 or offset + len(buffer) > self.size:
+            raise UserError(
+                f"{self.file.path}: record {self.name} has {self.size} bytes, "
+                f"but bytes {offset} to {offset + len(buffer)} are asked for"
+            )
+        self.file.read_into(buffer, self.start + offset)
+        with self._lock:
+            known = self._pieces.get(offset, (0, 0))[0]
+        if known < len(buffer):
+            piece = (len(buffer), zlib.crc32(buffer))
+            with self._lock:
+                self._pieces[offset] = piece
+
+    def check(self) -> None:
+        """Raise UserError if anything of the record was read and the record is damaged."""
+        if not self._pieces:
+            return
+        crc = position = 0
+        for offset, (length, piece_crc) in sorted(self._pieces.items()):
+            end = offset + length
+            if end <= position:
+                continue
+            crc = self._crc_of_gap(crc, position, offset)
+            if offset >= position:
+                crc = crc32_combine(crc, piece_crc, length)
+            else:  # overlaps what is already counted
+                crc = self._crc_of_gap(crc, position, end)
+            position = end
+        crc = self._crc_of_gap(crc, position, self.size)
+        if crc != self.crc:
+            raise UserError(
+                f"{self.file.path} is damaged: record {self.name} has checksum {crc:08x}, "
+                f"its directory says {self.crc:08x}"
+            )
+
+    def _crc_of_gap(self, crc: int, start: int, end: int) -> int:
+        buffer = memoryview(bytearray(min(_STEP, max(end - start, 0))))
+        while start < end:
+            step = buffer[: min(len(buffer), end - start)]
+            self.file.read_into(step, self.start + start)
+            crc = zlib.crc32(step, crc)
+            start += len(step)
+        return crc
+
+
+class MemorySource:
+    """Bytes in memory (anything with the buffer interface)."""
+
+    def __init__(self, data: object):
+        self._data = memoryview(data).cast("B")
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from byte `offset` on."""
+        part = self._data[offset : offset + len(buffer)]
+        if len(part) != len(buffer):
+            raise UserError(f"{len(buffer)} bytes at {offset} of {len(self._data)} are asked for")
+        buffer[:] = part
+
+
+# --- CRC-32 of two strings joined, from theirs -------------------------------------------
+#
+# A CRC is the remainder of a polynomial over GF(2). Appending n bytes multiplies the first
+# remainder by x^(8n) modulo the CRC's polynomial; the two remainders are then added.
+
+_POLYNOMIAL = 0xEDB88320  # that of zip and zlib, bits reversed
+
+
+def _multiply(a: int, b: int) -> int:
+    """a * b modulo the polynomial; bit 31 is the coefficient of x^0."""
+    product = 0
+    mask = 1 << 31
+    while True:
+        if a & mask:
+            product ^= b
+            if not a & (mask - 1):
+                return product
+        mask >>= 1
+        if not mask:
+            return product
+        b = (b >> 1) ^ _POLYNOMIAL if b & 1 else b >> 1
+
+
+_SHIFTS: dict[int, int] = {}  # n -> x^(8n)
+
+
+def _shift(length: int) -> int:
+    if length not in _SHIFTS:
+        power, base, exponent = 1 << 31, 1 << 23, length  # x^0, x^8
+        while exponent:
+            if exponent & 1:
+                power = _multiply(power, base)
+            base = _multiply(base, base)
+            exponent >>= 1
+        _SHIFTS[length] = power
+    return _SHIFTS[length]
+
+
+def crc32_combine(first: int, second: int, second_length: int) -> int:
+    """CRC-32 of A + B from the CRC-32 of A, that of B, and B's length in bytes."""
+    return _multiply(_shift(second_length), first) ^ second if second_length else first

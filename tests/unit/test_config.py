@@ -1,0 +1,223 @@
+"""The configuration: the shipped ones pass, and each mistake gets its sentence."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from mindtune.config import ConfigError, load, load_schema, source_problems
+from mindtune.workflow import read_configuration
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = load_schema(ROOT / "config" / "schema.yaml")
+DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+TUTORIAL = yaml.safe_load((ROOT / "config" / "qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
+
+
+def changed(dotted, value, raw=DEMO):
+    raw = copy.deepcopy(raw)
+    place = raw
+    *parents, last = dotted.split(".")
+    for key in parents:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return raw
+
+
+def problems(raw):
+    with pytest.raises(ConfigError) as caught:
+        load(raw, SCHEMA, ["config.yaml"])
+    return caught.value.problems
+
+
+def test_the_schema_itself_is_valid():
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_every_key_has_a_description_and_every_leaf_a_default():
+    def walk(node, path):
+        for key, child in node.get("properties", {}).items():
+            here = f"{path}.{key}"
+            assert "description" in child, here
+            if "properties" in child:
+                assert child.get("default") == {}, here
+            else:
+                assert "default" in child, here
+            walk(child, here)
+
+    walk(SCHEMA, "")
+
+
+@pytest.mark.parametrize("raw", [DEMO, TUTORIAL], ids=["demo", "tutorial"])
+def test_the_shipped_configurations_pass(raw):
+    assert list(load(raw, SCHEMA).experiments) == ["baseline"]
+
+
+def test_the_defaults_are_the_tutorials():
+    defaults = load({}, SCHEMA).common["train"]
+    tutorial = load(TUTORIAL, SCHEMA).common["train"]
+    assert defaults == tutorial
+    assert (tutorial["train_iters"], tutorial["lr"], tutorial["global_batch_size"]) == (
+        100,
+        1e-5,
+        24,
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("train.train_iter", 5, "train.train_iter is not a key; did you mean `train_iters`?"),
+        ("trian", {}, "trian is not a key; did you mean `train`?"),
+        ("train.lr", "fast", 'train.lr is "fast", but must be a number.'),
+        ("train.lr", 0, "train.lr is 0, but must be greater than 0."),
+        ("train.train_iters", 0, "train.train_iters is 0, but must be at least 1."),
+        ("train.train_iters", 1.5, "train.train_iters is 1.5, but must be a whole number."),
+        ("train.adam_beta2", 1.0, "train.adam_beta2 is 1.0, but must be less than 1."),
+        ("train.lr_decay_style", "cosin", 'train.lr_decay_style is "cosin", but must be one of '
+         "cosine, linear, constant. Did you mean cosine?"),
+        ("train.freeze_vision_encoder", "maybe",
+         'train.freeze_vision_encoder is "maybe", but must be true or false.'),
+        ("engine", "hff", 'engine is "hff", but must be one of hf, mindspeed. Did you mean hf?'),
+        ("hf.device", "gpu", 'hf.device is "gpu", but must be a torch device such as `cpu`, `cuda`, '
+         "`cuda:1` or `npu`."),
+        ("data.held_out_fraction", 1, "data.held_out_fraction is 1, but must be less than 1."),
+        ("prompts.named", [{"image": "a.jpg"}], "prompts.named[0] lacks the key `prompt`."),
+        ("prompts.named", [{"image": "", "prompt": "q"}],
+         "prompts.named[0].image is empty; write at least 1 character."),
+        ("prompts.families", {"kind": "["}, "prompts.families.kind is no regular expression: '[' "
+         "(unterminated character set at position 0)."),
+        ("experiments", {}, "experiments is empty; write at least 1 entry."),
+        ("experiments", {"a b": {}}, 'the name "a b" in experiments may only have letters, digits, '
+         "`_`, `-` and `.`, and must begin with a letter or digit: results are written under it."),
+        ("experiments", {"hot": {"train": {"lr": -1}}},
+         "experiments.hot.train.lr is -1, but must be greater than 0."),
+        ("experiments", {"hot": {"trian": {}}},
+         "experiments.hot.trian can't differ between experiments; did you mean `train`?"),
+        ("experiments", {"hot": {"engine": "hf"}}, "experiments.hot.engine can't differ between "
+         "experiments; it may have data, processor, parallel, train, answer, sources.model."),
+        ("experiments", {"hot": {"sources": {"images": {"use": "demo"}}}},
+         "experiments.hot.sources.images can't differ between experiments; only sources.model can."),
+        ("experiments", {"shared": {}},
+         "experiments.shared: the name `shared` is taken by what experiments share."),
+        ("train.global_batch_size", 24, "train.global_batch_size is 24, which is no multiple of "
+         "train.micro_batch_size 16; the nearest that is: 32."),
+        ("train.save_interval", 201, "train.save_interval is 201, more than train.train_iters 200: "
+         "no checkpoint would be saved on the way; write at most 200."),
+        ("train.eval_interval", 201, "train.eval_interval is 201, more than train.train_iters 200: "
+         "nothing would be evaluated; write at most 200, or 0 for train.eval_iters."),
+        ("train.min_lr", 0.5, "train.min_lr is 0.5, more than train.lr 0.001."),
+        ("data.held_out_fraction", 0, "train.eval_iters wants held-out data, but "
+         "data.held_out_fraction is 0; set train.eval_iters to 0, or hold some images out."),
+        ("parallel.llm_pp_layers", [[4]], "parallel.llm_pp_layers and parallel.vit_pp_layers go "
+         "together: give both or neither."),
+        ("parallel", {"llm_pp_layers": [[2, 2]], "vit_pp_layers": [[4]]},
+         "parallel.llm_pp_layers [[2, 2]] and parallel.vit_pp_layers [[4]] must have the same "
+         "shape: one number per pipeline stage, one row per virtual stage."),
+        ("sources.images", {"use": "path"},
+         "sources.images.use is `path`, but sources.images.path is missing."),
+        ("sources.images", {"use": "demo", "path": "x"}, "sources.images.path is given, but "
+         "sources.images.use is `demo`; write `use: path` for the path to count."),
+        ("sources.images", {"use": "path", "path": "x"}, "sources.images and sources.instructions "
+         "belong together: take both from the demo or both from a path."),
+        ("prompts", {"named": [], "held_out_questions": 0},
+         "prompts.named is empty and prompts.held_out_questions is 0: nothing would be asked."),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_its_sentence(key, value, sentence):
+    assert sentence in problems(changed(key, value))
+
+
+def test_all_mistakes_are_told_at_once():
+    raw = changed("train.lr", "fast", changed("engine", "x", changed("hf.device", "gpu")))
+    assert len(problems(raw)) == 3
+
+
+def test_a_broken_condition_of_an_experiment_names_it():
+    raw = changed("experiments", {"a": {}, "b": {"train": {"micro_batch_size": 3}}})
+    assert problems(raw) == [
+        "experiments.b: train.global_batch_size is 16, which is no multiple of "
+        "train.micro_batch_size 3; the nearest that is: 15."
+    ]
+
+
+def test_text_that_is_a_number_counts_as_one():
+    common = load(changed("train.lr", "1e-3"), SCHEMA).common
+    assert common["train"]["lr"] == 1e-3
+    raw = changed(
+        "experiments", {"a": {"train": {"train_iters": "400", "freeze_vision_encoder": "false"}}}
+    )
+    train = load(raw, SCHEMA).experiments["a"]["train"]
+    assert train["train_iters"] == 400 and train["freeze_vision_encoder"] is False
+
+
+def test_experiments_share_what_they_do_not_change():
+    raw = changed(
+        "experiments",
+        {"a": {}, "b": {"train": {"lr": 0.1}}, "c": {"data": {"split_seed": 5}},
+         "d": {"data": {"split_seed": 5}}, "e": {"answer": {"max_new_tokens": 9}}},
+    )  # fmt: skip
+    configuration = load(raw, SCHEMA)
+    scopes = {
+        stage: [configuration.scope(name, stage) for name in "abcde"]
+        for stage in ("data", "mm", "prompts", "before")
+    }
+    assert scopes == {
+        "data": ["shared", "shared", "c", "c", "shared"],
+        "mm": ["shared"] * 5,
+        "prompts": ["shared", "shared", "c", "c", "shared"],
+        "before": ["shared", "shared", "c", "c", "e"],
+    }
+
+
+def test_files_that_are_not_there_are_told_before_anything_runs(tmp_path):
+    found = list(source_problems(load(TUTORIAL, SCHEMA).common))
+    assert [problem.split(",")[0] for problem in found] == [
+        "sources.images.path is data/COCO2017/train2017",
+        "sources.instructions.path is data/llava_instruct_150k.json",
+        "sources.model.path is ckpt/hf_path/Qwen2-VL-2B-Instruct",
+    ]
+
+
+def with_model(tmp_path, **parallel):
+    raw = changed("sources.model", {"use": "path", "path": str(tmp_path)})
+    return list(source_problems(load(changed("parallel", parallel, raw), SCHEMA).common))
+
+
+def test_a_model_directory_is_looked_through(tmp_path):
+    names = ["config.json is missing", "tokenizer.json is missing", "tokenizer_config.json is missing",
+             "preprocessor_config.json is missing", "has no weights"]  # fmt: skip
+    found = with_model(tmp_path)
+    assert len(found) == 5 and all(name in text for name, text in zip(names, found, strict=True))
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"x")
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "qwen2_vl", "num_hidden_layers": 4, "vision_config": {"depth": 4}}'
+    )
+    assert with_model(tmp_path) == []
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+    )
+    assert "lacks 1 of 2 weight files, the first being model-00002" in with_model(tmp_path)[0]
+    (tmp_path / "model.safetensors.index.json").unlink()
+    found = with_model(tmp_path, llm_pp_layers=[[2, 3]], vit_pp_layers=[[4, 0]])
+    assert found == [
+        f"parallel.llm_pp_layers [[2, 3]] sums to 5, but the model in {tmp_path} has 4 layers there."
+    ]
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert "is a llama model, but must be a qwen2_vl one" in with_model(tmp_path)[0]
+
+
+def test_an_engine_that_is_not_there_yet_is_said():
+    with pytest.raises(ConfigError, match="engine is mindspeed, which this version does not have"):
+        read_configuration(TUTORIAL, schema=ROOT / "config" / "schema.yaml")
+
+
+def test_the_demos_named_pictures_are_checked_too():
+    raw = changed("prompts.named", [{"image": "000000000000.jpg", "prompt": "q"}])
+    found = list(source_problems(load(raw, SCHEMA).common))
+    assert (
+        "prompts.named[0].image is 000000000000.jpg, but the demo draws no such picture" in found[0]
+    )

@@ -1,0 +1,107 @@
+"""A copy of the workflow in a directory of its own, and one finished small run of it."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "rules", "scripts", "config", "profiles")
+
+# The whole demo in miniature: all rules, two experiments, a few seconds a job.
+SMALL = {
+    "sources": {"demo": {"pictures": 60, "text_only": 3}},
+    "data": {"held_out_fraction": 0.15},
+    "train": {
+        "train_iters": 6,
+        "save_interval": 2,
+        "eval_interval": 3,
+        "eval_iters": 1,
+        "micro_batch_size": 4,
+        "global_batch_size": 8,
+    },
+    "hf": {"threads": 1},
+    "answer": {"max_new_tokens": 8, "batch_size": 8},
+    "prompts": {"held_out_questions": 7},
+    "experiments": {"baseline": {}, "hot": {"train": {"lr": 5.0e-3}}},
+}
+
+
+def merged(base: Mapping, change: Mapping) -> dict:
+    """`base` with the keys of `change`; None removes a key, a mapping goes deeper."""
+    result = dict(base)
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+@dataclass
+class Checkout:
+    """A copy of the workflow that tests may run and change."""
+
+    path: Path
+
+    @classmethod
+    def make(cls, path: Path, config: Mapping | None = None) -> "Checkout":
+        path.mkdir(parents=True, exist_ok=True)
+        for part in PARTS:
+            if (ROOT / part).is_dir():
+                shutil.copytree(
+                    ROOT / part, path / part, ignore=shutil.ignore_patterns("__pycache__")
+                )
+            else:
+                shutil.copy2(ROOT / part, path / part)
+        checkout = cls(path)
+        checkout.configure(config or SMALL)
+        return checkout
+
+    def configure(self, change: Mapping) -> None:
+        """Write the demo's configuration with some keys changed."""
+        demo = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+        text = yaml.safe_dump(merged(demo, change), sort_keys=False, allow_unicode=True)
+        (self.path / "config" / "config.yaml").write_text(text, encoding="utf-8")
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+
+    def snakemake(self, *arguments: str, fails: bool = False) -> str:
+        """Run snakemake here; returns all it prints."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=600,
+        )  # fmt: skip
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Which rules a dry run would run, and how often."""
+        jobs: dict[str, int] = {}
+        lines = self.snakemake("--dry-run", "results/compare.csv", *arguments).splitlines()
+        if "Job stats:" not in lines:
+            return jobs
+        start = lines.index("Job stats:") + 3
+        for line in lines[start:]:
+            name, count = line.split()
+            if name == "total":
+                break
+            jobs[name] = int(count)
+        return jobs
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Checkout:
+    """A small run that is complete. Tests may dry-run in it, and restore what they change."""
+    checkout = Checkout.make(tmp_path_factory.mktemp("finished"))
+    checkout.snakemake("results/compare.csv")
+    return checkout
