@@ -164,6 +164,9 @@ def gallery(run: Run) -> dict:
         how="left",
         validate="one_to_one",
     )
+    asked = {name: place for place, name in enumerate(dict.fromkeys(rows["id"]))}
+    # What several experiments say to one prompt stands side by side.
+    rows = rows.sort_values("id", key=lambda ids: ids.map(asked), kind="stable")
     pictures = embed(run.images, rows["image"], PICTURE_BUDGET)
     return {
         "experiments": run.experiments,
