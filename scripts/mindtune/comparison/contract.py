@@ -107,6 +107,8 @@ SUMMARY = _table(
     ],
 )
 
+_FLAGS = {"true": True, "false": False}
+
 
 def checked(table: pd.DataFrame, contract: pa.DataFrameSchema) -> pd.DataFrame:
     """The table with the contract's types.
@@ -133,7 +135,7 @@ def read_table(path: Path, contract: pa.DataFrameSchema) -> pd.DataFrame:
         if column.nullable or kind != TEXT:
             found[name] = found[name].mask(found[name] == "", pd.NA)
         if kind == FLAG:
-            found[name] = found[name].map({"true": True, "false": False}).astype("boolean")
+            found[name] = found[name].map(lambda word: _FLAGS.get(word, word), na_action="ignore")
         elif kind in (NUMBER, SHARE):
             found[name] = pd.to_numeric(found[name], errors="coerce")
     try:
