@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from build_report import read_run
-
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked
 from mindtune.comparison.scores import (
     corpus_scores,

@@ -4,9 +4,9 @@ import json
 import re
 
 import pytest
-from finished import SCRIPT, build, finished
 from PIL import Image
 
+from finished import SCRIPT, build, finished
 from mindtune.report import wording
 from mindtune.report.boxes import boxes
 from mindtune.report.page import embedded_json
@@ -43,7 +43,7 @@ def test_needs_nothing_else(page):
 def test_says_the_numbers_with_n_and_interval(page):
     found = re.search(r'<p class="lead">(.*?)</p>', page, re.DOTALL).group(1)
     assert re.search(r"0\u202f% → [\d.]+\u202f% \(n = 24 questions about 6 pictures", found)
-    assert "95\u202f% CI" in found and "p &lt; 0.0" in found or "p = 0.0" in found
+    assert ("95\u202f% CI" in found and "p &lt; 0.0" in found) or "p = 0.0" in found
     assert "seen in training" in page
 
 
@@ -65,7 +65,9 @@ def test_pictures_beyond_the_budget_are_left_out(tmp_path):
 
 
 def test_boxes_within_the_picture():
-    assert boxes("bus(139,42),(703,771) and (5,5),(1,9) and (0,0),(1001,5)") == [(139, 42, 703, 771)]
+    assert boxes("bus(139,42),(703,771) and (5,5),(1,9) and (0,0),(1001,5)") == [
+        (139, 42, 703, 771)
+    ]
 
 
 @pytest.mark.parametrize(

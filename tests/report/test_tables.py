@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pandera as pa
 import pytest
-from finished import build, finished, tables
 
+from finished import build, finished, tables
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked, read_table
 from mindtune.comparison.scores import rank, read_metrics, read_scores
 from mindtune.comparison.tables import compare_all, compare_experiment
@@ -82,7 +82,9 @@ def test_answers_of_other_prompts_are_refused(run, tmp_path):
     files = answers(run[0], "warm")
     lines = files["after"].read_text().splitlines(keepends=True)
     (tmp_path / "after.jsonl").write_text("".join(lines[1:]))
-    with pytest.raises(UserError, match="the answers after of experiment warm are of other prompts"):
+    with pytest.raises(
+        UserError, match="the answers after of experiment warm are of other prompts"
+    ):
         compare_experiment("warm", files | {"after": tmp_path / "after.jsonl"})
 
 

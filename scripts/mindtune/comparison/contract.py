@@ -100,8 +100,10 @@ SUMMARY = _table(
     ["experiment", "split", "family"],
     [
         pa.Check(
-            lambda t: (t["exact_difference_low"] <= t["exact_difference"]).all()
-            and (t["exact_difference"] <= t["exact_difference_high"]).all(),
+            lambda t: (
+                (t["exact_difference_low"] <= t["exact_difference"]).all()
+                and (t["exact_difference"] <= t["exact_difference_high"]).all()
+            ),
             error="a difference lies in its interval",
         )
     ],

@@ -25,7 +25,7 @@ _EMPTY = {column: [""] for column in _TYPES}
 
 def read_scores(paths: Iterable[Path]) -> pd.DataFrame:
     """The rows of several scores.csv, one after the other."""
-    texts = {key: str for key in ("experiment", "id", "split", "family", "image")}
+    texts = dict.fromkeys(("experiment", "id", "split", "family", "image"), str)
     frames = [
         pd.read_csv(path, dtype=_TYPES | texts, keep_default_na=False, na_values=_EMPTY)
         for path in paths
@@ -35,7 +35,7 @@ def read_scores(paths: Iterable[Path]) -> pd.DataFrame:
 
 def read_metrics(path: Path) -> pd.DataFrame:
     """The rows of metrics.csv; only a corpus score may be missing."""
-    texts = {key: str for key in ("experiment", "split", "family", "metric", "better", "says")}
+    texts = dict.fromkeys(("experiment", "split", "family", "metric", "better", "says"), str)
     empty = {"corpus_before": [""], "corpus_after": [""]}
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
 
@@ -172,5 +172,3 @@ def rank(scores: pd.DataFrame, experiments: Sequence[str], confidence: float) ->
             }
         )
     return ranked
-
-

@@ -62,8 +62,11 @@ def paired_share_interval(
     first, second = (both + only_before) / n, (both + only_after) / n
     low_1, high_1 = wilson_interval(both + only_before, n, confidence)
     low_2, high_2 = wilson_interval(both + only_after, n, confidence)
-    margins = (both + only_before) * (only_after + neither) * (both + only_after) * (
-        only_before + neither
+    margins = (
+        (both + only_before)
+        * (only_after + neither)
+        * (both + only_after)
+        * (only_before + neither)
     )
     agreement = both * neither - only_before * only_after
     if agreement > 0:

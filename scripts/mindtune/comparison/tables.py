@@ -70,9 +70,7 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
                 f"exact_{stage}_low": low,
                 f"exact_{stage}_high": high,
             }
-        found = compare_shares(
-            part["exact_before"], part["exact_after"], part["image"], confidence
-        )
+        found = compare_shares(part["exact_before"], part["exact_after"], part["image"], confidence)
         row |= {
             "exact_difference": found.difference,
             "exact_difference_low": found.low,

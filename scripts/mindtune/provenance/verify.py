@@ -80,7 +80,9 @@ def differences(here: Mapping, there: Mapping) -> Iterator[Finding]:
     yield from _software(here, there)
     for key, what in (("instructions", "sha256"), ("images", "sha256_of_names_and_sizes")):
         if here["inputs"][key][what] != there["inputs"][key][what]:
-            yield Finding("inputs", f"the {key} differ ({_sizes(here, key)} and {_sizes(there, key)}).")
+            yield Finding(
+                "inputs", f"the {key} differ ({_sizes(here, key)} and {_sizes(there, key)})."
+            )
     if here["results"]["prompts"] != there["results"]["prompts"]:
         yield Finding("inputs", "the prompts differ.")
     if here["weights"]["base"]["sha256"] != there["weights"]["base"]["sha256"]:
@@ -93,7 +95,9 @@ def differences(here: Mapping, there: Mapping) -> Iterator[Finding]:
         yield Finding("circumstances", f"{key} is {one} here and {other} there.")
     for key, (one, other) in _pairs(here["seconds"], there["seconds"]):
         if None not in (one, other) and max(one, other) > 1.5 * min(one, other) + 1:
-            yield Finding("circumstances", f"{key} took {duration(one)} here and {duration(other)} there.")
+            yield Finding(
+                "circumstances", f"{key} took {duration(one)} here and {duration(other)} there."
+            )
 
 
 def _software(here: Mapping, there: Mapping) -> Iterator[Finding]:
@@ -117,7 +121,9 @@ def answer_differences(experiment: str, here: Path, there: Path) -> list[Finding
     found = []
     if set(tables[0].index) != set(tables[1].index):
         alone = [len(set(one.index) - set(two.index)) for one, two in (tables, tables[::-1])]
-        found.append(Finding("results", f"{alone[0]} prompts are only here, {alone[1]} only there."))
+        found.append(
+            Finding("results", f"{alone[0]} prompts are only here, {alone[1]} only there.")
+        )
     both = tables[0].index.intersection(tables[1].index)
     mine, theirs = (table.loc[both] for table in tables)
     for stage in ("before", "after"):

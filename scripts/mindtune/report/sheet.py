@@ -97,7 +97,9 @@ def wrap(text: str, shape: ImageFont.FreeTypeFont, width: int) -> list[str]:
             lines.append(line.rstrip())
             line = part.lstrip()
         while shape.getlength(line.rstrip()) > width:
-            fits = max(n for n in range(1, len(line)) if n == 1 or shape.getlength(line[:n]) <= width)
+            fits = max(
+                n for n in range(1, len(line)) if n == 1 or shape.getlength(line[:n]) <= width
+            )
             lines.append(line[:fits])
             line = line[fits:]
     lines.append(line.rstrip())

@@ -90,11 +90,7 @@ def facts(provenance: Mapping, conversion: Mapping) -> list[tuple[str, str]]:
     train, base = config["train"], provenance["weights"]["base"]
     engine = config["engine"]
     own = config.get(engine, {})
-    frozen = [
-        name
-        for name in ("vision_encoder", "vision_projector")
-        if train[f"freeze_{name}"]
-    ]
+    frozen = [name for name in ("vision_encoder", "vision_projector") if train[f"freeze_{name}"]]
     images = conversion["images"]
     return [
         ("Model", f"{base['name']}, {base['parameters'] / 1e6:,.1f} million parameters"),
@@ -141,10 +137,6 @@ def _flat(config: Mapping, prefix: str) -> Iterator[tuple[str, str]]:
 def differing_settings(provenance: Mapping[str, Mapping]) -> dict[str, dict[str, str]]:
     """For each experiment, the settings in which it isn't like all others."""
     flats = {name: flat(found["config"]) for name, found in provenance.items()}
-    keys = sorted(
-        {key for one in flats.values() for key in one}
-        if len(flats) > 1
-        else ()
-    )
+    keys = sorted({key for one in flats.values() for key in one} if len(flats) > 1 else ())
     varied = [key for key in keys if len({one.get(key) for one in flats.values()}) > 1]
     return {name: {key: one.get(key, "–") for key in varied} for name, one in flats.items()}
