@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pandas as pd
-
 from mindtune.comparison.contract import COMPARE, SUMMARY, read_table
 from mindtune.comparison.scores import read_metrics, read_scores
 from mindtune.files import writing

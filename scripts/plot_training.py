@@ -6,7 +6,6 @@ loss.csv -> loss.svg
 from pathlib import Path
 
 import pandas as pd
-
 from mindtune.files import writing
 from mindtune.job import run
 from mindtune.report.curves import training_svg

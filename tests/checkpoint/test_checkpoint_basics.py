@@ -6,6 +6,14 @@ import zipfile
 
 import pytest
 import torch
+from mindtune.checkpoint import (
+    ParallelLayout,
+    hf_to_mm,
+    load_hf_tensors,
+    mm_to_hf,
+    resplit,
+    save_trained,
+)
 from tiny_qwen2vl import (
     Sizes,
     config_of,
@@ -16,15 +24,6 @@ from tiny_qwen2vl import (
     same,
     tensors_of,
     write_hf,
-)
-
-from mindtune.checkpoint import (
-    ParallelLayout,
-    hf_to_mm,
-    load_hf_tensors,
-    mm_to_hf,
-    resplit,
-    save_trained,
 )
 
 LAYOUTS = {

@@ -1,10 +1,9 @@
 """Metrics, against values worked out by hand and the libraries' own examples."""
 
 import pytest
-from sacrebleu.metrics import BLEU, CHRF
-
 from mindtune.comparison.metrics import BY_NAME, bleu, chrf, rouge_l
 from mindtune.comparison.text import exact, has_box, is_repetitive, language, normalize, words
+from sacrebleu.metrics import BLEU, CHRF
 
 
 @pytest.mark.parametrize(

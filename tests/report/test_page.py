@@ -4,14 +4,13 @@ import json
 import re
 
 import pytest
-from PIL import Image
-
 from finished import SCRIPT, build, finished
 from mindtune.report import wording
 from mindtune.report.boxes import boxes
 from mindtune.report.page import embedded_json
 from mindtune.report.pictures import embed
 from mindtune.report.sheet import choose, draw_sheet, font, wrap
+from PIL import Image
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-
 import verify_run
 from finished import build, finished
 from mindtune.provenance import machine
 from mindtune.provenance.record import frameworks, listing, said, seeds, wall_times, weights
+from safetensors.numpy import save_file
 
 
 @pytest.fixture

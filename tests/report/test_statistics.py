@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from mindtune.comparison.statistics import (
     RESAMPLES,
     compare_means,
@@ -13,6 +11,7 @@ from mindtune.comparison.statistics import (
     sign_flip,
     wilson_interval,
 )
+from scipy import stats
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (3, 10), (10, 10), (454, 480), (1, 1)])

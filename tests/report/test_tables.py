@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pandera as pa
 import pytest
-
 from finished import build, finished, tables
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked, read_table
 from mindtune.comparison.scores import rank, read_metrics, read_scores

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-
 from mindtune.config import ConfigError, load, load_schema, source_problems
 from mindtune.workflow import read_configuration
 

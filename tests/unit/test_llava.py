@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from mindtune.data import llava
 from mindtune.data.llava import check_record, read_records
 from mindtune.errors import UserError

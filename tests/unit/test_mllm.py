@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from PIL import Image
-
 from mindtune.data.mllm import convert, image_fault, is_held_out, to_mllm
 from mindtune.data.prompts import family_of, questions, select
 from mindtune.errors import UserError
+from PIL import Image
 
 
 def record(number, image=True, turns=2):
