@@ -14,8 +14,8 @@ from mindtune.report.boxes import boxes
 
 log = logging.getLogger(__name__)
 
-COLUMNS, WIDTH, PICTURE, GAP, MARGIN = 3, 480, 340, 28, 40
-PAPER, CARD, INK, MUTED = "#fbfaf7", "#ffffff", "#1d2430", "#566070"
+COLUMNS, WIDTH, PICTURE, GAP, MARGIN = 3, 480, 363, 28, 40
+PAPER, CARD, INK, MUTED, LINE = "#fbfaf7", "#ffffff", "#1d2430", "#566070", "#dcdfe4"
 BEFORE, AFTER, FRAME = "#a8471a", "#1d5fa8", "#ff9d5c"
 TITLE, QUESTION, SMALL = 30, 19, 17
 MOST_LINES = 3
@@ -53,8 +53,10 @@ def draw_sheet(rows: pd.DataFrame, images: Path, title: str, note: str) -> Image
     for line, height in zip(lines, heights, strict=True):
         for number, card in enumerate(line):
             left = MARGIN + number * (WIDTH + GAP)
-            pen.rounded_rectangle((left, top, left + WIDTH, top + height), 12, CARD, "#e3e5e9")
+            edge = (left, top, left + WIDTH, top + height)
+            pen.rounded_rectangle(edge, 12, CARD)
             sheet.paste(card, (left + 1, top + 1))
+            pen.rounded_rectangle(edge, 12, outline=LINE)
         top += height + GAP
     return sheet
 
