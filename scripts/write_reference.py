@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-
 from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.config import load_schema
 from mindtune.files import writing

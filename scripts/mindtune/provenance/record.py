@@ -15,6 +15,7 @@ from mindtune.provenance.machine import commit, hardware, packages
 from mindtune.savedir import content_of_checkpoint
 
 FORM = 1
+NO_COMMIT = {"commit": None, "dirty": None}
 
 
 def record(
@@ -37,7 +38,7 @@ def record(
     return {
         "form": FORM,
         "experiment": experiment,
-        "workflow": {"version": __version__, **(commit(Path(__file__).parent) or {})},
+        "workflow": {"version": __version__, **(commit(Path(__file__).parent) or NO_COMMIT)},
         "config": config,
         "seeds": seeds(config),
         "packages": packages(),
