@@ -70,8 +70,12 @@ def scopes(wildcards):
     return sorted({name, *(CONFIG.scope(name, stage) for stage in STAGES)})
 
 
-def source(name, demo):
-    """A source's path: the demo's, or the user's own, whose age is no reason to run again."""
+def source(name, demo, aged=False):
+    """A source's path: the demo's, or the user's own.
+
+    The age of a user's directory is no reason to run again (anything may touch it), unless
+    `aged` says that it is.
+    """
 
     def of(wildcards):
         scope = (
@@ -80,6 +84,8 @@ def source(name, demo):
             else SHARED
         )
         chosen = CONFIG.settings(scope or SHARED)["sources"][name]
-        return demo if chosen["use"] == "demo" else ancient(chosen["path"])
+        if chosen["use"] == "demo":
+            return demo
+        return chosen["path"] if aged else ancient(chosen["path"])
 
     return of

@@ -36,5 +36,5 @@ rule build_base_model:
 
 
 images = source("images", DEMO_IMAGES)
-instructions = source("instructions", DEMO_INSTRUCTIONS)
+instructions = source("instructions", DEMO_INSTRUCTIONS, aged=True)
 base_model = source("model", DEMO_MODEL)

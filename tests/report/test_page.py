@@ -71,7 +71,14 @@ def test_boxes_within_the_picture():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0\u202f%"), (0.944, "94.4\u202f%"), (0.9996, "100\u202f%"), (1 / 3, "33.3\u202f%")],
+    [
+        (0, "0\u202f%"),
+        (0.944, "94.4\u202f%"),
+        (0.9996, "> 99.9\u202f%"),
+        (1e-5, "< 0.1\u202f%"),
+        (1, "100\u202f%"),
+        (1 / 3, "33.3\u202f%"),
+    ],
 )
 def test_percent(value, text):
     assert wording.percent(value) == text

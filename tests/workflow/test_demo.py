@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import torch
 from transformers import Qwen2VLForConditionalGeneration
-
 from workflow.conftest import SMALL, Checkout
 
 TRAIN = SMALL["train"]

@@ -9,8 +9,15 @@ from mindtune.comparison.tables import ALL
 
 
 def percent(share: float) -> str:
-    """A share in per cent; one decimal, and none where it says nothing."""
+    """A share in per cent; one decimal, and none where it says nothing.
+
+    Nearly all is not written as all, nor nearly none as none.
+    """
     value = 100 * share
+    if 0 < value < 0.05:
+        return "< 0.1\u202f%"
+    if 99.95 <= value < 100:
+        return "> 99.9\u202f%"
     whole = abs(value - round(value)) < 0.05
     return f"{value:.{0 if whole else 1}f}\u202f%"
 

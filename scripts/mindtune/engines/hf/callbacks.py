@@ -37,12 +37,18 @@ class IterationLog(TrainerCallback):
     """
 
     def __init__(
-        self, save_dir: Path, begun: int, train: Mapping, checkpoints: Checkpoints
+        self,
+        save_dir: Path,
+        begun: int,
+        train: Mapping,
+        checkpoints: Checkpoints,
+        evaluated: bool,
     ) -> None:
         self.path = save_dir / "loss.csv"
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
+        self.evaluated = evaluated
         self.row: dict[str, float | int | str] = {}
         self.started = 0.0
 
@@ -64,12 +70,12 @@ class IterationLog(TrainerCallback):
             writer.writeheader()
             writer.writerows(kept)
 
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
+    def on_step_begin(self, args, state, control, *, model, **kwargs) -> None:
+        self.checkpoints.restore_random(model.device)
         self.started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        evaluated = kwargs.get("eval_dataloader") is not None or self.train["eval_iters"]
-        if evaluated and self.due(self.iteration(state), self.train["eval_interval"]):
+        if self.evaluated and self.due(self.iteration(state), self.train["eval_interval"]):
             control.should_evaluate = True
 
     def on_log(self, args, state, control, logs, **kwargs) -> None:

@@ -36,6 +36,7 @@ class Checkpoints:
         self.config = config
         self.dtype = DTYPES[precision]
         self.train = train
+        self.random: Mapping | None = None
 
     def newest(self) -> int:
         """The newest whole checkpoint's iteration, 0 for none; the tracker is brought up to it.
@@ -77,7 +78,11 @@ class Checkpoints:
     def restore(
         self, iteration: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Bring optimizer, fp32 weights and generators to where they were at `iteration`."""
+        """Bring optimizer and fp32 weights to where they were at `iteration`.
+
+        The generators follow with `restore_random`, at the last moment before training: making
+        a data loader draws a number.
+        """
         content = torch.load(
             self._file(iteration), map_location="cpu", weights_only=True, mmap=True
         )
@@ -95,7 +100,13 @@ class Checkpoints:
             for name, parameter in model.named_parameters():
                 if name in weights:
                     parameter.copy_(weights[name])
-        restore_random_states(state["random"], model.device)
+        self.random = state["random"]
+
+    def restore_random(self, device: torch.device) -> None:
+        """Bring the generators to where they were, when a checkpoint was restored."""
+        if self.random is not None:
+            restore_random_states(self.random, device)
+            self.random = None
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

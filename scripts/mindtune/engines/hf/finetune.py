@@ -67,15 +67,19 @@ def finetune(job: FinetuneJob) -> None:
     )
     if begun:
         checkpoints.restore(begun, model, optimizer)
+    evaluated = held_out_part(held_out, train)
     with tempfile.TemporaryDirectory() as unused:
         trainer = MegatronOrderTrainer(
             model=model,
             args=training_arguments(job, unused, begun),
             data_collator=Collator(processor),
             train_dataset=data,
-            eval_dataset=held_out_part(held_out, train),
+            eval_dataset=evaluated,
             optimizers=(optimizer, scheduler),
-            callbacks=[IterationLog(job.save_dir, begun, train, checkpoints), Watch(begun, train)],
+            callbacks=[
+                IterationLog(job.save_dir, begun, train, checkpoints, evaluated is not None),
+                Watch(begun, train),
+            ],
             consumed_samples=begun * train["global_batch_size"],
         )
         trainer.remove_callback(PrinterCallback)
