@@ -140,3 +140,41 @@ def test_chance_alone_is_not_called_a_difference(unchanged, tmp_path):
     metrics = read_metrics(paths["metrics"])
     row = metrics[(metrics["metric"] == "exact") & (metrics["family"] == "all")].iloc[-1]
     assert row["before"] == row["after"] == 0.5 and row["says"] == "no difference"
+
+
+@pytest.fixture
+def unjudged(tmp_path):
+    """A run about which nobody knows the right answers, and nothing is held out."""
+    root = finished(tmp_path, 6)
+    path = answers(root, "baseline")["prompts"]
+    lines = [json.loads(line) | {"reference": None, "split": "named"} for line in path.open()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+def test_without_references_nobody_says_better(unjudged):
+    text = build(unjudged).read_text(encoding="utf-8")
+    assert "Fine-tuning changed 100\u202f% of the answers" in text
+    assert "nobody can say whether for the better" in text
+    assert "No prompt has a reference." in text
+    assert len(read_table(unjudged / "results/summary.csv", SUMMARY)) == 0
+    metrics = read_metrics(unjudged / "results/metrics.csv")
+    assert "exact" not in set(metrics["metric"]) and "box" in set(metrics["metric"])
+    scores = read_scores([unjudged / "results/baseline/scores.csv"])
+    assert set(scores["verdict"]) == {"changed"} and rank(scores, ["baseline"], 0.95) == []
+
+
+def test_experiments_with_other_questions_are_not_compared(run):
+    scores = read_scores(run[2][name]["scores"] for name in ("warm", "cold"))
+    cold = scores["experiment"] == "cold"
+    scores.loc[cold, "id"] = "other " + scores.loc[cold, "id"]
+    ranked = rank(scores, ("warm", "cold"), 0.95)
+    assert ranked[1]["behind"] is None and not ranked[1]["tied"]
+
+
+def test_a_picture_that_has_gone_is_told(tmp_path):
+    root = finished(tmp_path, 4)
+    gone = root / "results/sources/COCO2017/train2017/000000033471.jpg"
+    gone.unlink()
+    with pytest.raises(UserError, match=r"000000033471\.jpg that was asked about can't be read"):
+        build(root)

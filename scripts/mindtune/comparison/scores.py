@@ -133,14 +133,16 @@ def corpus_scores(compared: pd.DataFrame) -> pd.DataFrame:
                     },
                 }
             )
-    return pd.DataFrame(rows)
+    columns = ["experiment", "split", "family", "metric", "corpus_before", "corpus_after"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def rank(scores: pd.DataFrame, experiments: Sequence[str], confidence: float) -> list[dict]:
     """Experiments by their held-out answers after fine-tuning, the best first.
 
     By exact match, or by chrF where nobody is ever exact (long answers). Each is compared with
-    the best one on the prompts that both answered; `tied` says that the two can't be told apart.
+    the best one on the prompts that both answered; `tied` says that the two can't be told apart,
+    and `behind` is None when they have no prompt in common.
     """
     asked = scores[scores["split"] == "held_out"]
     judged = asked if len(asked) else scores
@@ -159,7 +161,9 @@ def rank(scores: pd.DataFrame, experiments: Sequence[str], confidence: float) ->
         other = values[one][column].rename("other")
         pair = values[order[0]].join(other, how="inner")
         compare = compare_shares if metric.kind == SHARE else compare_means
-        found = compare(pair[column], pair["other"], pair["image"], confidence)
+        found = None
+        if len(pair):
+            found = compare(pair[column], pair["other"], pair["image"], confidence)
         ranked.append(
             {
                 "experiment": one,
@@ -167,7 +171,8 @@ def rank(scores: pd.DataFrame, experiments: Sequence[str], confidence: float) ->
                 "n": len(values[one]),
                 "value": float(values[one][column].mean()),
                 "behind": found,
-                "tied": one != order[0]
+                "tied": found is not None
+                and one != order[0]
                 and in_words(found, metric.better, 1 - confidence) == "no difference",
             }
         )

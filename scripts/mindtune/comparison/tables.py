@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mindtune.comparison.answers import read_answers
+from mindtune.comparison.contract import SUMMARY
 from mindtune.comparison.statistics import compare_shares, wilson_interval
 from mindtune.comparison.text import exact, has_box, tidy
 from mindtune.files import writing
@@ -79,7 +80,7 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
         }
         row |= {name: float(part[name].mean()) for name in ("box_before", "box_after", "changed")}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(SUMMARY.columns))
 
 
 def to_csv(frame: pd.DataFrame, path: Path) -> None:

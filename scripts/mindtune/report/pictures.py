@@ -7,16 +7,35 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from mindtune.errors import UserError
+
 # Width and WebP quality, the best first; the first that keeps to the budget is taken.
 STEPS = ((320, 70), (256, 65), (200, 60), (160, 50), (128, 45))
 TRIED = 24
 
 
+def open_picture(path: Path, width: int | None = None) -> Image.Image:
+    """A picture the right way up; `width` allows to decode it smaller, but not below that.
+
+    Raises
+    ------
+    UserError: it is missing, or is no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            if width:
+                picture.draft("RGB", (width, width))
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except OSError as error:
+        raise UserError(
+            f"the picture {path} that was asked about can't be read now ({error}); put it back and "
+            "run the same command again."
+        ) from error
+
+
 def data_uri(path: Path, width: int, quality: int) -> str:
     """A picture, not wider than `width`, as a WebP `data:` address."""
-    with Image.open(path) as picture:
-        picture.draft("RGB", (width, width))
-        small = ImageOps.exif_transpose(picture).convert("RGB")
+    small = open_picture(path, width)
     small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=quality)
