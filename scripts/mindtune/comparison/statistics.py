@@ -163,14 +163,12 @@ def sign_flip(sums: np.ndarray, rng: np.random.Generator) -> float:
 
 def _bootstrap_interval(sums, sizes, confidence, rng) -> tuple[float, float]:
     """Percentile interval of the mean difference, pictures drawn with replacement."""
-    share = np.full(len(sums), 1 / len(sums))
-    drawn = np.concatenate(
-        [
-            (times @ sums) / (times @ sizes)
-            for count in _chunks(len(sums))
-            for times in [rng.multinomial(len(sums), share, count)]
-        ]
-    )
+    drawn = np.empty(RESAMPLES)
+    done = 0
+    for count in _chunks(len(sums)):
+        places = rng.integers(0, len(sums), (count, len(sums)))
+        drawn[done : done + count] = sums[places].sum(1) / sizes[places].sum(1)
+        done += count
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
