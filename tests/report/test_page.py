@@ -64,6 +64,7 @@ def test_pictures_beyond_the_budget_are_left_out(tmp_path):
 
 
 def test_boxes_within_the_picture():
+    assert boxes("公交车（139，42），（703，771）") == [(139, 42, 703, 771)]
     assert boxes("bus(139,42),(703,771) and (5,5),(1,9) and (0,0),(1001,5)") == [
         (139, 42, 703, 771)
     ]
