@@ -10,13 +10,20 @@ ROOT = Path(__file__).parents[2]
 REPORT = Path(os.environ.get("MINDTUNE_REPORT", ROOT / "results/report.html"))
 
 
+def lacking(message: str) -> None:
+    """Skip, loudly; fail where these tests are required, as in CI."""
+    if os.environ.get("BROWSER_TESTS") == "required":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory) -> Iterator:
     chromium = pytest.importorskip(
         "chromium", reason="BROWSER TESTS NOT RUN: selenium is not installed", exc_type=ImportError
     )
-    if lacking := chromium.missing():
-        pytest.skip(f"BROWSER TESTS NOT RUN: there is no {' and no '.join(lacking)}")
+    if absent := chromium.missing():
+        lacking(f"BROWSER TESTS NOT RUN: there is no {' and no '.join(absent)}")
     started = chromium.start(tmp_path_factory.mktemp("profile"))
     yield started
     started.driver.quit()
@@ -26,7 +33,7 @@ def browser(tmp_path_factory) -> Iterator:
 def axe() -> Path:
     path = Path(os.environ.get("AXE_CORE", ROOT / "build/axe/axe.min.js"))
     if not path.is_file():
-        pytest.skip("ACCESSIBILITY NOT CHECKED: fetch axe-core with tests/browser/install.sh")
+        lacking("ACCESSIBILITY NOT CHECKED: fetch axe-core with tests/browser/install.sh")
     return path
 
 
@@ -47,6 +54,6 @@ def page(request, made) -> Path:
     """The page of a made-up run, and that of the real one where there is one."""
     if request.param == "real":
         if not REPORT.is_file():
-            pytest.skip("THE REAL RUN'S REPORT NOT TESTED: first run snakemake results/report.html")
+            lacking("THE REAL RUN'S REPORT NOT TESTED: first run snakemake results/report.html")
         return REPORT
     return made("page", pictures=20, hostile=True)
