@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -98,6 +99,9 @@ def test_a_picture_more_or_larger_is_another_directory(tmp_path):
     assert (found["files"], found["bytes"]) == (1, 1)
     (tmp_path / ".hidden").write_bytes(b"1")
     assert listing(tmp_path) == found
+    with ZipFile(tmp_path / ".pictures.zip", "w") as archive:
+        archive.write(tmp_path / "a.jpg", "a.jpg")
+    assert listing(tmp_path / ".pictures.zip") == found
     (tmp_path / "a.jpg").write_bytes(b"12")
     assert listing(tmp_path)["sha256_of_names_and_sizes"] != found["sha256_of_names_and_sizes"]
 
