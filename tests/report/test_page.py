@@ -1,5 +1,6 @@
 """The page without a browser: what is escaped, what fits, what it says."""
 
+import base64
 import json
 import re
 
@@ -37,6 +38,16 @@ def test_needs_nothing_else(page):
     assert all(address.startswith(("#", "data:")) for address in addresses)
     assert "url(http" not in page and "@import" not in page
     assert "script-src 'sha256-" in page
+
+
+def test_the_tables_can_be_saved_from_the_page(tmp_path):
+    path = build(finished(tmp_path, 3))
+    found = re.findall(
+        r'href="data:text/csv;base64,([^"]+)" download="(.+?)"', path.read_text("utf-8")
+    )
+    assert [name for _, name in found] == ["compare.csv", "summary.csv", "metrics.csv"]
+    for text, name in found:
+        assert base64.b64decode(text) == (path.parent / name).read_bytes()
 
 
 def test_says_the_numbers_with_n_and_interval(page):

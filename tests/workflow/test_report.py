@@ -4,7 +4,6 @@ import json
 import re
 
 import pandas as pd
-
 from workflow.conftest import SMALL, Checkout
 
 
