@@ -1,6 +1,5 @@
 """Where and how precisely the `hf` engine computes."""
 
-import os
 from collections.abc import Mapping
 
 import torch
@@ -18,7 +17,6 @@ def open_device(machine: Mapping) -> torch.device:
     UserError: torch can't reach such a device here.
     """
     torch.set_num_threads(machine["threads"])
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     name = machine["device"]
     kind = name.split(":")[0]
     if kind == "npu":
