@@ -1,6 +1,6 @@
 """Check what a full run of the demo left: the figures that the README promises.
 
-    python tests/check_demo.py results
+python tests/check_demo.py results
 """
 
 import re

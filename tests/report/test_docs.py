@@ -58,6 +58,20 @@ def test_every_page_is_there_in_chinese(name):
     assert depths[0] == depths[1]
 
 
+def test_both_readmes_have_the_same_commands_and_links():
+    english, chinese = (
+        (write_reference.ROOT / name).read_text(encoding="utf-8")
+        for name in ("README.md", "README.zh-CN.md")
+    )
+    commands = re.findall(r"```sh\n(.*?)```", english, re.DOTALL)
+    assert len(commands) >= 2
+    assert [command for command in commands if command not in chinese] == []
+    rules = re.findall(r"^\| ([a-z]+_[a-z_]+) \|", english, re.MULTILINE)
+    assert [rule for rule in rules if f"| {rule} |" not in chinese] == []
+    for target in re.findall(r"\]\(([^):#]+)\)", chinese):
+        assert (write_reference.ROOT / target).exists(), target
+
+
 def test_outputs_names_every_column_and_metric():
     columns = [*COMPARE.columns, *SUMMARY.columns, *(metric.name for metric in METRICS)]
     for place in ("outputs.md", "zh/outputs.md"):
