@@ -11,6 +11,13 @@
 # export_model                        save_dir -> Hugging Face model
 # answer_prompts                      answers before and after
 # compare_answers                     results/compare.csv, results/summary.csv
+#
+# and, from the same answers, what `snakemake --cores 1 all` makes beside:
+#
+# score_answers, summarize_scores     results/metrics.csv: every metric, with intervals
+# plot_training, draw_samples         results/<experiment>/loss.svg, results/samples.png
+# record_provenance                   results/<experiment>/provenance.json
+# build_report                        results/report.html
 
 from snakemake.utils import min_version
 
@@ -29,9 +36,13 @@ include: "rules/checkpoints.smk"
 include: "rules/training.smk"
 include: "rules/answers.smk"
 include: "rules/comparison.smk"
+include: "rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
         rules.compare_answers.output,
+        rules.build_report.output,
+        rules.draw_samples.output,
+        expand(rules.plot_training.output, experiment=EXPERIMENTS),

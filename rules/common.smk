@@ -6,7 +6,7 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from mindtune.config import SHARED
+from mindtune.config import SHARED, STAGES
 from mindtune.errors import UserError
 from mindtune.sourcecode import code_hash
 from mindtune.workflow import Sources, read_configuration
@@ -67,6 +67,12 @@ def shared(stage, path):
         return path.format(scope=CONFIG.scope(name, stage))
 
     return of
+
+
+def scopes(wildcards):
+    """Every scope that an experiment's results lie in: its own, and those it shares."""
+    name = wildcards.experiment
+    return sorted({name, *(CONFIG.scope(name, stage) for stage in STAGES)})
 
 
 def source(name, demo, aged=False):

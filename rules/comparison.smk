@@ -13,8 +13,18 @@ rule compare_answers:
         ],
         after=[f"results/{name}/answers_after.jsonl" for name in EXPERIMENTS],
     output:
-        compare="results/compare.csv",
-        summary="results/summary.csv",
+        compare=report(
+            "results/compare.csv",
+            caption="../report/compare.rst",
+            category="Comparison",
+            labels={"table": "all answers"},
+        ),
+        summary=report(
+            "results/summary.csv",
+            caption="../report/summary.rst",
+            category="Comparison",
+            labels={"table": "right answers by family"},
+        ),
     log:
         "logs/compare_answers.log",
     params:

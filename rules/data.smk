@@ -14,6 +14,8 @@ rule convert_data:
         report="results/{scope}/data/conversion.json",
     log:
         "logs/convert_data/{scope}.log",
+    benchmark:
+        "results/benchmarks/convert_data/{scope}.tsv"
     params:
         data=settings("data"),
         weights=[part["weight"] for part in MIXTURE],
@@ -33,6 +35,8 @@ rule select_prompts:
         prompts="results/{scope}/prompts.jsonl",
     log:
         "logs/select_prompts/{scope}.log",
+    benchmark:
+        "results/benchmarks/select_prompts/{scope}.tsv"
     params:
         prompts=settings("prompts"),
         code=code("select_prompts"),

@@ -11,6 +11,8 @@ rule draw_scenes:
         instructions=DEMO_INSTRUCTIONS,
     log:
         "logs/draw_scenes.log",
+    benchmark:
+        "results/benchmarks/draw_scenes/shared.tsv"
     params:
         pictures=CONFIG.common["sources"]["demo"]["pictures"],
         text_only=CONFIG.common["sources"]["demo"]["text_only"],
@@ -27,6 +29,8 @@ rule build_base_model:
         model=directory(DEMO_MODEL),
     log:
         "logs/build_base_model.log",
+    benchmark:
+        "results/benchmarks/build_base_model/shared.tsv"
     params:
         code=code("build_base_model", data=(SCRIPTS / "mindtune/demo/base").glob("*")),
     message:

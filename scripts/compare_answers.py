@@ -6,6 +6,7 @@ prompts.jsonl, answers_before.jsonl, answers_after.jsonl -> compare.csv, summary
 import logging
 from pathlib import Path
 
+from mindtune.comparison.contract import COMPARE, SUMMARY, checked
 from mindtune.comparison.tables import ALL, compare_all, summarize, to_csv
 from mindtune.job import run
 
@@ -18,8 +19,8 @@ def main(snakemake) -> None:
         name: dict(zip(("prompts", "before", "after"), map(Path, paths), strict=True))
         for name, paths in zip(snakemake.params.experiments, files, strict=True)
     }
-    compared = compare_all(experiments)
-    summary = summarize(compared, snakemake.params.confidence)
+    compared = checked(compare_all(experiments), COMPARE)
+    summary = checked(summarize(compared, snakemake.params.confidence), SUMMARY)
     to_csv(compared, Path(snakemake.output.compare))
     to_csv(summary, Path(snakemake.output.summary))
     for row in summary[summary["family"] == ALL].itertuples():

@@ -111,9 +111,19 @@ def shapes_of(s: Sizes) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def tensors_of(s: Sizes, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> dict:
-    """Random weights: random bits, NaNs and all, so that only exact copies compare equal."""
+def tensors_of(
+    s: Sizes, dtype: torch.dtype = torch.bfloat16, seed: int = 0, nans: bool = True
+) -> dict:
+    """Random weights: random bits, NaNs and all, so that only exact copies compare equal.
+
+    Without `nans`, ordinary numbers: mm-convert multiplies some tensors by 0 on the way.
+    """
     generator = torch.Generator().manual_seed(seed)
+    if not nans:
+        return {
+            name: torch.empty(shape, dtype=dtype).uniform_(-0.05, 0.05, generator=generator)
+            for name, shape in shapes_of(s).items()
+        }
     size = torch.empty((), dtype=dtype).element_size()
     return {
         name: torch.randint(0, 256, (*shape[:-1], shape[-1] * size), generator=generator)
@@ -132,10 +142,11 @@ def write_hf(
     seed: int = 0,
     dtype: torch.dtype = torch.bfloat16,
     tensors: dict | None = None,
+    nans: bool = True,
 ) -> dict:
     """Write a Hugging Face directory of `files` shards (0: one model.safetensors, no index)."""
     directory.mkdir(parents=True)
-    tensors = tensors_of(s, dtype, seed) if tensors is None else tensors
+    tensors = tensors_of(s, dtype, seed, nans) if tensors is None else tensors
     names = list(tensors)
     config = config_of(s, str(dtype).removeprefix("torch."), nested)
     (directory / "config.json").write_text(json.dumps(config))

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 from mindtune import files, job, savedir, sourcecode
 from mindtune.comparison.statistics import wilson_interval
-from mindtune.comparison.tables import compare_experiment, exact, summarize, to_csv
+from mindtune.comparison.tables import compare_experiment, summarize, to_csv
 from mindtune.demo import scenes
 from mindtune.errors import UserError
 
@@ -189,35 +189,37 @@ def prompt(number, reference="yes", **changes):
     } | changes  # fmt: skip
 
 
-def said(*answers):
-    return [{"id": str(number), "answer": answer} for number, answer in enumerate(answers)]
-
-
-def test_exact_match_folds_space_and_nothing_more():
-    assert exact(" On  the\nback. ", "On the back.") is True
-    assert exact("on the back.", "On the back.") is False
-    assert exact("x", None) is None
-    assert exact("Cafe\u0301", "Caf\u00e9") is True
+def answer_files(tmp_path, prompts, before, after):
+    """Prompts and answers as the files that a run leaves; an answer is a text, or (id, text)."""
+    lines = {"prompts": prompts}
+    for stage, answers in (("before", before), ("after", after)):
+        pairs = [a if isinstance(a, tuple) else (str(n), a) for n, a in enumerate(answers)]
+        lines[stage] = [{"id": name, "answer": answer} for name, answer in pairs]
+    paths = {name: tmp_path / f"{name}.jsonl" for name in lines}
+    for name, path in paths.items():
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines[name]))
+    return paths
 
 
 def test_compare_and_summarize_by_hand(tmp_path):
     prompts = [prompt(0), prompt(1, family="b"), prompt(2, reference=None), prompt(3, "no")]
-    table = compare_experiment(
-        "e", prompts, said("(1,2)", "yes", "x", "no"), said("yes", "yes", "y", "x")
-    )
+    answers = answer_files(tmp_path, prompts, ["(1,2)", "yes", "x", "no"], ["yes", "yes", "y", "x"])
+    table = compare_experiment("e", answers)
     assert list(table["changed"]) == [True, False, True, True]
     assert list(table["exact_after"][:2]) == [True, True]
     assert pd.isna(table["exact_after"][2]) and table["exact_before"][3]
     summary = summarize(table, 0.95).set_index("family")
     assert list(summary["n"]) == [2, 1, 3]
+    assert list(summary["pictures"]) == [1, 1, 1]
     assert summary.loc["all", "exact_before"] == pytest.approx(2 / 3)
     assert summary.loc["a", "exact_after"] == 0.5 and summary.loc["b", "changed"] == 0
     to_csv(table, tmp_path / "a.csv")
     lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert lines[1] == 'e,held_out,a,x.jpg,false,q?,yes,"(1,2)",yes,false,true,true'
-    assert lines[3] == "e,held_out,a,x.jpg,false,q?,,x,y,,,true"
+    assert lines[1] == 'e,0,held_out,a,x.jpg,false,q?,yes,"(1,2)",yes,false,true,false,false,true'
+    assert lines[3] == "e,2,held_out,a,x.jpg,false,q?,,x,y,,,false,false,true"
 
 
-def test_answers_to_other_prompts_are_refused():
+def test_answers_to_other_prompts_are_refused(tmp_path):
+    answers = answer_files(tmp_path, [prompt(0)], ["a"], [("7", "a")])
     with pytest.raises(UserError, match="the answers after of experiment e are of other prompts"):
-        compare_experiment("e", [prompt(0)], said("a"), [{"id": "7", "answer": "a"}])
+        compare_experiment("e", answers)

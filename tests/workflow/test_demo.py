@@ -17,8 +17,9 @@ def lines(checkout, name):
 def test_compare_csv_holds_all_experiments_and_prompts(finished):
     table = pd.read_csv(finished.path / "results/compare.csv", keep_default_na=False)
     assert list(table.columns) == [
-        "experiment", "split", "family", "image", "image_in_training", "prompt", "reference",
-        "before", "after", "exact_before", "exact_after", "changed",
+        "experiment", "id", "split", "family", "image", "image_in_training", "prompt",
+        "reference", "before", "after", "exact_before", "exact_after", "box_before", "box_after",
+        "changed",
     ]  # fmt: skip
     assert list(table["experiment"]) == ["baseline"] * 8 + ["hot"] * 8
     first = table.iloc[0]

@@ -30,9 +30,16 @@ EDITS = {
     "sources.demo.pictures": (64, SOURCES | DATA | PROMPTS | TRAIN | BOTH | COMPARE),
     "sources.demo.text_only": (4, SOURCES | DATA | PROMPTS | TRAIN | BOTH | COMPARE),
     "sources.demo.seed": (2, SOURCES | DATA | PROMPTS | TRAIN | BOTH | COMPARE),
+    "sources.download.directory": ("elsewhere", {}),
+    "sources.download.connections": (2, {}),
+    "sources.download.retries": (1, {}),
+    "sources.download.timeout": (5, {}),
+    "sources.download.offline": (True, {}),
     "data.held_out_fraction": (0.2, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
     "data.split_seed": (2, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
     "data.max_samples": (50, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
+    "data.subset_seed": (3, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
+    "data.check_pictures": ("size", DATA | PROMPTS | TRAIN | BOTH | COMPARE),
     "data.max_dropped_fraction": (0.02, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
     "processor.image_resolution": (200000, TRAIN | BOTH | COMPARE),
     "parallel.tensor_model_parallel_size": (2, MM | TRAIN | AFTER | COMPARE),
@@ -76,7 +83,14 @@ EDITS = {
     "experiments": ({"baseline": {}}, COMPARE),
 }
 # Keys whose other values need files that are not there in a dry run, or another engine.
-ELSEWHERE = {"engine", "sources.images", "sources.instructions", "sources.model"}
+ELSEWHERE = {
+    "engine",
+    "sources.images",
+    "sources.instructions",
+    "sources.model",
+    "sources.mixture",
+    "sources.table",
+}
 
 
 def nested(dotted, value):

@@ -2,16 +2,21 @@
 
 import json
 import logging
-import math
-import os
-import shutil
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.copying import Progress, Target, creating, pwrite, write_all
-from mindtune.checkpoint.huggingface import INDEX, HFCheckpoint, published_name
+from mindtune.checkpoint.copying import Progress
+from mindtune.checkpoint.hf_writing import (
+    copy_rest,
+    distribution,
+    is_ours,
+    original_files,
+    set_dtype,
+    verify_shards,
+    write_shards,
+)
+from mindtune.checkpoint.huggingface import HFCheckpoint
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.lora import merged_views
 from mindtune.checkpoint.mapping import EMBEDDING_HF, OUTPUT_MM, entries
@@ -24,8 +29,6 @@ from mindtune.checkpoint.reading import (
     mm_views,
     same_bytes,
 )
-from mindtune.checkpoint.safetensors_io import open_safetensors, safetensors_header
-from mindtune.checkpoint.views import View
 from mindtune.checkpoint.writing import (
     check_apart,
     check_space,
@@ -39,8 +42,6 @@ from mindtune.errors import UserError
 log = logging.getLogger("mindtune.checkpoint")
 
 GIGABYTE = 10**9
-_MADE_BY = "mindtune"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx")
 
 
 def hf_to_mm(
@@ -154,16 +155,16 @@ def mm_to_hf(
             tensors, check = merged_views(mm, shape, hf_dir, lora_base_dir, lora_alpha, stack)
         else:
             tensors = hf_views(mm, shape)
-        check_target(save_hf_dir, overwrite, set(), marker=_is_ours(save_hf_dir))
-        groups = _distribution(tensors, _original_files(hf_dir), max_shard_bytes)
+        check_target(save_hf_dir, overwrite, set(), marker=is_ours(save_hf_dir))
+        groups = distribution(tensors, original_files(hf_dir), max_shard_bytes)
         with target_directory(save_hf_dir) as temporary:
             check_space(temporary, sum(view.nbytes for view in tensors.values()))
-            _copy_rest(hf_dir, temporary)
-            _set_dtype(temporary / "config.json", config, tensors)
-            _write_shards(temporary, groups, workers=workers, progress=progress, sync=sync)
+            copy_rest(hf_dir, temporary)
+            set_dtype(temporary / "config.json", config, tensors)
+            write_shards(temporary, groups, workers=workers, progress=progress, sync=sync)
             check()
             if verify:
-                _verify_shards(temporary, tensors, save_hf_dir, workers, progress)
+                verify_shards(temporary, tensors, save_hf_dir, workers, progress)
             if sync:
                 sync_tree(temporary)
         return mm.layout
@@ -291,133 +292,3 @@ def check_given_layout(
     )
     if given != have:
         raise UserError(f"{mm.directory} is laid out as {have.describe()}, not {given.describe()}")
-
-
-# --- The Hugging Face directory that mm_to_hf writes ---------------------------------------
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a directory was written by `mm_to_hf` (its index says so)."""
-    try:
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        return index["metadata"]["converted_by"] == _MADE_BY
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _original_files(hf_dir: Path) -> Mapping[str, str]:
-    """Published name -> file name in the original's index; {} if there is none to go by."""
-    try:
-        index = json.loads((hf_dir / INDEX).read_text(encoding="utf-8"))
-        return {published_name(name): str(file) for name, file in index["weight_map"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{hf_dir / INDEX} cannot be read: {error!r}") from None
-
-
-def _distribution(
-    tensors: Mapping[str, View], original: Mapping[str, str], limit: int
-) -> list[dict[str, View]]:
-    """The tensors of each output file: as in the original if no file gets larger than `limit`."""
-    by_file: dict[str, dict[str, View]] = {}
-    for name, view in tensors.items():
-        by_file.setdefault(original.get(name, ""), {})[name] = view
-    groups = [by_file[file] for file in sorted(by_file)]
-    if original and "" not in by_file and all(_size(group) <= limit for group in groups):
-        return groups
-    groups = [{}]
-    size = 200
-    for name, view in tensors.items():
-        need = view.nbytes + len(name) + 200  # more than its entry in the header takes
-        if groups[-1] and size + need > limit:
-            groups.append({})
-            size = 200
-        groups[-1][name] = view
-        size += need
-    return groups
-
-
-def _size(group: Mapping[str, View]) -> int:
-    """Bytes of a safetensors file of these tensors."""
-    header, _ = safetensors_header(group)
-    return len(header) + sum(view.nbytes for view in group.values())
-
-
-def _write_shards(
-    directory: Path,
-    groups: list[dict[str, View]],
-    *,
-    workers: int,
-    progress: Progress | None,
-    sync: bool,
-) -> None:
-    weight_map: dict[str, str] = {}
-    with ExitStack() as stack:
-        fds, targets = [], []
-        for k, group in enumerate(groups, 1):
-            name = f"model-{k:05d}-of-{len(groups):05d}.safetensors"
-            header, offsets = safetensors_header(group)
-            fd = stack.enter_context(creating(directory / name, _size(group)))
-            pwrite(fd, header, 0)
-            fds.append(fd)
-            targets += [Target(fd, offsets[t], view, want_crc=False) for t, view in group.items()]
-            weight_map.update(dict.fromkeys(group, name))
-        write_all(targets, workers=workers, progress=progress)
-        if sync:
-            for fd in fds:
-                os.fsync(fd)
-    total = sum(view.nbytes for group in groups for view in group.values())
-    index = {
-        "metadata": {"total_size": total, "converted_by": _MADE_BY},
-        "weight_map": dict(sorted(weight_map.items())),
-    }
-    text = json.dumps(index, indent=2) + "\n"
-    (directory / INDEX).write_text(text, encoding="utf-8")
-
-
-def _verify_shards(
-    directory: Path,
-    tensors: Mapping[str, View],
-    result: Path,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    with ExitStack() as stack:
-        found: dict[str, View] = {}
-        for path in sorted(directory.glob("*.safetensors")):
-            file, views = open_safetensors(path)
-            stack.callback(file.close)
-            found.update(views)
-        pairs = [(name, view, found[name]) for name, view in tensors.items()]
-        compare(pairs, result, workers=workers, progress=progress)
-
-
-def _copy_rest(source: Path, target: Path) -> None:
-    """Copy what is no weights: config, tokenizer, processor, licence, ..., following links."""
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
-        if path.is_file() and not hidden and not weights:
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / relative)
-
-
-def _set_dtype(path: Path, config: dict[str, Any], tensors: Mapping[str, View]) -> None:
-    """Make config.json name the dtype that the weights are in, if it names another."""
-    by_dtype: dict[str, int] = {}
-    for view in tensors.values():
-        by_dtype[view.dtype] = by_dtype.get(view.dtype, 0) + math.prod(view.shape)
-    main = max(by_dtype, key=by_dtype.__getitem__)
-    sections = [config, *(v for v in config.values() if isinstance(v, dict))]
-    changed = False
-    for section in sections:
-        for key in ("torch_dtype", "dtype"):
-            if isinstance(section.get(key), str) and section[key] != main:
-                section[key] = main
-                changed = True
-    if changed:
-        log.warning("the weights are %s, so config.json is changed to say so", main)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8")

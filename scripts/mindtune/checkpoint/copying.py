@@ -1,35 +1,71 @@
 """Moving the bytes that views describe: in chunks, by several threads, in constant memory."""
 
 import os
+import queue
 import threading
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from mindtune.checkpoint.checksum import crc32
 from mindtune.checkpoint.views import Patch, View
 from mindtune.errors import UserError
 
-CHUNK = 1 << 20  # bytes of each thread's buffers
+CHUNK = 1 << 18  # bytes of each thread's buffer: small enough for a core's own cache
+
+AHEAD = 8  # chunks that a thread may read before they are written
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
 
 class Buffers:
-    """A thread's two reusable buffers: the chunk it hands out, and rows read on the way."""
+    """A thread's reusable buffers: one for the chunk it hands out, one for rows on the way."""
 
     def __init__(self) -> None:
-        self.chunk = memoryview(bytearray(CHUNK))
+        self._chunk = memoryview(bytearray(CHUNK))
         self._rows = bytearray()
 
+    def next_chunk(self) -> memoryview:
+        """The buffer for the next chunk; the chunk before is done with."""
+        return self._chunk
+
     def rows(self, size: int) -> memoryview:
-        """At least `size` bytes, as exactly `size`."""
+        """A buffer of `size` bytes for rows."""
         if len(self._rows) < size:
             self._rows = bytearray(size)
         return memoryview(self._rows)[:size]
+
+
+class _Ring(Buffers):
+    """Buffers for a thread that reads ahead: `AHEAD` chunks, each reused once it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chunks = [self._chunk, *(memoryview(bytearray(CHUNK)) for _ in range(AHEAD - 1))]
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._next = 0
+        self.stopped = False
+        for _ in self._chunks:
+            self._free.put(None)
+
+    def next_chunk(self) -> memoryview:
+        self._free.get()
+        if self.stopped:
+            raise _StoppedError
+        self._next = (self._next + 1) % AHEAD
+        return self._chunks[self._next]
+
+    def release(self) -> None:
+        """The oldest chunk handed out is done with."""
+        self._free.put(None)
+
+
+class _StoppedError(Exception):
+    """The thread that reads ahead is no longer needed."""
 
 
 def stream(view: View, buffers: Buffers) -> Iterator[memoryview]:
@@ -37,33 +73,47 @@ def stream(view: View, buffers: Buffers) -> Iterator[memoryview]:
 
     A chunk is valid until the next one is asked for.
     """
-    out = buffers.chunk
+    left = view.nbytes
     filled = 0
+    for piece in _pieces(view, buffers):
+        position = 0
+        while position < piece.size:
+            if not filled:
+                out = buffers.next_chunk()[: min(CHUNK, left)]
+            size = min(piece.size - position, len(out) - filled)
+            piece.fill(out[filled : filled + size], position)
+            position += size
+            filled += size
+            if filled == len(out):
+                left -= filled
+                filled = 0
+                yield out
+
+
+@dataclass(slots=True)
+class _Piece:
+    """`size` bytes to come next; `fill(buffer, position)` gets those from `position` on."""
+
+    size: int
+    fill: Callable[[memoryview, int], None]
+
+
+def _pieces(view: View, buffers: Buffers) -> Iterator[_Piece]:
     for band in _bands(view):
-        if len(band) == 1 and band[0].width == view.row_bytes == band[0].pitch:
-            patch = band[0]
-            position, end = patch.start, patch.start + patch.rows * patch.width
-            while position < end:
-                size = min(end - position, CHUNK - filled)
-                patch.source.read_into(out[filled : filled + size], position)
-                position += size
-                filled += size
-                if filled == CHUNK:
-                    yield out
-                    filled = 0
+        patch = band[0]
+        if len(band) == 1 and patch.width == view.row_bytes == patch.pitch:
+
+            def read(buffer: memoryview, position: int, patch: Patch = patch) -> None:
+                patch.source.read_into(buffer, patch.start + position)
+
+            yield _Piece(patch.rows * patch.width, read)
             continue
         for rows in _gathered(band, view.row_bytes, buffers):
-            position = 0
-            while position < len(rows):
-                size = min(len(rows) - position, CHUNK - filled)
-                out[filled : filled + size] = rows[position : position + size]
-                position += size
-                filled += size
-                if filled == CHUNK:
-                    yield out
-                    filled = 0
-    if filled:
-        yield out[:filled]
+
+            def copy(buffer: memoryview, position: int, rows: memoryview = rows) -> None:
+                buffer[:] = rows[position : position + len(buffer)]
+
+            yield _Piece(len(rows), copy)
 
 
 def _bands(view: View) -> Iterator[list[Patch]]:
@@ -122,28 +172,77 @@ class Target:
 def write_all(
     targets: Sequence[Target], *, workers: int = 1, progress: Progress | None = None
 ) -> None:
-    """Write every target's bytes to its place, by `workers` threads.
+    """Write every target's bytes to its place; up to `workers` threads at a time.
 
-    On the first error the others stop and it is raised (a full disk: as UserError).
+    One file is written by one thread, from front to back, for two writing to one file wait
+    for each other in the kernel. Where there are more workers than files, each file has a
+    second thread that reads and checksums ahead of the one that writes. On the first error
+    the others stop and it is raised (a full disk: as UserError).
     """
+    by_file: dict[int, list[Target]] = {}
+    for target in targets:
+        by_file.setdefault(target.fd, []).append(target)
     total = sum(target.view.nbytes for target in targets)
-    run_all([_Write(target) for target in targets], total, workers=workers, progress=progress)
+    ahead = workers > len(by_file)
+    tasks = [_FileWriter(group, ahead) for group in by_file.values()]
+    run_all(tasks, total, workers=min(workers, len(tasks)), progress=progress)
 
 
-class _Write:
-    def __init__(self, target: Target):
-        self.target = target
+class _FileWriter:
+    """A task for `run_all`: the targets of one file."""
+
+    def __init__(self, targets: Sequence[Target], ahead: bool):
+        self.targets = targets
+        self.ahead = ahead
 
     def __call__(self, buffers: Buffers) -> Iterator[int]:
-        target = self.target
-        offset, crc = target.offset, 0
-        for chunk in stream(target.view, buffers):
-            if target.want_crc:
-                crc = zlib.crc32(chunk, crc)
-            pwrite(target.fd, chunk, offset)
-            offset += len(chunk)
-            yield len(chunk)
-        target.crc = crc
+        chunks = _read_ahead(self._chunks) if self.ahead else self._chunks(buffers)
+        with closing(chunks):
+            for fd, chunk, offset in chunks:
+                pwrite(fd, chunk, offset)
+                yield len(chunk)
+
+    def _chunks(self, buffers: Buffers) -> Generator[tuple[int, memoryview, int], None, None]:
+        """(file, bytes, offset) of all that is to be written; sets the targets' checksums."""
+        for target in self.targets:
+            offset, crc = target.offset, 0
+            for chunk in stream(target.view, buffers):
+                if target.want_crc:
+                    crc = crc32(chunk, crc)
+                yield target.fd, chunk, offset
+                offset += len(chunk)
+            target.crc = crc
+
+
+def _read_ahead(
+    chunks: Callable[[Buffers], Iterator[tuple[int, memoryview, int]]],
+) -> Generator[tuple[int, memoryview, int], None, None]:
+    """The same items, made by a thread of their own up to `AHEAD` chunks in advance."""
+    ring = _Ring()
+    ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def produce() -> None:
+        try:
+            for item in chunks(ring):
+                ready.put(item)
+            ready.put(None)
+        except _StoppedError:
+            pass
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            ring.release()
+    finally:
+        ring.stopped = True
+        ring.release()
+        thread.join()
 
 
 def pwrite(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -56,6 +56,13 @@ def merged_views(
     alpha = adapters.arguments.get("lora_alpha") if alpha is None else alpha
     if not isinstance(alpha, int | float) or isinstance(alpha, bool):
         raise UserError(f"{adapters.directory} does not say its lora_alpha; give it (lora_alpha)")
+    layout = adapters.layout
+    held = [sum(map(sum, rows)) for rows in (layout.llm_pp_layers, layout.vit_pp_layers)]
+    if held[0] not in (0, shape.llm_layers) or held[1] not in (0, shape.vit_layers):
+        raise UserError(
+            f"{adapters.directory} has adapters for {held[0]} language and {held[1]} vision "
+            f"layers; config.json says {shape.llm_layers} and {shape.vit_layers}"
+        )
     pairs = _pairs(adapters)
     tensors = dict(base_hf)
     for entry in entries(shape.llm_layers, shape.vit_layers, output=not shape.tied):

@@ -94,8 +94,12 @@ def mm_shape(entry: Entry, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...
 
 
 def mm_views(tensors: dict[str, View], shape: ModelShape, entry: Entry) -> View:
-    """A whole Megatron tensor made of a model's Hugging Face tensors."""
-    return fuse(entry.rule, [tensors[name] for name in entry.hf], shape)
+    """A whole Megatron tensor made of a model's Hugging Face tensors; all have to be alike."""
+    parts = [tensors[name] for name in entry.hf]
+    if len(dtypes := {view.dtype for view in parts}) > 1:
+        mixed = " and ".join(sorted(dtypes))
+        raise UserError(f"{', '.join(entry.hf)} belong in one tensor, but are {mixed}")
+    return fuse(entry.rule, parts, shape)
 
 
 def check_copies(mm: MMCheckpoint, *, tied: bool) -> None:
@@ -108,8 +112,8 @@ def check_copies(mm: MMCheckpoint, *, tied: bool) -> None:
         pairs = zip(mm.shards(EMBEDDING_MM), mm.shards(OUTPUT_MM), strict=True)
         if not all(same_bytes(a, b) for a, b in pairs):
             raise UserError(
-                f"{mm.directory}: the output layer differs from the word embedding, but config.json says "
-                "they are tied; set tie_word_embeddings to false there to keep both"
+                f"{mm.directory}: the output layer and the word embedding differ, but config.json "
+                "says they are tied; set tie_word_embeddings to false there to keep both"
             )
     different = [name for name, one, other in mm.copies() if not same_bytes(one, other)]
     if different:

@@ -7,9 +7,9 @@ shrinks under us is an error message instead of a SIGBUS.
 
 import os
 import threading
-import zlib
 from pathlib import Path
 
+from mindtune.checkpoint.checksum import crc32, crc32_combine
 from mindtune.errors import UserError
 
 _STEP = 1 << 20
@@ -75,7 +75,7 @@ class RecordSource:
         with self._lock:
             known = self._pieces.get(offset, (0, 0))[0]
         if known < len(buffer):
-            piece = (len(buffer), zlib.crc32(buffer))
+            piece = (len(buffer), crc32(buffer))
             with self._lock:
                 self._pieces[offset] = piece
 
@@ -106,7 +106,7 @@ class RecordSource:
         while start < end:
             step = buffer[: min(len(buffer), end - start)]
             self.file.read_into(step, self.start + start)
-            crc = zlib.crc32(step, crc)
+            crc = crc32(step, crc)
             start += len(step)
         return crc
 
@@ -123,46 +123,3 @@ class MemorySource:
         if len(part) != len(buffer):
             raise UserError(f"{len(buffer)} bytes at {offset} of {len(self._data)} are asked for")
         buffer[:] = part
-
-
-# --- CRC-32 of two strings joined, from theirs -------------------------------------------
-#
-# A CRC is the remainder of a polynomial over GF(2). Appending n bytes multiplies the first
-# remainder by x^(8n) modulo the CRC's polynomial; the two remainders are then added.
-
-_POLYNOMIAL = 0xEDB88320  # that of zip and zlib, bits reversed
-
-
-def _multiply(a: int, b: int) -> int:
-    """a * b modulo the polynomial; bit 31 is the coefficient of x^0."""
-    product = 0
-    mask = 1 << 31
-    while True:
-        if a & mask:
-            product ^= b
-            if not a & (mask - 1):
-                return product
-        mask >>= 1
-        if not mask:
-            return product
-        b = (b >> 1) ^ _POLYNOMIAL if b & 1 else b >> 1
-
-
-_SHIFTS: dict[int, int] = {}  # n -> x^(8n)
-
-
-def _shift(length: int) -> int:
-    if length not in _SHIFTS:
-        power, base, exponent = 1 << 31, 1 << 23, length  # x^0, x^8
-        while exponent:
-            if exponent & 1:
-                power = _multiply(power, base)
-            base = _multiply(base, base)
-            exponent >>= 1
-        _SHIFTS[length] = power
-    return _SHIFTS[length]
-
-
-def crc32_combine(first: int, second: int, second_length: int) -> int:
-    """CRC-32 of A + B from the CRC-32 of A, that of B, and B's length in bytes."""
-    return _multiply(_shift(second_length), first) ^ second if second_length else first

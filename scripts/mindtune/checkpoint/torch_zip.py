@@ -14,9 +14,9 @@ Equal content gives equal bytes: timestamps are those of zip's epoch, 1980-01-01
 
 import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 
+from mindtune.checkpoint.checksum import crc32
 from mindtune.checkpoint.copying import Target, pwrite
 from mindtune.checkpoint.pickle_writer import pickle_tree
 from mindtune.checkpoint.sources import FileSource, RecordSource
@@ -66,7 +66,7 @@ class Archive:
 
     def _add_small(self, name: str, data: bytes) -> None:
         record = self._add(name, len(data))
-        record.crc = zlib.crc32(data)
+        record.crc = crc32(data)
         self._small.append((record, data))
 
     def targets(self, fd: int) -> list[Target]:
@@ -231,7 +231,8 @@ class TorchFile:
         used = tensor.offset + (rows - 1) * pitch + dense if rows and dense else 0
         if used > storage.count:
             raise UserError(
-                f"{self.path} is damaged: {name} needs {used} elements, its storage has {storage.count}"
+                f"{self.path} is damaged: {name} needs {used} elements of "
+                f"a storage of {storage.count}"
             )
         return stored(record, tensor.offset * item, shape, storage.dtype, pitch * item)
 

@@ -177,7 +177,7 @@ def check_space(directory: Path, size: int) -> None:
     """Refuse to start writing `size` bytes where the disk has fewer left."""
     free = shutil.disk_usage(directory).free
     if size > free:
-        raise UserError(f"the result needs {size:,} bytes, {directory.parent} has {free:,} left")
+        raise UserError(f"the result needs {size:,} bytes, the disk has {free:,} left")
 
 
 def sync_tree(directory: Path) -> None:

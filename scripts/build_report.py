@@ -1,0 +1,61 @@
+"""Build the page that shows what the fine-tuning did.
+
+compare.csv, summary.csv, metrics.csv, scores.csv, loss.csv, provenance.json, pictures -> report.html
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from mindtune.comparison.contract import COMPARE, SUMMARY, read_table
+from mindtune.comparison.scores import read_metrics, read_scores
+from mindtune.files import writing
+from mindtune.job import run
+from mindtune.report.page import Run, render
+
+KINDS = ("scores", "loss", "conversion", "provenance")
+TABLES = ("compare", "summary", "metrics")
+
+
+def read_run(
+    tables: dict[str, Path],
+    experiments: dict[str, dict[str, Path]],
+    images: Path,
+    confidence: float,
+) -> Run:
+    """A finished run from its files: TABLES, and KINDS of each experiment."""
+    return Run(
+        compared=read_table(tables["compare"], COMPARE),
+        summary=read_table(tables["summary"], SUMMARY),
+        scores=read_scores(files["scores"] for files in experiments.values()),
+        metrics=read_metrics(tables["metrics"]),
+        losses={name: pd.read_csv(files["loss"]) for name, files in experiments.items()},
+        conversions=_read(experiments, "conversion"),
+        provenance=_read(experiments, "provenance"),
+        images=images,
+        files={path.name: path for path in tables.values()},
+        confidence=confidence,
+    )
+
+
+def _read(experiments: dict[str, dict[str, Path]], kind: str) -> dict[str, dict]:
+    return {
+        name: json.loads(files[kind].read_text(encoding="utf-8"))
+        for name, files in experiments.items()
+    }
+
+
+def main(snakemake) -> None:
+    experiments = {
+        name: {kind: Path(snakemake.input[kind][number]) for kind in KINDS}
+        for number, name in enumerate(snakemake.params.experiments)
+    }
+    tables = {name: Path(snakemake.input[name]) for name in TABLES}
+    images, confidence = Path(snakemake.input.images), snakemake.params.confidence
+    page = render(read_run(tables, experiments, images, confidence))
+    with writing(Path(snakemake.output.page)) as handle:
+        handle.write(page)
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

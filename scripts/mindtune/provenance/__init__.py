@@ -1,0 +1,1 @@
+"""Where a result comes from, and in what two finished runs differ."""

@@ -1,0 +1,153 @@
+"""provenance.json: what an experiment was made of, by whom, where and how long it took."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from zipfile import ZipFile
+
+from safetensors import safe_open
+
+from mindtune import __version__
+from mindtune.comparison.answers import read_lines
+from mindtune.files import sha256_file
+from mindtune.provenance.machine import commit, hardware, packages
+from mindtune.savedir import content_of_checkpoint
+
+FORM = 1
+NO_COMMIT = {"commit": None, "dirty": None}
+
+
+def record(
+    experiment: str,
+    config: Mapping,
+    *,
+    images: Path,
+    instructions: Path,
+    base: Path,
+    mm: Path,
+    tuned: Path,
+    finetune: Path,
+    prompts: Path,
+    before: Path,
+    after: Path,
+    benchmarks: Path,
+    scopes: Iterable[str],
+) -> dict:
+    """All that is to be known of a finished experiment."""
+    return {
+        "form": FORM,
+        "experiment": experiment,
+        "workflow": {"version": __version__, **(commit(Path(__file__).parent) or NO_COMMIT)},
+        "config": config,
+        "seeds": seeds(config),
+        "packages": packages(),
+        "frameworks": frameworks(config),
+        "hardware": hardware(),
+        "inputs": {
+            "instructions": {
+                "path": str(instructions),
+                "bytes": instructions.stat().st_size,
+                "sha256": sha256_file(instructions),
+            },
+            "images": {"path": str(images), **listing(images)},
+        },
+        "weights": {
+            "base": weights(base),
+            "mm_checkpoint": content_of_checkpoint(mm),
+            "tuned": weights(tuned),
+        },
+        "training": json.loads(finetune.read_text(encoding="utf-8")),
+        "results": {
+            "prompts": sha256_file(prompts),
+            "answers_before": said(before),
+            "answers_after": said(after),
+        },
+        "seconds": wall_times(benchmarks, scopes),
+    }
+
+
+def seeds(config: Mapping) -> dict[str, int]:
+    """Every seed of a configuration, by its dotted key."""
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": seed for inner, seed in seeds(value).items()}
+        elif key.endswith("seed"):
+            found[key] = value
+    return found
+
+
+def frameworks(config: Mapping) -> dict[str, dict]:
+    """The commit of each git checkout that the engine's section of the configuration names."""
+    own = config.get(config["engine"], {})
+    places = {key: Path(value) for key, value in own.items() if isinstance(value, str) and value}
+    found = {key: commit(place) for key, place in places.items() if place.is_dir()}
+    return {key: state for key, state in found.items() if state}
+
+
+def listing(pictures: Path) -> dict:
+    """Files of a directory or a zip by name and size: reading all of COCO takes many minutes."""
+    if pictures.is_file():
+        with ZipFile(pictures) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    else:
+        sizes = {
+            path.relative_to(pictures).as_posix(): path.stat().st_size
+            for path in pictures.rglob("*")
+            if path.is_file() and not path.name.startswith(".")
+        }
+    digest = hashlib.sha256()
+    for name, size in sorted(sizes.items()):
+        digest.update(f"{name} {size}\n".encode())
+    return {
+        "files": len(sizes),
+        "bytes": sum(sizes.values()),
+        "sha256_of_names_and_sizes": digest.hexdigest(),
+    }
+
+
+def weights(directory: Path) -> dict:
+    """The checksum of each file of weights, one of all of them, and how many numbers they hold."""
+    files, parameters, digest = {}, 0, hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")):
+        files[path.name] = sha256_file(path)
+        digest.update(f"{path.name} {files[path.name]}\n".encode())
+        with safe_open(path, "numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                size = 1
+                for side in tensors.get_slice(name).get_shape():
+                    size *= side
+                parameters += size
+    return {
+        "name": directory.name,
+        "parameters": parameters,
+        "sha256": digest.hexdigest(),
+        "files": files,
+    }
+
+
+def said(answers: Path) -> str:
+    """A hash of what was answered; how long it took is left out."""
+    digest = hashlib.sha256()
+    for line in read_lines(answers):
+        digest.update(json.dumps([line["id"], line["answer"]]).encode())
+    return digest.hexdigest()
+
+
+def wall_times(benchmarks: Path, scopes: Iterable[str]) -> dict[str, float]:
+    """Seconds of each rule that an experiment needed, from Snakemake's benchmark files."""
+    wanted = {
+        f"{scope}{'_' if stage else ''}{stage}": f", {stage}" if stage else ""
+        for scope in scopes
+        for stage in ("", "before", "after")
+    }
+    found = {}
+    for path in sorted(benchmarks.glob("*/*.tsv")):
+        if path.stem in wanted:
+            with open(path, encoding="utf-8", newline="") as handle:
+                rows = list(csv.DictReader(handle, delimiter="\t"))
+            name = path.parent.name + wanted[path.stem]
+            found[name] = round(sum(float(row["s"]) for row in rows), 1)
+    return found

@@ -1,0 +1,123 @@
+"""Reference pages that are made from what they describe, so that they can't drift from it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_NAMES = {
+    "en": {
+        "head": ("Key", "Values", "Default", "Meaning"),
+        "array": "list", "object": "mapping", "string": "text", "integer": "whole number",
+        "number": "number", "boolean": "true or false", "null": "null", "needed": "must be given",
+        "any": "any",
+    },
+    "zh": {
+        "head": ("键", "取值", "默认值", "含义"),
+        "array": "列表", "object": "映射", "string": "文本", "integer": "整数",
+        "number": "数", "boolean": "true 或 false", "null": "null", "needed": "必填",
+        "any": "任意",
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the configuration. default: JSON, or None where it must be given."""
+
+    name: str
+    schema: Mapping
+    description: str
+    default: str | None
+    is_section: bool
+
+
+def keys(schema: Mapping, root: Mapping | None = None, prefix: str = "") -> Iterator[Key]:
+    """All keys of a JSON schema, depth first, as dotted names; `[]` stands for a list's items."""
+    root = root or schema
+    for name, child in schema.get("properties", {}).items():
+        node = {**_resolve(child, root), **child}
+        inner = node.get("properties")
+        items = node.get("items", {})
+        yield Key(
+            prefix + name,
+            node,
+            " ".join(node.get("description", "").split()),
+            json.dumps(node["default"], ensure_ascii=False) if "default" in node else None,
+            bool(inner),
+        )
+        if inner:
+            yield from keys(node, root, f"{prefix}{name}.")
+        elif items.get("properties"):
+            yield from keys(items, root, f"{prefix}{name}[].")
+
+
+def _resolve(schema: Mapping, root: Mapping) -> Mapping:
+    found: Any = root
+    if "$ref" not in schema:
+        return schema
+    for part in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def values(schema: Mapping, language: str = "en") -> str:
+    """What a key may be: its type and range, or its choices."""
+    names = _NAMES[language]
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    kinds = schema.get("type", "any")
+    text = "/".join(names[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    limits = [
+        f"{sign} {schema[limit]:g}"
+        for limit, sign in (
+            ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"),
+        )
+        if limit in schema
+    ]  # fmt: skip
+    return ", ".join([text, *limits])
+
+
+def config_reference(
+    schema: Mapping, intro: str, meanings: Mapping[str, str] | None = None, language: str = "en"
+) -> str:
+    """A page with a table of keys per section. meanings: descriptions in another language."""
+    meanings = meanings or {}
+    names = _NAMES[language]
+    head = [f"| {' | '.join(names['head'])} |", "| --- | --- | --- | --- |"]
+    rows: dict[str, list[str]] = {}
+    for key in keys(schema):
+        section = key.name.split(".")[0]
+        meaning = meanings.get(key.name, key.description)
+        table = rows.setdefault(section, [])
+        if key.is_section and "." not in key.name:
+            table[:0] = ["", meaning, "", *head]
+            continue
+        if not table:
+            table += ["", *head]
+        default = names["needed"] if key.default is None else f"`{key.default}`"
+        if key.is_section:
+            default = ""
+        cells = (f"`{key.name}`", values(key.schema, language), default, meaning)
+        table.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    parts = [intro.rstrip()]
+    parts += ["\n".join([f"\n## {section}", *table]) for section, table in rows.items()]
+    return "\n".join(parts) + "\n"
+
+
+def column_table(contract) -> str:
+    """A pandera schema's columns as a table."""
+    lines = ["| Column | Type | Meaning |", "| --- | --- | --- |"]
+    for name, column in contract.columns.items():
+        kind = column.metadata["kind"] + (" (may be empty)" if column.nullable else "")
+        lines.append(f"| `{name}` | {kind} | {column.description} |")
+    return "\n".join(lines)
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """A page with each `<!-- made: NAME -->` … `<!-- end -->` filled with its table."""
+    for name, table in tables.items():
+        opening = f"<!-- made: {name} -->\n"
+        before, rest = page.split(opening)
+        page = f"{before}{opening}{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
+    return page

@@ -1,0 +1,1 @@
+"""Showing what the fine-tuning did: a page, a contact sheet, curves."""

@@ -1,0 +1,122 @@
+"""Curves of a training, as SVG: for a file of their own, or for a page's light and dark."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mindtune",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+SMOOTHED_OVER = 15
+
+
+@dataclass(frozen=True)
+class Palette:
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+PAPER = Palette(
+    "#1d2430", "#5a6472", "#dfe3e8",
+    ("#1d5fa8", "#a8471a", "#0b6e4f", "#7a3e9d", "#8a6a00", "#a3265a"),
+)  # fmt: skip
+# Colours that stand for a page's own: matplotlib wants numbers, a page has variables.
+_STAND_INS = Palette(
+    "#010203", "#010204", "#010205", tuple(f"#01021{number}" for number in range(6))
+)
+_VARIABLES = {
+    _STAND_INS.ink: "var(--ink)",
+    _STAND_INS.muted: "var(--muted)",
+    _STAND_INS.grid: "var(--line)",
+    **{color: f"var(--series-{n + 1})" for n, color in enumerate(_STAND_INS.series)},
+}
+
+
+def training_svg(
+    losses: Mapping[str, pd.DataFrame], *, wide: bool = True, for_page: bool = False
+) -> str:
+    """Loss (with the held-out loss), learning rate and time per step of some experiments."""
+    palette = _STAND_INS if for_page else PAPER
+    colors = {
+        "text.color": palette.ink, "axes.labelcolor": palette.muted,
+        "axes.edgecolor": palette.grid, "xtick.color": palette.muted,
+        "ytick.color": palette.muted, "grid.color": palette.grid,
+    }  # fmt: skip
+    with mpl.rc_context(STYLE | colors):
+        figure = Figure(figsize=(10.4, 4.6) if wide else (4.6, 9.0), layout="constrained")
+        figure.patch.set_alpha(0)
+        if wide:
+            grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
+            places = [grid[:, 0], grid[0, 1], grid[1, 1]]
+        else:
+            grid = figure.add_gridspec(3, 1, height_ratios=(2, 1, 1))
+            places = [grid[0], grid[1], grid[2]]
+        axes = [figure.add_subplot(place) for place in places]
+        for axis in axes:
+            axis.patch.set_alpha(0)
+        _draw(axes, losses, palette)
+        text = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": "mindtune"})
+    svg = text.getvalue()
+    if for_page:
+        svg = svg[svg.index("<svg") :]
+        for stand_in, variable in _VARIABLES.items():
+            svg = svg.replace(stand_in, variable)
+    return svg
+
+
+def _draw(axes: Sequence[Axes], losses: Mapping[str, pd.DataFrame], palette: Palette) -> None:
+    loss, rate, time = axes
+    alone = len(losses) == 1
+    for color, (name, rows) in zip(cycle(palette.series), losses.items(), strict=False):
+        steps = rows["iteration"]
+        loss.plot(steps, rows["loss"], color=color, alpha=0.25, linewidth=1)
+        window = max(1, len(rows) // SMOOTHED_OVER)
+        smooth = rows["loss"].rolling(window, center=True, min_periods=1).mean()
+        loss.plot(steps, smooth, color=color, label="training" if alone else name)
+        seen = rows[rows["held_out_loss"].notna()]
+        if len(seen):
+            loss.plot(
+                seen["iteration"], seen["held_out_loss"], "o", markersize=5,
+                color=palette.series[1] if alone else color,
+                label="held-out" if alone else None,
+            )  # fmt: skip
+        rate.plot(steps, rows["lr"], color=color)
+        time.plot(steps, rows["ms_per_iteration"] / 1000, color=color, linewidth=1)
+    low = min(rows["loss"].min() for rows in losses.values())
+    high = max(rows["loss"].max() for rows in losses.values())
+    if low > 0 and high / low > 20:
+        loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        loss.yaxis.set_minor_formatter(NullFormatter())
+    loss.set_title("Loss" if alone else "Loss (dots: held-out)")
+    loss.legend(loc="upper right")
+    loss.set_xlabel("iteration")
+    rate.set_title("Learning rate")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    time.set_title("Seconds per iteration")
+    time.set_ylim(bottom=0)
+    time.set_xlabel("iteration")

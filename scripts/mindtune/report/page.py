@@ -1,0 +1,188 @@
+"""report.html: all that is known of a run, on one page that needs nothing else.
+
+Texts of models and data reach the page on two ways only: through the template, which
+escapes them, and as JSON, from which the page's script makes text nodes. The page's own
+content security policy runs no script but ours, whatever an escape might have missed.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mindtune.comparison.metrics import BY_NAME
+from mindtune.comparison.scores import rank
+from mindtune.comparison.tables import ALL
+from mindtune.report import wording
+from mindtune.report.boxes import boxes
+from mindtune.report.curves import training_svg
+from mindtune.report.pictures import data_uri, embed
+
+TEMPLATES = Path(__file__).parent / "templates"
+PICTURE_BUDGET = 3_400_000
+LARGE = (800, 80)
+GALLERY = (
+    "experiment", "split", "family", "image", "image_in_training", "prompt", "reference",
+    "before", "after", "exact_before", "exact_after", "chrf_before", "chrf_after", "verdict",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a page is made of. provenance, conversions and losses: by experiment."""
+
+    compared: pd.DataFrame
+    summary: pd.DataFrame
+    scores: pd.DataFrame
+    metrics: pd.DataFrame
+    losses: Mapping[str, pd.DataFrame]
+    conversions: Mapping[str, Mapping]
+    provenance: Mapping[str, Mapping]
+    images: Path
+    files: Mapping[str, Path]
+    confidence: float
+
+    @property
+    def experiments(self) -> list[str]:
+        return list(self.losses)
+
+
+def render(run: Run) -> str:
+    """The page."""
+    ranking = rank(run.scores, run.experiments, run.confidence)
+    best = ranking[0]["experiment"] if ranking else run.experiments[0]
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "number": wording.number,
+        "signed": wording.signed,
+        "p_value": wording.p_value,
+        "duration": wording.duration,
+    }
+    return environment.get_template("report.html.j2").render(
+        headline=wording.headline(run.metrics, run.compared, best, run.confidence),
+        facts=wording.facts(run.provenance[best], run.conversions[best]),
+        best=best,
+        experiments=run.experiments,
+        ranking=ranking,
+        differing=wording.differing_settings(run.provenance),
+        example=example(run, best),
+        families=families(run),
+        metrics=metric_rows(run.metrics),
+        confidence=run.confidence,
+        curves={
+            "wide": Markup(training_svg(run.losses, for_page=True)),  # noqa: S704
+            "narrow": Markup(training_svg(run.losses, wide=False, for_page=True)),  # noqa: S704
+        },
+        final=final_losses(run.losses),
+        provenance=run.provenance,
+        flat={name: wording.flat(found["config"]) for name, found in run.provenance.items()},
+        downloads={name: download(path) for name, path in run.files.items()},
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(embedded_json(gallery(run))),  # noqa: S704
+    )
+
+
+def embedded_json(value: object) -> str:
+    """JSON that can stand within a script element: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def example(run: Run, experiment: str) -> dict:
+    """The first named prompt, or else the first of all, with its picture large."""
+    row = run.compared[run.compared["experiment"] == experiment].iloc[0]
+    return {
+        **{key: row[key] for key in ("prompt", "before", "after", "image", "split")},
+        "reference": None if pd.isna(row["reference"]) else row["reference"],
+        "seen": bool(row["image_in_training"]),
+        "picture": data_uri(run.images / row["image"], *LARGE),
+        "boxes": {stage: boxes(row[stage]) for stage in ("before", "after")},
+    }
+
+
+def families(run: Run) -> dict[str, list[dict]]:
+    """Lines of the summary by experiment, held-out ones when there are any; `all` first."""
+    split = "held_out" if (run.summary["split"] == "held_out").any() else "named"
+    found = {}
+    for name in run.experiments:
+        part = run.summary[(run.summary["experiment"] == name) & (run.summary["split"] == split)]
+        rows = part.to_dict("records")
+        found[name] = sorted(rows, key=lambda row: row["family"] != ALL)
+    return found
+
+
+def metric_rows(metrics: pd.DataFrame) -> dict[str, list[dict]]:
+    """What all answers of a split come to, by experiment; held-out ones when there are any."""
+    split = "held_out" if (metrics["split"] == "held_out").any() else "named"
+    part = metrics[(metrics["split"] == split) & (metrics["family"] == ALL)]
+    return {
+        name: [
+            {**row, "title": BY_NAME[row["metric"]].title, "kind": BY_NAME[row["metric"]].kind}
+            for row in rows.to_dict("records")
+        ]
+        for name, rows in part.groupby("experiment", sort=False)
+    }
+
+
+def final_losses(losses: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
+    """The last loss, the last held-out loss and the usual time of an iteration."""
+    found = {}
+    for name, rows in losses.items():
+        held_out = rows["held_out_loss"].dropna()
+        found[name] = {
+            "iterations": int(rows["iteration"].iloc[-1]),
+            "loss": float(rows["loss"].iloc[-1]),
+            "held_out": float(held_out.iloc[-1]) if len(held_out) else None,
+            "seconds": float(rows["ms_per_iteration"].median()) / 1000,
+        }
+    return found
+
+
+def gallery(run: Run) -> dict:
+    """The rows of the gallery as columns, with the pictures that fit."""
+    rows = run.compared.merge(
+        run.scores[["experiment", "id", "chrf_before", "chrf_after", "verdict"]],
+        on=["experiment", "id"],
+        how="left",
+        validate="one_to_one",
+    )
+    asked = {name: place for place, name in enumerate(dict.fromkeys(rows["id"]))}
+    # What several experiments say to one prompt stands side by side.
+    rows = rows.sort_values("id", key=lambda ids: ids.map(asked), kind="stable")
+    pictures = embed(run.images, rows["image"], PICTURE_BUDGET)
+    return {
+        "experiments": run.experiments,
+        "pictures": pictures,
+        "columns": {
+            **{name: _plain(rows[name]) for name in GALLERY},
+            **{f"boxes_{stage}": rows[stage].map(boxes).tolist() for stage in ("before", "after")},
+        },
+    }
+
+
+def _plain(column: pd.Series) -> Sequence:
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return [round(value, 1) if isinstance(value, float) else value for value in values]
+
+
+def download(path: Path) -> str:
+    """A file as a `data:` address."""
+    return "data:text/csv;base64," + base64.b64encode(path.read_bytes()).decode()

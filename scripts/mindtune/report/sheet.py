@@ -1,0 +1,141 @@
+"""samples.png: some pictures with the answers before and after under them, to be seen at once."""
+
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.font_manager import FontProperties, findfont, fontManager
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from mindtune.comparison.text import HAN
+from mindtune.report.boxes import boxes
+from mindtune.report.pictures import open_picture
+
+log = logging.getLogger(__name__)
+
+COLUMNS, WIDTH, PICTURE, GAP, MARGIN = 3, 480, 363, 28, 40
+PAPER, CARD, INK, MUTED, LINE = "#fbfaf7", "#ffffff", "#1d2430", "#566070", "#dcdfe4"
+BEFORE, AFTER, FRAME = "#a8471a", "#1d5fa8", "#ff9d5c"
+TITLE, QUESTION, SMALL = 30, 19, 17
+MOST_LINES = 3
+CHINESE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Heiti SC",
+    "Droid Sans Fallback",
+)  # fmt: skip
+
+
+def choose(compared: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first prompt, and others at equal distances: nobody picked them."""
+    if len(compared) <= count:
+        return compared
+    places = [0] + [1 + round(i * (len(compared) - 2) / (count - 2)) for i in range(count - 1)]
+    return compared.iloc[places]
+
+
+def draw_sheet(rows: pd.DataFrame, images: Path, title: str, note: str) -> Image.Image:
+    """A sheet of cards, three in a row."""
+    chinese = bool(HAN.search(" ".join([*rows["prompt"], *rows["before"], *rows["after"]])))
+    cards = [_card(row, images, chinese) for row in rows.to_dict("records")]
+    lines = [cards[start : start + COLUMNS] for start in range(0, len(cards), COLUMNS)]
+    heights = [max(card.height for card in line) for line in lines]
+    head = MARGIN + TITLE + 14 + SMALL + GAP
+    size = (
+        2 * MARGIN + COLUMNS * WIDTH + (COLUMNS - 1) * GAP,
+        head + sum(heights) + GAP * (len(lines) - 1) + MARGIN,
+    )
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, MARGIN - 6), title, INK, font(TITLE, chinese, bold=True))
+    pen.text((MARGIN, MARGIN + TITLE + 8), note, MUTED, font(SMALL, chinese))
+    top = head
+    for line, height in zip(lines, heights, strict=True):
+        for number, card in enumerate(line):
+            left = MARGIN + number * (WIDTH + GAP)
+            edge = (left, top, left + WIDTH, top + height)
+            pen.rounded_rectangle(edge, 12, CARD)
+            sheet.paste(card, (left + 1, top + 1))
+            pen.rounded_rectangle(edge, 12, outline=LINE)
+        top += height + GAP
+    return sheet
+
+
+def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
+    card = Image.new("RGB", (WIDTH - 2, 4 * PICTURE), CARD)
+    pen = ImageDraw.Draw(card)
+    whole = open_picture(images / row["image"])
+    frames = ImageDraw.Draw(whole)
+    for x0, y0, x1, y1 in boxes(row["before"]):
+        sides = (x0 * whole.width, y0 * whole.height, x1 * whole.width, y1 * whole.height)
+        frames.rectangle([side / 1000 for side in sides], outline=FRAME, width=whole.width // 130)
+    fitted = ImageOps.pad(whole, (WIDTH - 26, PICTURE), Image.Resampling.LANCZOS, color="#e9ebee")
+    card.paste(fitted, (12, 12))
+    y = PICTURE + 24
+    seen = "  (seen in training)" if row["image_in_training"] else ""
+    for label, text, color, size in (
+        ("", row["prompt"] + seen, INK, QUESTION),
+        ("before", row["before"] or "(no answer)", BEFORE, SMALL),
+        ("after", row["after"] or "(no answer)", AFTER, SMALL),
+    ):
+        indent = 72 if label else 0
+        pen.text((16, y), label, color, font(SMALL, chinese=False, bold=True))
+        plain = font(size, chinese, bold=not label)
+        for line in wrap(text, plain, WIDTH - 34 - indent):
+            pen.text((16 + indent, y), line, INK, plain)
+            y += round(size * 1.35)
+        y += 8
+    return card.crop((0, 0, card.width, y + 6))
+
+
+def wrap(text: str, shape: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Lines not wider than `width`, at most MOST_LINES; words that are too long are cut."""
+    lines, line = [], ""
+    for part in _parts(" ".join(text.split())):
+        if not line or shape.getlength((line + part).rstrip()) <= width:
+            line += part
+        else:
+            lines.append(line.rstrip())
+            line = part.lstrip()
+        while shape.getlength(line.rstrip()) > width:
+            fits = max(
+                n for n in range(1, len(line)) if n == 1 or shape.getlength(line[:n]) <= width
+            )
+            lines.append(line[:fits])
+            line = line[fits:]
+    lines.append(line.rstrip())
+    if len(lines) > MOST_LINES:
+        last = lines[MOST_LINES - 1]
+        while last and shape.getlength(last + " …") > width:
+            last = last[:-1]
+        lines = [*lines[: MOST_LINES - 1], last + " …"]
+    return lines
+
+
+def _parts(text: str) -> Sequence[str]:
+    """Where a line may be broken: after spaces, and around Chinese characters."""
+    parts, part = [], ""
+    for sign in text:
+        if HAN.match(sign):
+            parts += [part, sign] if part else [sign]
+            part = ""
+        else:
+            part += sign
+            if sign == " ":
+                parts.append(part)
+                part = ""
+    return [*parts, part] if part else parts
+
+
+@cache
+def font(size: int, chinese: bool = False, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """matplotlib's own DejaVu Sans; for Chinese the first known font that is installed."""
+    family = ["DejaVu Sans"]
+    if chinese:
+        installed = {entry.name for entry in fontManager.ttflist}
+        family = [name for name in CHINESE_FONTS if name in installed][:1] or family
+        if family == ["DejaVu Sans"]:
+            log.warning("no Chinese font is installed: Chinese text shows as boxes in the picture")
+    weight = "bold" if bold else "normal"
+    return ImageFont.truetype(findfont(FontProperties(family=family, weight=weight)), size)

@@ -1,0 +1,28 @@
+"""Record what an experiment was made of.
+
+sources, checkpoints, answers, benchmarks -> provenance.json
+"""
+
+from pathlib import Path
+
+from mindtune.files import write_json
+from mindtune.job import run
+from mindtune.provenance.record import record
+
+
+def main(snakemake) -> None:
+    names = (
+        "images", "instructions", "base", "mm", "tuned", "finetune", "prompts", "before", "after",
+    )  # fmt: skip
+    found = record(
+        snakemake.wildcards.experiment,
+        snakemake.params.config,
+        benchmarks=Path(snakemake.params.benchmarks),
+        scopes=snakemake.params.scopes,
+        **{name: Path(snakemake.input[name]) for name in names},
+    )
+    write_json(Path(snakemake.output.provenance), found)
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

@@ -1,0 +1,24 @@
+"""What the scores of all experiments come to, with intervals and tests.
+
+scores.csv of each experiment, compare.csv -> metrics.csv
+"""
+
+from pathlib import Path
+
+from mindtune.comparison.contract import COMPARE, read_table
+from mindtune.comparison.scores import corpus_scores, read_scores, summarize_scores
+from mindtune.comparison.tables import to_csv
+from mindtune.job import run
+
+
+def main(snakemake) -> None:
+    metrics = summarize_scores(
+        read_scores(map(Path, snakemake.input.scores)), snakemake.params.confidence
+    )
+    corpus = corpus_scores(read_table(Path(snakemake.input.compare), COMPARE))
+    keys = ["experiment", "split", "family", "metric"]
+    to_csv(metrics.merge(corpus, on=keys, how="left"), Path(snakemake.output.metrics))
+
+
+if "snakemake" in globals():
+    run(snakemake, main)  # noqa: F821

@@ -1,0 +1,106 @@
+"""Documentation that can't drift, and is there in both languages."""
+
+import re
+from pathlib import Path
+
+import pytest
+import write_reference
+import yaml
+from mindtune.comparison.contract import COMPARE, SUMMARY
+from mindtune.comparison.metrics import METRICS
+from mindtune.comparison.text import HAN
+from mindtune.config import load_schema
+from mindtune.reference import filled, keys
+
+DOCS = write_reference.ROOT / "docs"
+PAGES = ("tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md")
+KEYS = list(keys(load_schema(write_reference.ROOT / "config/schema.yaml")))
+
+
+def test_made_pages_are_up_to_date():
+    old = [
+        str(path.relative_to(write_reference.ROOT))
+        for path, text in write_reference.pages().items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    assert old == [], f"run: python scripts/write_reference.py (out of date: {', '.join(old)})"
+
+
+def test_a_changed_schema_is_noticed(tmp_path):
+    for name in ("config", "docs"):
+        (tmp_path / name).symlink_to(write_reference.ROOT / name)
+    before = write_reference.pages(tmp_path)[tmp_path / "docs/config.md"]
+    (tmp_path / "config").unlink()
+    (tmp_path / "config").mkdir()
+    text = (write_reference.ROOT / "config/schema.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config/schema.yaml").write_text(text.replace("default: 1.0e-5", "default: 2.0e-5"))
+    assert write_reference.pages(tmp_path)[tmp_path / "docs/config.md"] != before
+
+
+def test_every_key_has_a_description_in_english_and_chinese():
+    path = DOCS / "zh/config-meanings.yaml"
+    chinese = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert [key.name for key in KEYS if not key.description] == []
+    lacking = [key.name for key in KEYS if not HAN.search(chinese.get(key.name, ""))]
+    assert lacking == [], f"say in Chinese, in {path}: {', '.join(lacking)}"
+    assert set(chinese) <= {key.name for key in KEYS}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_there_in_chinese(name):
+    english = (DOCS / name).read_text(encoding="utf-8")
+    chinese = (DOCS / "zh" / name).read_text(encoding="utf-8")
+    assert len(HAN.findall(chinese)) > 300
+    depths = [
+        [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+        for text in (english, chinese)
+    ]
+    assert depths[0] == depths[1]
+
+
+def test_both_readmes_have_the_same_commands_and_links():
+    english, chinese = (
+        (write_reference.ROOT / name).read_text(encoding="utf-8")
+        for name in ("README.md", "README.zh-CN.md")
+    )
+    commands = re.findall(r"```sh\n(.*?)```", english, re.DOTALL)
+    assert len(commands) >= 2
+    assert [command for command in commands if command not in chinese] == []
+    rules = re.findall(r"^\| ([a-z]+_[a-z_]+) \|", english, re.MULTILINE)
+    assert [rule for rule in rules if f"| {rule} |" not in chinese] == []
+    for target in re.findall(r"\]\(([^):#]+)\)", chinese):
+        assert (write_reference.ROOT / target).exists(), target
+
+
+def test_outputs_names_every_column_and_metric():
+    columns = [*COMPARE.columns, *SUMMARY.columns, *(metric.name for metric in METRICS)]
+    for place in ("outputs.md", "zh/outputs.md"):
+        text = (DOCS / place).read_text(encoding="utf-8")
+        assert [name for name in columns if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda p: str(p.relative_to(DOCS)))
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        place, _, anchor = target.partition("#")
+        linked = (page.parent / place).resolve() if place else page
+        assert linked.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [
+                re.sub(r"[^\w\s-]", "", head).lower().replace(" ", "-") for head in heads
+            ]
+
+
+def test_examples_of_settings_are_valid_yaml():
+    for page in Path(DOCS).rglob("*.md"):
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            known = {key.name for key in KEYS if "." not in key.name}
+            assert set(yaml.safe_load(block)) <= known
+
+
+def test_a_page_is_filled_between_its_marks():
+    page = "a\n<!-- made: t -->\nold\n<!-- end -->\nb\n"
+    once = filled(page, {"t": "new"})
+    assert once == "a\n<!-- made: t -->\nnew\n<!-- end -->\nb\n" == filled(once, {"t": "new"})

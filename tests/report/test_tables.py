@@ -1,0 +1,180 @@
+"""compare.csv, summary.csv, scores: their contract, and what they say when nothing changed."""
+
+import json
+
+import pandas as pd
+import pandera as pa
+import pytest
+from finished import build, finished, tables
+from mindtune.comparison.contract import COMPARE, SUMMARY, checked, read_table
+from mindtune.comparison.scores import rank, read_metrics, read_scores
+from mindtune.comparison.tables import compare_all, compare_experiment
+from mindtune.errors import UserError
+
+NAMES = ("warm", "hot", "cold")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = finished(
+        tmp_path_factory.mktemp("run"), 12, NAMES, right=(0.9, 0.95, 0.2), hostile=True, draw=False
+    )
+    return root, *tables(root, NAMES)
+
+
+def answers(root, name):
+    results = root / "results"
+    return {
+        "prompts": results / "shared/prompts.jsonl",
+        "before": results / "shared/answers_before.jsonl",
+        "after": results / name / "answers_after.jsonl",
+    }
+
+
+def test_a_table_read_back_is_the_same(run):
+    root, paths, _ = run
+    made = checked(compare_all({name: answers(root, name) for name in NAMES}), COMPARE)
+    pd.testing.assert_frame_equal(read_table(paths["compare"], COMPARE), made)
+    assert len(read_table(paths["summary"], SUMMARY)) == len(NAMES) * 7
+
+
+def test_tables_are_the_same_bytes_elsewhere(run, tmp_path):
+    again, _ = tables(finished(tmp_path, 12, NAMES, (0.9, 0.95, 0.2), True, False), NAMES)
+    for name in ("compare", "summary"):
+        assert again[name].read_bytes() == run[1][name].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("exact_after", pd.NA), ("image_in_training", True), ("experiment", None),
+        ("id", "named.0"),
+    ],
+)  # fmt: skip
+def test_the_contract_refuses(run, column, value):
+    table = read_table(run[1]["compare"], COMPARE)
+    row = table.index[(table["split"] == "held_out") & table["reference"].notna()][0]
+    table.loc[row, column] = value
+    if column == "id":
+        table.loc[row, "experiment"] = table.loc[0, "experiment"]
+    with pytest.raises(pa.errors.SchemaErrors):
+        checked(table, COMPARE)
+
+
+def test_the_contract_refuses_other_columns(run):
+    table = read_table(run[1]["compare"], COMPARE)
+    with pytest.raises(pa.errors.SchemaErrors):
+        checked(table.assign(more=1), COMPARE)
+    with pytest.raises(pa.errors.SchemaErrors):
+        checked(table[table.columns[::-1]], COMPARE)
+
+
+def test_a_broken_file_is_told_in_a_sentence(run, tmp_path):
+    text = run[1]["compare"].read_text(encoding="utf-8").replace(",false,", ",perhaps,", 1)
+    broken = tmp_path / "compare.csv"
+    broken.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"compare.csv is not what this version writes.*delete it"):
+        read_table(broken, COMPARE)
+
+
+def test_answers_of_other_prompts_are_refused(run, tmp_path):
+    files = answers(run[0], "warm")
+    lines = files["after"].read_text().splitlines(keepends=True)
+    (tmp_path / "after.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(
+        UserError, match="the answers after of experiment warm are of other prompts"
+    ):
+        compare_experiment("warm", files | {"after": tmp_path / "after.jsonl"})
+
+
+def test_scores_by_row(run):
+    scores = read_scores([run[2]["warm"]["scores"]]).set_index("id")
+    bus = scores.loc["named.0"]
+    assert bus["box_before"] and not bus["box_after"]
+    assert bus["chrf_after"] == 100 and bus["verdict"] == "improved"
+    assert scores["language"].value_counts()["zh"] == 1
+    assert scores["seconds_before"].gt(0).all()
+
+
+def test_ranking_tells_what_can_be_told(run):
+    scores = read_scores(files["scores"] for files in run[2].values())
+    ranked = rank(scores, NAMES, 0.95)
+    assert {row["experiment"] for row in ranked[:2]} == {"warm", "hot"}
+    assert ranked[2]["experiment"] == "cold"
+    assert ranked[1]["tied"] and not ranked[2]["tied"]
+    assert ranked[2]["behind"].p < 0.01
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    """A run whose fine-tuning did nothing at all."""
+    root = finished(tmp_path_factory.mktemp("unchanged"), 12)
+    before = (root / "results/shared/answers_before.jsonl").read_text()
+    (root / "results/baseline/answers_after.jsonl").write_text(before)
+    return root, build(root)
+
+
+def test_nothing_changed_says_so(unchanged):
+    root, page = unchanged
+    metrics = read_metrics(root / "results/metrics.csv")
+    assert set(metrics["says"]) == {"no difference"}
+    assert (metrics["p"] == 1).all() and (metrics["difference"] == 0).all()
+    assert not read_table(root / "results/compare.csv", COMPARE)["changed"].any()
+    text = page.read_text(encoding="utf-8")
+    assert "No difference: not one answer changed" in text
+    assert ">better<" not in text and "Fine-tuning took" not in text
+
+
+def test_chance_alone_is_not_called_a_difference(unchanged, tmp_path):
+    """Some answers got right and as many got wrong: changed, but not better."""
+    root = finished(tmp_path, 12, draw=False)
+    lines = [json.loads(line) for line in answers(root, "baseline")["prompts"].open()]
+    for stage, rest in (("before", 0), ("after", 1)):
+        said = [
+            {"id": p["id"], "image": p["image"], "prompt": p["prompt"], "tokens": 5, "cut": False,
+             "answer": p["reference"] if n % 2 == rest else "No idea.", "seconds": 0.1}
+            for n, p in enumerate(lines)
+        ]  # fmt: skip
+        answers(root, "baseline")[stage].write_text("".join(json.dumps(s) + "\n" for s in said))
+    paths, _ = tables(root, ("baseline",))
+    metrics = read_metrics(paths["metrics"])
+    row = metrics[(metrics["metric"] == "exact") & (metrics["family"] == "all")].iloc[-1]
+    assert row["before"] == row["after"] == 0.5 and row["says"] == "no difference"
+
+
+@pytest.fixture
+def unjudged(tmp_path):
+    """A run about which nobody knows the right answers, and nothing is held out."""
+    root = finished(tmp_path, 6)
+    path = answers(root, "baseline")["prompts"]
+    lines = [json.loads(line) | {"reference": None, "split": "named"} for line in path.open()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+def test_without_references_nobody_says_better(unjudged):
+    text = build(unjudged).read_text(encoding="utf-8")
+    assert "Fine-tuning changed 100\u202f% of the answers" in text
+    assert "nobody can say whether for the better" in text
+    assert "No prompt has a reference." in text
+    assert len(read_table(unjudged / "results/summary.csv", SUMMARY)) == 0
+    metrics = read_metrics(unjudged / "results/metrics.csv")
+    assert "exact" not in set(metrics["metric"]) and "box" in set(metrics["metric"])
+    scores = read_scores([unjudged / "results/baseline/scores.csv"])
+    assert set(scores["verdict"]) == {"changed"} and rank(scores, ["baseline"], 0.95) == []
+
+
+def test_experiments_with_other_questions_are_not_compared(run):
+    scores = read_scores(run[2][name]["scores"] for name in ("warm", "cold"))
+    cold = scores["experiment"] == "cold"
+    scores.loc[cold, "id"] = "other " + scores.loc[cold, "id"]
+    ranked = rank(scores, ("warm", "cold"), 0.95)
+    assert ranked[1]["behind"] is None and not ranked[1]["tied"]
+
+
+def test_a_picture_that_has_gone_is_told(tmp_path):
+    root = finished(tmp_path, 4)
+    gone = root / "results/sources/COCO2017/train2017/000000033471.jpg"
+    gone.unlink()
+    with pytest.raises(UserError, match=r"000000033471\.jpg that was asked about can't be read"):
+        build(root)
