@@ -116,7 +116,7 @@ def measure(command: list[str], **keywords) -> tuple[float, float, float]:
     """(seconds, peak MiB, CPU seconds) of a command; SystemExit with its output if it fails."""
     os.sync()
     start = time.perf_counter()
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **keywords
     )
     output = process.stdout.read()
