@@ -12,10 +12,10 @@ from pathlib import Path
 
 from mindtune.download.store import (
     Wanted,
-    _weakness,
     check_space,
     is_there,
     need_line,
+    weakness,
     with_lock,
     write_receipt,
 )
@@ -76,7 +76,7 @@ def _fetch(target: Path, wanted: Wanted, repository: Repository, download: Calla
         brought.replace(aside)
         raise UserError(
             f"{wanted.name} of {repository} has {size} bytes and sha256 {found}, but should have "
-            f"{wanted.size or 'any number of'} bytes and {wanted.sha256}{_weakness(wanted)}; it is "
+            f"{wanted.size or 'any number of'} bytes and {wanted.sha256}{weakness(wanted)}; it is "
             f"kept as {aside}."
         )
     brought.replace(target)

@@ -14,6 +14,9 @@ from bisect import bisect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mindtune.files import sync_directory
+from mindtune.progress import Progress
+
 CHUNK = 1 << 18
 READ = 1 << 22
 
@@ -62,12 +65,16 @@ class PartFile:
             if not lines or json.loads(lines[0]) != self.header:
                 raise ValueError
             with open(self.path, "rb") as handle:
-                return list(self._sound_chunks(handle, lines[1:]))
+                bytes_there = self.path.stat().st_size if len(lines) > 1 else 0
+                with Progress(f"checking {self.path.name}", "B", bytes_there) as shown:
+                    return list(self._sound_chunks(handle, lines[1:], shown))
         except (FileNotFoundError, ValueError):
             self.path.unlink(missing_ok=True)
             return []
 
-    def _sound_chunks(self, handle, lines: list[str]) -> Iterator[tuple[int, int, int]]:
+    def _sound_chunks(
+        self, handle, lines: list[str], shown: Progress
+    ) -> Iterator[tuple[int, int, int]]:
         chunks = []
         for line in lines:
             fields = line.split()
@@ -79,6 +86,7 @@ class PartFile:
                 continue
             handle.seek(begin)
             data = handle.read(length)
+            shown.advance(length)
             if len(data) == length and zlib.crc32(data) == crc:
                 if begin == self.summed:
                     self.sum.update(data)
@@ -144,4 +152,5 @@ class PartFile:
     def rename(self, path: Path) -> None:
         """Give the file another name, and forget the journal."""
         self.path.replace(path)
+        sync_directory(path.parent)
         self.journal_path.unlink(missing_ok=True)

@@ -83,13 +83,13 @@ def is_there(target: Path, wanted: Wanted) -> bool:
     if wanted.sha256 not in (None, found):
         raise UserError(
             f"{target} is there, but its sha256 is {found} and not {wanted.sha256}"
-            f"{_weakness(wanted)}; move it away to have it fetched."
+            f"{weakness(wanted)}; move it away to have it fetched."
         )
     write_receipt(target, found, "found there")
     return True
 
 
-def _weakness(wanted: Wanted) -> str:
+def weakness(wanted: Wanted) -> str:
     if wanted.support != WEAK:
         return ""
     return (
@@ -197,7 +197,7 @@ def _wrong(target: Path, held: Path | PartFile, wanted: Wanted, found: str) -> U
         held.replace(aside)
     return UserError(
         f"{wanted.name} has arrived with sha256 {found}, but should have {wanted.sha256}"
-        f"{_weakness(wanted)}; it is kept as {aside}: look at it, and run again to fetch it anew."
+        f"{weakness(wanted)}; it is kept as {aside}: look at it, and run again to fetch it anew."
     )
 
 

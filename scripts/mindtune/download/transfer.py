@@ -1,6 +1,7 @@
 """Fetching the missing ranges of a file, several at a time, until all of it is there."""
 
 import logging
+import os
 import random
 import re
 import threading
@@ -21,6 +22,7 @@ from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
 PIECE = 16 << 20  # a request each, so that the file is hashed while it arrives in order
+INTERRUPTED = 130  # the exit status of what Ctrl-C ended
 BUSY = (408, 429, 500, 502, 503, 504)
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 TROUBLES = (requests.RequestException, HTTPError, OSError)
@@ -136,6 +138,10 @@ def fetch_missing(
                     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                     for future in done:
                         future.result()
+                except KeyboardInterrupt:
+                    # Part file and journal are right at any moment: nothing to wait for, least
+                    # of all a connection that stalls.
+                    os._exit(INTERRUPTED)
                 finally:
                     transfer.stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
