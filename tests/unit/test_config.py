@@ -103,10 +103,10 @@ def test_the_defaults_are_the_tutorials():
          "experiments.shared: the name `shared` is taken by what experiments share."),
         ("train.global_batch_size", 24, "train.global_batch_size is 24, which is no multiple of "
          "train.micro_batch_size 16; the nearest that is: 32."),
-        ("train.save_interval", 301, "train.save_interval is 301, more than train.train_iters 300: "
-         "no checkpoint would be saved on the way; write at most 300."),
-        ("train.eval_interval", 301, "train.eval_interval is 301, more than train.train_iters 300: "
-         "nothing would be evaluated; write at most 300, or 0 for train.eval_iters."),
+        ("train.save_interval", 201, "train.save_interval is 201, more than train.train_iters 200: "
+         "no checkpoint would be saved on the way; write at most 200."),
+        ("train.eval_interval", 201, "train.eval_interval is 201, more than train.train_iters 200: "
+         "nothing would be evaluated; write at most 200, or 0 for train.eval_iters."),
         ("train.min_lr", 0.5, "train.min_lr is 0.5, more than train.lr 0.001."),
         ("data.held_out_fraction", 0, "train.eval_iters wants held-out data, but "
          "data.held_out_fraction is 0; set train.eval_iters to 0, or hold some images out."),

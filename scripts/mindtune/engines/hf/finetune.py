@@ -22,6 +22,8 @@ from mindtune.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# Pictures are decoded and cut into patches in a process of their own, ahead of the training.
+LOADER_PROCESSES = 1
 VISION_PROJECTOR = "model.visual.merger."
 VISION = "model.visual."
 
@@ -83,12 +85,20 @@ def finetune(job: FinetuneJob) -> None:
             consumed_samples=begun * train["global_batch_size"],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        try:
+            trainer.train()
+        except UserError as error:
+            raise UserError(own_words(error)) from None
     if checkpoints.newest() != train["train_iters"]:
         raise UserError(
             f"training ended at iteration {checkpoints.newest()} of {train['train_iters']}; run the "
             "same command again to go on."
         )
+
+
+def own_words(error: UserError) -> str:
+    """An error's sentence, without the traceback that torch wraps it in on its way from a loader."""
+    return str(error).rsplit("UserError: ", 1)[-1].strip()
 
 
 class SampleOrder(Sampler):
@@ -171,6 +181,7 @@ def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> Trainin
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
+        dataloader_num_workers=LOADER_PROCESSES,
         dataloader_pin_memory=job.machine["device"] != "cpu",
     )
     if job.machine["device"] != "cpu":
