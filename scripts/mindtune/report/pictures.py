@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from mindtune.data.pictures import picture_file
 from mindtune.errors import UserError
 
 # Width and WebP quality, the best first; the first that keeps to the budget is taken.
@@ -22,7 +23,7 @@ def open_picture(path: Path, width: int | None = None) -> Image.Image:
     UserError: it is missing, or is no picture.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(picture_file(path)) as picture:
             if width:
                 picture.draft("RGB", (width, width))
             return ImageOps.exif_transpose(picture).convert("RGB")
