@@ -1,13 +1,6 @@
 # Answers before fine-tuning are shared by all experiments with the same base, data and prompts.
 
 
-def answering_model(wildcards):
-    """The model of a stage, in the form from which the engine answers."""
-    if wildcards.stage == "after":
-        return f"results/{wildcards.scope}/hf"
-    return base_model(wildcards)
-
-
 rule answer_prompts:
     input:
         images=images,

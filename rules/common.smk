@@ -96,3 +96,10 @@ def source(name, demo, aged=False):
         return ancient(path)
 
     return of
+
+
+def answering_model(wildcards):
+    """The model of a stage, in the form from which the engine answers."""
+    if wildcards.stage == "after":
+        return f"results/{wildcards.scope}/hf"
+    return base_model(wildcards)

@@ -16,8 +16,6 @@ rule convert_data:
         "logs/convert_data/{scope}.log",
     benchmark:
         "results/benchmarks/convert_data/{scope}.tsv"
-    benchmark:
-        "results/benchmarks/convert_data/{scope}.tsv"
     params:
         data=settings("data"),
         weights=[part["weight"] for part in MIXTURE],

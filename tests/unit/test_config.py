@@ -7,6 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from mindtune.config import ConfigError, load, load_schema, source_problems
+from mindtune.config.checks import DEMO_CONFIG
 from mindtune.workflow import read_configuration
 
 ROOT = Path(__file__).parents[2]
@@ -200,9 +201,7 @@ def test_a_model_directory_is_looked_through(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"x")
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "qwen2_vl", "num_hidden_layers": 4, "vision_config": {"depth": 4}}'
-    )
+    (tmp_path / "config.json").write_bytes(DEMO_CONFIG.read_bytes())
     assert with_model(tmp_path) == []
     (tmp_path / "model.safetensors.index.json").write_text(
         '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
@@ -211,7 +210,8 @@ def test_a_model_directory_is_looked_through(tmp_path):
     (tmp_path / "model.safetensors.index.json").unlink()
     found = with_model(tmp_path, llm_pp_layers=[[2, 3]], vit_pp_layers=[[4, 0]])
     assert found == [
-        f"parallel.llm_pp_layers [[2, 3]] sums to 5, but the model in {tmp_path} has 4 layers there."
+        f"parallel does not fit the model in {tmp_path}/config.json: llm_pp_layers [[2, 3]] adds up "
+        "to 5 layers; the model has 4."
     ]
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert "is a llama model, but must be a qwen2_vl one" in with_model(tmp_path)[0]
@@ -228,3 +228,21 @@ def test_the_demos_named_pictures_are_checked_too():
     assert (
         "prompts.named[0].image is 000000000000.jpg, but the demo draws no such picture" in found[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("parallel", "words"),
+    [
+        (
+            {"tensor_model_parallel_size": 3},
+            "tp_size 3 does not divide the model's 2 key-value heads",
+        ),
+        (
+            {"llm_pp_layers": [[2, 3]], "vit_pp_layers": [[4, 0]]},
+            "llm_pp_layers [[2, 3]] adds up to 5 layers; the model has 4",
+        ),
+    ],
+)
+def test_a_layout_that_does_not_fit_the_demo_is_said_before_anything_runs(parallel, words):
+    found = list(source_problems(load(changed("parallel", parallel), SCHEMA).common))
+    assert len(found) == 1 and words in found[0]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors
-from mindtune.demo.base_model import write_base_model
+from mindtune.demo.base_model import ASSETS, write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import Scene
 from mindtune.engines import ENGINES, STAGES, jobs, stage
@@ -54,6 +54,7 @@ def test_the_base_has_the_files_of_a_published_model(base):
         "model.safetensors.index.json", "preprocessor_config.json", "tokenizer.json",
         "tokenizer_config.json", "vocab.json",
     ]  # fmt: skip
+    assert (base / "config.json").read_bytes() == (ASSETS / "config.json").read_bytes()
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     index = json.loads((base / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] < size < 6 * 2**20
@@ -177,6 +178,6 @@ def test_pretraining_the_base_is_deterministic(tmp_path):
     small = Settings(pictures=64, vision_steps=2, steps=2, batch=4, vision_batch=4, threads=1)
     for name in ("first", "second"):
         pretrain(tmp_path / name, small, tmp_path / "work", log=lambda line: None)
-    for file in ("weights.safetensors", "tokenizer.json", "pretraining.json"):
+    for file in ("weights.safetensors", "tokenizer.json", "config.json", "pretraining.json"):
         first = (tmp_path / "first" / file).read_bytes()
         assert first == (tmp_path / "second" / file).read_bytes()

@@ -6,10 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.model_shape import model_shape
 from mindtune.data.archive import open_archive
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
 
+# The config.json of the demo's base model.
+DEMO_CONFIG = Path(__file__).parents[1] / "demo" / "base" / "config.json"
 SHARED = "shared"
 # Sections that an experiment may change; sources only in part.
 OVERLAY_SECTIONS = ("data", "processor", "parallel", "train", "answer")
@@ -155,6 +159,9 @@ def source_problems(settings: Mapping) -> Iterator[str]:
         )
     if model["use"] == "path":
         yield from model_problems(Path(model["path"]), settings["parallel"])
+    elif model["use"] == "demo":
+        config = json.loads(DEMO_CONFIG.read_text(encoding="utf-8"))
+        yield from layout_problems(config, "the demo", settings["parallel"])
 
 
 def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[str]:
@@ -220,17 +227,17 @@ def model_problems(path: Path, parallel: Mapping) -> Iterator[str]:
                 "a qwen2_vl one."
             )
             return
-        depths = {
-            "llm_pp_layers": config.get("text_config", config).get("num_hidden_layers"),
-            "vit_pp_layers": config.get("vision_config", {}).get("depth"),
-        }
-        for key, depth in depths.items():
-            if parallel[key] is not None and depth is not None:
-                total = sum(
-                    n for row in parallel[key] for n in (row if isinstance(row, list) else [row])
-                )
-                if total != depth:
-                    yield (
-                        f"parallel.{key} {parallel[key]} sums to {total}, but the model in {path} "
-                        f"has {depth} layers there."
-                    )
+        yield from layout_problems(config, str(path / "config.json"), parallel)
+
+
+def layout_problems(config: Mapping, where: str, parallel: Mapping) -> Iterator[str]:
+    """Whether a model, by its config.json, can be cut as the parallel section says."""
+    try:
+        ParallelLayout.make(
+            model_shape(dict(config), where),
+            tp_size=parallel["tensor_model_parallel_size"],
+            llm_pp_layers=parallel["llm_pp_layers"],
+            vit_pp_layers=parallel["vit_pp_layers"],
+        )
+    except UserError as error:
+        yield f"parallel does not fit the model in {where}: {error}."

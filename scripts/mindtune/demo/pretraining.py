@@ -279,7 +279,7 @@ def accuracy(visual, heads: AttributeHeads, samples: list[Sample]) -> dict[str, 
 
 
 def pretrain(out: Path, settings: Settings, work: Path, log: Callable[[str], None] = print) -> None:
-    """Make the base: `out` gets weights.safetensors, tokenizer.json and pretraining.json."""
+    """Make the base: `out` gets weights.safetensors, tokenizer.json, config.json, pretraining.json."""
     tokenizer: Tokenizer = base_model.train_tokenizer(corpus())
     with writing_directory(work) as partial_dir:
         base_model.write_configs(partial_dir, tokenizer)
@@ -336,6 +336,7 @@ def pretrain(out: Path, settings: Settings, work: Path, log: Callable[[str], Non
         for name, tensor in published_tensors(model).items()
     }
     save_file(tensors, out / "weights.safetensors", metadata={"format": "pt"})
+    write_json(out / "config.json", base_model.model_config(tokenizer))
     (out / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     write_json(
         out / "pretraining.json",
