@@ -1,5 +1,6 @@
 # The checked configuration, and where everything is. No file is written here.
 
+import re
 import sys
 from pathlib import Path
 
@@ -24,17 +25,16 @@ try:
         schema=Path(workflow.basedir) / "config" / "data_sources.schema.yaml",
     )
 except UserError as error:
-    print(
-        error, file=sys.stderr
-    )  # a WorkflowError would add where in this file it was raised
+    # A WorkflowError would add where in this file it was raised.
+    print(error, file=sys.stderr)
     sys.exit(1)
 
 EXPERIMENTS = list(CONFIG.experiments)
 
 
 wildcard_constraints:
-    experiment="|".join(EXPERIMENTS),
-    scope="|".join([SHARED, *EXPERIMENTS]),
+    experiment="|".join(map(re.escape, EXPERIMENTS)),
+    scope="|".join(map(re.escape, [SHARED, *EXPERIMENTS])),
     stage="before|after",
 
 
@@ -78,8 +78,8 @@ def scopes(wildcards):
 def source(name, demo, aged=False):
     """A source's path: the demo's, what was fetched, or the user's own.
 
-    The age of what was fetched is no reason to run again: it has a checksum. The age of a user's directory is no reason to run again (anything may touch it), unless
-    `aged` says that it is.
+    Age is no reason to run again: what was fetched has a checksum, and anything may touch a
+    user's directory. It is one where `aged` says so, of a file of the user's.
     """
 
     def of(wildcards):
