@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.checksum import crc32
+from mindtune.checkpoint.checksum import FAST, crc32
 from mindtune.checkpoint.views import Patch, View
 from mindtune.errors import UserError
 
@@ -176,14 +176,15 @@ def write_all(
 
     One file is written by one thread, from front to back, for two writing to one file wait
     for each other in the kernel. Where there are more workers than files, each file has a
-    second thread that reads and checksums ahead of the one that writes. On the first error
+    second thread that reads and checksums ahead of the one that writes, unless checksums are
+    so fast that handing chunks over would cost more. On the first error
     the others stop and it is raised (a full disk: as UserError).
     """
     by_file: dict[int, list[Target]] = {}
     for target in targets:
         by_file.setdefault(target.fd, []).append(target)
     total = sum(target.view.nbytes for target in targets)
-    ahead = workers > len(by_file)
+    ahead = workers > len(by_file) and not FAST
     tasks = [_FileWriter(group, ahead) for group in by_file.values()]
     run_all(tasks, total, workers=min(workers, len(tasks)), progress=progress)
 
