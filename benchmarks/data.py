@@ -21,9 +21,10 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import llava_like
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
-GENERATOR = ROOT.parent / "shared" / "prototypes" / "make_llava_like.py"
 TOOL = "examples/qwen2vl/llava_instruct_2_mllm_demo_format.py"
 PREFIX = "./data/COCO2017/train2017"
 OURS = """
@@ -69,10 +70,7 @@ def generate(place: Path, times: int) -> None:
     data = place / "data"
     if (data / "complete").exists():
         return
-    records = 157_712 * times
-    subprocess.run([sys.executable, GENERATOR, data, "--records", str(records)], check=True)
-    for path in (data / "COCO2017" / "train2017").iterdir():
-        path.write_bytes(b"\xff\xd8\xff\xe0")
+    llava_like.generate(data, 157_712 * times)
     (data / "complete").touch()
 
 
