@@ -6,13 +6,15 @@ import json
 import pytest
 import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors
+from mindtune.checkpoint.model_shape import read_config
 from mindtune.demo.base_model import ASSETS, write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import Scene
 from mindtune.engines import ENGINES, STAGES, jobs, stage
+from mindtune.engines.hf.checkpoints import published_tensors
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.finetune import freeze
-from mindtune.engines.hf.model import build_model, load_model, published_tensors, read_config
+from mindtune.engines.hf.model import build_model, load_model
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.errors import UserError
 

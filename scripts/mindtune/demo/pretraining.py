@@ -30,7 +30,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from mindtune.demo import base_model, scenes
 from mindtune.demo.drawing import draw_scene
-from mindtune.engines.hf.model import published_tensors
+from mindtune.engines.hf.checkpoints import published_tensors
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.files import sha256_file, write_json, writing_directory
 

@@ -15,13 +15,13 @@ import numpy
 import torch
 
 from mindtune.checkpoint import save_trained
+from mindtune.checkpoint.huggingface import published_name
+from mindtune.checkpoint.megatron import TRACKER
 from mindtune.engines.hf.device import DTYPES
-from mindtune.engines.hf.model import published_tensors
 from mindtune.files import writing
 
 log = logging.getLogger(__name__)
 
-TRACKER = "latest_checkpointed_iteration.txt"
 STATE = "hf_engine"
 
 
@@ -107,6 +107,16 @@ class Checkpoints:
         if self.random is not None:
             restore_random_states(self.random, device)
             self.random = None
+
+
+def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters under their published names; a tied output layer is left out."""
+    tied = model.config.tie_word_embeddings
+    return {
+        published_name(name): tensor.detach()
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

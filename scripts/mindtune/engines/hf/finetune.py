@@ -9,12 +9,13 @@ from torch.utils.data import Sampler, Subset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from mindtune.checkpoint import load_hf_tensors
+from mindtune.checkpoint.model_shape import read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
-from mindtune.engines.hf.model import build_model, read_config
+from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import learning_rate, sample_order
 from mindtune.engines.jobs import FinetuneJob
@@ -32,9 +33,8 @@ def finetune(job: FinetuneJob) -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
     train = job.train
     device = open_device(job.machine)
-    checkpoints = Checkpoints(
-        job.save_dir, read_config(job.hf_dir), job.machine["precision"], train
-    )
+    config = read_config(job.hf_dir)
+    checkpoints = Checkpoints(job.save_dir, config, job.machine["precision"], train)
     begun = checkpoints.newest()
     if begun == train["train_iters"]:
         log.info("iteration %d is there already: nothing to train", begun)
@@ -51,7 +51,7 @@ def finetune(job: FinetuneJob) -> None:
             f"{train['micro_batch_size']}; lower it, or give more data."
         )
     source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
-    tensors = load_hf_tensors(source, read_config(job.hf_dir), iteration=iteration)
+    tensors = load_hf_tensors(source, config, iteration=iteration)
     # The optimizer keeps weights in fp32 whatever the precision of the products.
     model = build_model(job.hf_dir, tensors, torch.float32)
     del tensors

@@ -1,6 +1,5 @@
-"""Building transformers' Qwen2-VL from published tensors, and reading them back."""
+"""Building transformers' Qwen2-VL, from a directory or from published tensors."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,29 +9,6 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from mindtune.errors import UserError
-
-
-def published_name(name: str) -> str:
-    """A parameter's name in published Qwen2-VL files, from its name in transformers' module."""
-    name = name.removeprefix("model.")
-    if name.startswith("language_model."):
-        return "model." + name.removeprefix("language_model.")
-    return name
-
-
-def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters under their published names; a tied output layer is left out."""
-    tied = model.config.tie_word_embeddings
-    return {
-        published_name(name): tensor.detach()
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == "lm_head.weight")
-    }
-
-
-def read_config(hf_dir: Path) -> dict:
-    """The content of config.json."""
-    return json.loads((hf_dir / "config.json").read_text(encoding="utf-8"))
 
 
 def load_model(model_dir: Path, dtype: torch.dtype) -> Qwen2VLForConditionalGeneration:

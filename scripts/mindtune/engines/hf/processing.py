@@ -15,11 +15,11 @@ import transformers
 from PIL import Image
 from transformers import AutoTokenizer
 
+from mindtune.data.llava import IMAGE_MARK
 from mindtune.errors import UserError
 
 IGNORE_INDEX = -100
 SYSTEM_PROMPT = "You are a helpful assistant."
-IMAGE_MARK = "<image>"
 
 
 @dataclass(frozen=True)
