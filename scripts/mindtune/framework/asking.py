@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,15 @@ def packages(python: Path, home: Path | None = None, stand_in: Path | None = Non
 
 
 def imports(
-    python: Path, modules: Sequence[str], home: Path, stand_in: Path | None, set_env: Path | None
+    python: Path,
+    modules: Sequence[str],
+    home: Path,
+    stand_in: Path | None,
+    set_env: Path | None,
+    variables: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str | None], int | None]:
     """Import modules in order: why each can't be, or None; and the NPUs that torch_npu sees."""
-    told = _ask(python, ["imports", *modules], home, stand_in, set_env)
+    told = _ask(python, ["imports", *modules], home, stand_in, set_env, variables or {})
     return told["imports"], told["devices"]
 
 
@@ -81,12 +86,14 @@ def _ask(
     home: Path | None,
     stand_in: Path | None,
     set_env: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     command = [str(python), str(Path(probe.__file__).resolve()), *arguments]
+    more = {**(variables or {}), "PYTHONDONTWRITEBYTECODE": "1"}
     said = environment.run(
         environment.in_framework(command, home, stand_in, set_env),
         f"asking {python} what it has",
-        environ=environment.clean_environment(PYTHONDONTWRITEBYTECODE="1"),
+        environ=environment.clean_environment(**more),
     )
     for line in reversed(said.splitlines()):
         if line.startswith(probe.MARK):

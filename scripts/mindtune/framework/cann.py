@@ -11,7 +11,9 @@ from mindtune.framework.rows import FAIL, OK, REHEARSED, WARNING, Row
 
 HOME = "ASCEND_TOOLKIT_HOME"
 OLDEST = (8, 0)
-_VERSION = re.compile(r"^\s*version\s*=\s*\[?(?:[\d.]+:)?v?(\d+\.\d+[\w.]*)", re.IGNORECASE | re.MULTILINE)
+_VERSION = re.compile(
+    r"^\s*version\s*=\s*\[?(?:[\d.]+:)?v?(\d+\.\d+[\w.]*)", re.IGNORECASE | re.MULTILINE
+)
 
 
 def toolkit_home(set_env: Path | None, environ: Mapping[str, str]) -> tuple[str | None, str | None]:

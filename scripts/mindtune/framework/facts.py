@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new")
+SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 
 
 def nearest(path: Path) -> Path:

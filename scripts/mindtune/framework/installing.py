@@ -94,8 +94,8 @@ def _make_root(plan: Plan) -> None:
         problems = content_problems(root, pins)
         if problems:
             raise UserError(
-                f"{root} has been changed since it was installed ({problems[0]}); undo the change, "
-                "or move the directory away to have it made anew."
+                f"{root} isn't MindSpeed-MM at the pinned commits ({problems[0]}); move it away to have "
+                "it made anew, or, if it was changed on purpose, name it in mindspeed.home."
             )
         log.info("MindSpeed-MM is there: %d files are those of the pinned commits", len(pins.files))
         return
@@ -193,7 +193,7 @@ def _pip_install(plan: Plan, wanted: list[Requirement], again: bool) -> None:
     if again:
         options.append("--force-reinstall")
     log.info("Installing %d packages, each held against its hash", len(wanted))
-    with Progress("Fetching packages", "packages", total=len(wanted)) as shown:
+    with Progress("Installing packages", "packages", total=len(wanted)) as shown:
 
         def line(text: str) -> None:
             if text.startswith(("Collecting ", "Processing ")):

@@ -76,7 +76,9 @@ def devices(text: str) -> list[Device]:
 def processes(text: str) -> list[tuple[int, str]]:
     """Process id and name of what runs on NPUs."""
     after = text.partition("Process id")[2]
-    return [(int(match[3]), match[4]) for line in after.splitlines() if (match := _PROCESS.match(line))]
+    return [
+        (int(match[3]), match[4]) for line in after.splitlines() if (match := _PROCESS.match(line))
+    ]
 
 
 def driver(text: str, version_info: str | None) -> str | None:
@@ -164,7 +166,9 @@ def _trouble(told: NpuSmi) -> str | None:
     return None
 
 
-def memory_row(found: Sequence[Device], running: Sequence[tuple[int, str]], needed: float | None) -> Row:
+def memory_row(
+    found: Sequence[Device], running: Sequence[tuple[int, str]], needed: float | None
+) -> Row:
     """Whether weights and optimizer fit, and whether others are there.
 
     needed: bytes on each NPU without activations; None where the model isn't known yet.

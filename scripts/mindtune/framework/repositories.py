@@ -40,9 +40,10 @@ def fetch(repository: Repository, source: str | None, directory: Path) -> None:
     if plain:
         shutil.copytree(source, directory, ignore=_left_out(repository), dirs_exist_ok=True)
         return
-    if not (directory / ".git").is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
-        _git(directory, "init", "--quiet", "--template=")
+    directory.mkdir(parents=True, exist_ok=True)
+    for left in (directory / ".git").rglob("*.lock"):
+        left.unlink()  # of a git that was killed
+    _git(directory, "init", "--quiet", "--template=")
     if resolved(directory, PINNED) != repository.commit:
         _fetch_somehow(repository, source, directory)
     _git(

@@ -67,10 +67,14 @@ def experiment_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
 
 def npu_bytes(known: Parameters, model_parallel: int, data_parallel: int) -> float:
     """On each NPU, without activations: weights, gradients, and its part of the optimizer's state."""
-    shared = BF16 * known.total + GRADIENT * known.trained + OPTIMIZER * known.trained / data_parallel
+    shared = (
+        BF16 * known.total + GRADIENT * known.trained + OPTIMIZER * known.trained / data_parallel
+    )
     return shared / model_parallel
 
 
-def shared_memory_bytes(workers: int, npus: int, micro_batch_size: int, image_resolution: int) -> int:
+def shared_memory_bytes(
+    workers: int, npus: int, micro_batch_size: int, image_resolution: int
+) -> int:
     """What loaders hold in /dev/shm at a time: two micro-batches a worker, a picture a sample."""
     return 2 * workers * npus * micro_batch_size * image_resolution * PIXEL
