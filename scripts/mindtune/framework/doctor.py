@@ -45,7 +45,7 @@ def doctor_settings(configuration: Configuration, sources: Sources) -> dict[str,
     """
     downloads = {**sources.files, **sources.models}
     fetched = {
-        str(Path(download.directory, file["name"])): file["bytes"] or 0
+        str(Path(download.directory, file["name"])): file["size"] or 0
         for download in downloads.values()
         for file in download.files
     }
@@ -77,7 +77,7 @@ def _experiment(name: str, settings: Mapping[str, Any], sources: Sources) -> dic
         (download for key, download in sources.models.items() if path and path.endswith(key)), None
     )
     weights = (
-        sum(file["bytes"] or 0 for file in model.files if file["name"].endswith(".safetensors"))
+        sum(file["size"] or 0 for file in model.files if file["name"].endswith(".safetensors"))
         if model
         else 0
     )

@@ -25,10 +25,8 @@ def disk_row(name: str, needed: Mapping[str, int], there: int, free: int, unknow
     size isn't known yet.
     """
     left = max(sum(needed.values()) - there, 0)
-    parts = ", ".join(f"{what} {size / GB:.1f}" for what, size in needed.items() if size)
-    told = (
-        f"{free / GB:.1f} GB are free, {left / GB:.1f} are still needed ({parts or 'nothing big'})"
-    )
+    parts = ", ".join(f"{what} {in_bytes(size)}" for what, size in needed.items() if size)
+    told = f"{in_bytes(free)} are free, {in_bytes(left)} still needed ({parts or 'nothing big'})"
     if left > free:
         return Row(
             name, FAIL,
