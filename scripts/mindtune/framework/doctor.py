@@ -205,7 +205,7 @@ def npu_bytes(settings: Mapping[str, Any]) -> float | None:
     needed = []
     for experiment in settings["experiments"].values():
         known = sizes.known_parameters(experiment)
-        if known is not None:
+        if known is not None and known.exact:
             parallel = experiment["tensor"] * experiment["stages"]
             copies = max(world // (parallel * experiment["context"]), 1)
             needed.append(sizes.npu_bytes(known, parallel, copies))
@@ -249,26 +249,28 @@ def _framework_rows(
 
 def _disk_rows(settings: Mapping[str, Any]) -> Iterator[Row]:
     """A row for each file system that a run writes to."""
-    experiments = settings["experiments"]
-    known = {name: sizes.known_parameters(one) for name, one in experiments.items()}
-    checkpoints = sum(
-        sizes.experiment_bytes(known[name], one["train"])
-        for name, one in experiments.items()
-        if known[name] is not None
-    )
-    missing = sum(size for path, size in settings["fetched"].items() if not Path(path).exists())
+    trainings = [
+        (sizes.known_parameters(one), one["train"]) for one in settings["experiments"].values()
+    ]
+    known = [(model, train) for model, train in trainings if model is not None]
+    checkpoints = sum(sizes.experiment_bytes(model, train) for model, train in known)
+    fixed = {
+        "there": min(written_bytes(RESULTS), checkpoints),
+        "free": facts.free_bytes(RESULTS),
+        "unknown": len(known) < len(trainings),
+        "uncertain": sum(
+            sizes.optimizer_bytes(model, train) for model, train in known if not model.exact
+        ),
+    }
     downloads = Path(settings["downloads"]).expanduser()
-    unknown = None in known.values()
-    together = facts.file_system(RESULTS) == facts.file_system(downloads)
     results = {"checkpoints and models": checkpoints}
+    missing = sum(size for path, size in settings["fetched"].items() if not Path(path).exists())
     fetched = {"data and models to fetch": missing}
-    there = min(written_bytes(RESULTS), checkpoints)
-    free = facts.free_bytes(RESULTS)
-    if together:
-        yield disk_row("disk", results | fetched, there, free, unknown)
+    if facts.file_system(RESULTS) == facts.file_system(downloads):
+        yield disk_row("disk", results | fetched, **fixed)
     else:
-        yield disk_row(f"disk of {RESULTS}", results, there, free, unknown)
-        yield disk_row(f"disk of {downloads}", fetched, 0, facts.free_bytes(downloads), False)
+        yield disk_row(f"disk of {RESULTS}", results, **fixed)
+        yield disk_row(f"disk of {downloads}", fetched, 0, facts.free_bytes(downloads))
 
 
 def written_bytes(results: Path) -> int:

@@ -28,7 +28,6 @@ from mindtune.progress import Progress
 log = logging.getLogger(__name__)
 
 ROOT, ENVIRONMENT, APEX = "MindSpeed-MM", "env", "apex"
-APEX_TAG = "cp310"
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def install(plan: Plan) -> None:
             _install_packages(plan)
             if plan.stand_in is None:
                 _install_apex(plan)
-            _install_editable(plan, plan.root / "MindSpeed", "mindspeed")
-            _install_editable(plan, plan.root, "mindspeed-mm")
+            _install_in_place(plan)
     except Timeout as error:
         raise UserError(
             f"another run is installing into {plan.directory}; wait until it ends, or stop it, and "
@@ -260,21 +258,22 @@ def _install_apex(plan: Plan) -> None:
     if "apex" in found.versions and "apex" not in found.damaged:
         return
     wheel = plan.apex_wheel or _build_apex(plan)
-    check_apex(wheel)
+    check_apex(wheel, plan.pins.python)
     log.info("Installing %s (SHA-256 %s)", wheel.name, sha256_file(wheel))
     options = ["--no-deps", "--no-index", "--force-reinstall", str(wheel)]
     _pip(plan, options, "installing apex for Ascend")
 
 
-def check_apex(wheel: Path) -> None:
+def check_apex(wheel: Path, python: str) -> None:
     """Raises UserError: this is no whole wheel of apex for the framework's Python."""
     if not wheel.is_file():
         raise UserError(f"mindspeed.install.apex_wheel is {wheel}, but there is no such file.")
-    name = wheel.name.split("-")
-    if name[0] != "apex" or APEX_TAG not in name or wheel.suffix != ".whl":
+    tag = f"cp{python.replace('.', '')}"
+    parts = wheel.name.split("-")
+    if parts[0] != "apex" or tag not in parts or wheel.suffix != ".whl":
         raise UserError(
-            f"mindspeed.install.apex_wheel is {wheel.name}, which isn't named as a wheel of apex "
-            "for Python 3.10, such as apex-0.1+ascend-cp310-cp310-linux_aarch64.whl."
+            f"mindspeed.install.apex_wheel is {wheel.name}, which isn't named as a wheel of apex for "
+            f"Python {python}, such as apex-0.1+ascend-{tag}-{tag}-linux_aarch64.whl."
         )
     if not zipfile.is_zipfile(wheel) or zipfile.ZipFile(wheel).testzip() is not None:
         raise UserError(f"mindspeed.install.apex_wheel {wheel} is damaged; copy it again.")
@@ -287,9 +286,7 @@ def _build_apex(plan: Plan) -> Path:
         partial = partial_name(place)
         _fetch(plan, "apex", partial)
         partial.rename(place)
-    built = sorted((place / "apex" / "dist").glob("apex-*.whl")) or sorted(
-        place.rglob("dist/apex-*.whl")
-    )
+    built = sorted(place.rglob("dist/apex-*.whl"))
     if not built:
         log.info("Building apex for Ascend; this takes some minutes")
         programs = plan.environment_python.parent
@@ -315,12 +312,20 @@ def _build_apex(plan: Plan) -> Path:
     return built[0]
 
 
-def _install_editable(plan: Plan, place: Path, name: str) -> None:
-    """`pip install -e` without its dependencies, which the lock has brought."""
+def _install_in_place(plan: Plan) -> None:
+    """`pip install -e` of MindSpeed and the root, without what they need: the lock has brought it."""
+    places = {"mindspeed": plan.root / "MindSpeed", "mindspeed-mm": plan.root}
     found = asking.packages(plan.environment_python)
-    if found.urls.get(name) == place.resolve().as_uri() and name not in found.damaged:
+    left = [
+        place
+        for name, place in places.items()
+        if found.urls.get(name) != place.resolve().as_uri() or name in found.damaged
+    ]
+    if not left:
         return
-    log.info("Installing %s in place", name)
+    log.info("Installing MindSpeed and MindSpeed-MM in place")
+    options = ["--no-deps", "--no-build-isolation", "--use-pep517", "--force-reinstall"]
+    for place in left:
+        options += ["-e", str(place)]
     # CI_BUILD keeps MindSpeed's setup.py from a pip install of its own.
-    _pip(plan, ["--no-deps", "--no-build-isolation", "--use-pep517", "--force-reinstall", "-e", "."],
-         f"installing {name} in place", cwd=place, CI_BUILD="1")  # fmt: skip
+    _pip(plan, options, "installing MindSpeed-MM in place", CI_BUILD="1")

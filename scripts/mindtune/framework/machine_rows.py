@@ -18,20 +18,32 @@ def in_bytes(size: int) -> str:
     return f"{number} B" if number[-1].isdigit() else f"{number[:-1]} {number[-1]}B"
 
 
-def disk_row(name: str, needed: Mapping[str, int], there: int, free: int, unknown: bool) -> Row:
+def disk_row(
+    name: str,
+    needed: Mapping[str, int],
+    there: int,
+    free: int,
+    unknown: bool = False,
+    uncertain: int = 0,
+) -> Row:
     """Free disk against what a run writes on one file system.
 
-    needed: what -> bytes. there: bytes of it that an earlier run left. unknown: whether a model's
-    size isn't known yet.
+    needed: what -> bytes. there: bytes of it that an earlier run left. unknown: whether nothing is
+    known yet of a model's size. uncertain: bytes of `needed` that may turn out not to be.
     """
     left = max(sum(needed.values()) - there, 0)
     parts = ", ".join(f"{what} {in_bytes(size)}" for what, size in needed.items() if size)
     told = f"{in_bytes(free)} are free, {in_bytes(left)} still needed ({parts or 'nothing big'})"
-    if left > free:
+    if left - uncertain > free:
         return Row(
             name, FAIL,
             f"{told}; free some, save less often with train.save_interval or less with "
             "train.save_optim: false, or run in a directory on a larger disk.",
+        )  # fmt: skip
+    if left > free:
+        return Row(
+            name, WARNING,
+            f"{told}; it may be {in_bytes(uncertain)} less, which is known when the model is there.",
         )  # fmt: skip
     if unknown:
         return Row(name, WARNING, f"{told}; of a model that isn't there yet nothing is counted.")

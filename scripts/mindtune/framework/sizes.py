@@ -50,19 +50,19 @@ def known_parameters(experiment: Mapping[str, Any]) -> Parameters | None:
     return None
 
 
-def checkpoint_bytes(known: Parameters, save_optim: bool) -> int:
-    """One checkpoint of a training, over all its files."""
-    return BF16 * known.total + (OPTIMIZER * known.trained if save_optim else 0)
-
-
 def saves(train: Mapping[str, Any]) -> int:
     """How many checkpoints a training leaves; all of them are kept."""
     return math.ceil(train["train_iters"] / train["save_interval"])
 
 
+def optimizer_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
+    """Optimizer states in all checkpoints of a training."""
+    return saves(train) * OPTIMIZER * known.trained if train["save_optim"] else 0
+
+
 def experiment_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
     """What an experiment writes: mm checkpoint, checkpoints of the training, exported model."""
-    return 2 * BF16 * known.total + saves(train) * checkpoint_bytes(known, train["save_optim"])
+    return BF16 * known.total * (2 + saves(train)) + optimizer_bytes(known, train)
 
 
 def npu_bytes(known: Parameters, model_parallel: int, data_parallel: int) -> float:
