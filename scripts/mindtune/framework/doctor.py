@@ -170,11 +170,13 @@ def installation_of(
         return read_installation(recorded)
     if section["home"] is None:
         return None
+    stand_in = directory(section["stand_in"], "mindspeed.stand_in")
+    set_env = script(section["set_env"], stand_in)
     return {
         "home": str(directory(section["home"], "mindspeed.home")),
         "python": str(asking.interpreter(section["python"], pins.python)),
-        "set_env": section["set_env"],
-        "stand_in": section["stand_in"],
+        "set_env": None if set_env is None else str(set_env),
+        "stand_in": None if stand_in is None else str(stand_in),
         "versions": {},
         "commits": {},
     }
