@@ -134,17 +134,20 @@ FAULTS = (
     _fault(
         "module missing",
         r"ModuleNotFoundError: No module named '(?P<module>[^']+)'",
-        "the framework's Python lacks a module (see the log); install it there, or let "
+        "the framework's Python lacks the module {module}; install it there, or let "
         "install_mindspeed_mm make the environment (mindspeed.home: null).",
     ),
 )
 
 
 class FaultWatch:
-    """Remembers which known faults a run's lines told of."""
+    """Remembers which known faults a run's lines told of.
+
+    A sentence may name what its signature caught in a named group.
+    """
 
     def __init__(self) -> None:
-        self.seen: set[str] = set()
+        self.seen: dict[str, str] = {}
 
     def hear(self, line: str) -> None:
         """
@@ -153,12 +156,12 @@ class FaultWatch:
         UserError: the line says that the run is worth nothing.
         """
         for fault in FAULTS:
-            if fault.name not in self.seen and fault.signature.search(line):
-                self.seen.add(fault.name)
+            if fault.name not in self.seen and (match := fault.signature.search(line)):
+                self.seen[fault.name] = fault.sentence.format(**match.groupdict())
                 if fault.stops:
-                    raise UserError(fault.sentence)
+                    raise UserError(self.seen[fault.name])
 
     @property
     def cause(self) -> str | None:
         """The sentence of the likeliest cause, or None."""
-        return next((fault.sentence for fault in FAULTS if fault.name in self.seen), None)
+        return next((self.seen[fault.name] for fault in FAULTS if fault.name in self.seen), None)

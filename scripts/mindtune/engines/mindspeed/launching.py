@@ -79,6 +79,8 @@ class Launch:
             # set_env.sh reads variables that may be unset.
             lines += ["set +u", f"source {_quoted(self.machine.set_env)}", "set -u"]
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        # Megatron compiles a helper with the `python3` that comes first.
+        lines += [f"export PATH={_quoted(self.machine.python.parent)}:\"$PATH\""]
         lines += self._python_path()
         lines += [f"cd {_quoted(self.directory.resolve())}", self._torchrun()]
         return "\n".join(lines) + "\n"
