@@ -78,10 +78,10 @@ class Asking:
         given = self.job.machine["environment"]
         return Launch(
             directory,
-            program,
+            [str(program)],
             [*arguments, *extra],
-            world,
             self.machine,
+            world,
             environment_of(ANSWERING, given),
         )
 

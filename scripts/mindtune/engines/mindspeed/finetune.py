@@ -170,10 +170,10 @@ def make_launch(
     )
     return Launch(
         run,
-        machine.home / "pretrain_vlm.py",
+        [str(machine.home / "pretrain_vlm.py")],
         arguments,
-        world,
         machine,
+        world,
         environment_of(TRAINING, job.machine["environment"]),
     )
 

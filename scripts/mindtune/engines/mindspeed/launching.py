@@ -49,17 +49,18 @@ SECONDS_TO_END = 30
 
 @dataclass(frozen=True)
 class Launch:
-    """One program of the framework, on all processes of a world.
+    """One program of the framework.
 
-    directory: gets `launch.sh` and is the working directory. program: a Python file, absolute.
-    arguments: its arguments. environment: variables beside those of the caller.
+    directory: gets `launch.sh` and is the working directory. program: what Python is given, a
+    file's absolute path or `-m` and a module. arguments: its arguments. world: on whose processes
+    torchrun starts it; None for one plain process. environment: variables beside the caller's.
     """
 
     directory: Path
-    program: Path
+    program: Sequence[str]
     arguments: Sequence[str]
-    world: World
     machine: Machine
+    world: World | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def write(self) -> Path:
@@ -80,9 +81,9 @@ class Launch:
             lines += ["set +u", f"source {_quoted(self.machine.set_env)}", "set -u"]
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()]
         # Megatron compiles a helper with the `python3` that comes first.
-        lines += [f"export PATH={_quoted(self.machine.python.parent)}:\"$PATH\""]
+        lines += [f'export PATH={_quoted(self.machine.python.parent)}:"$PATH"']
         lines += self._python_path()
-        lines += [f"cd {_quoted(self.directory.resolve())}", self._torchrun()]
+        lines += [f"cd {_quoted(self.directory.resolve())}", self._command()]
         return "\n".join(lines) + "\n"
 
     def _python_path(self) -> list[str]:
@@ -96,23 +97,28 @@ class Launch:
         # set_env.sh puts CANN's own packages there, which must stay.
         return [*lines, f'export PYTHONPATH={path}"${{PYTHONPATH:+:$PYTHONPATH}}"']
 
-    def _torchrun(self) -> str:
-        world = self.world
+    def _command(self) -> str:
+        words = [*self.program, *self.arguments]
+        if self.world:
+            return f'exec {self._torchrun(self.world)} --node_rank "$node_rank" {shlex.join(words)}'
+        return f"exec {shlex.join([str(self.machine.python), *words])}"
+
+    def _torchrun(self, world: World) -> str:
         several = world.nodes > 1
         master = master_address(self.machine, world) if several else "localhost"
         port = self.machine.master_port or (DEFAULT_PORT if several else free_port())
-        words = [
-            *(str(self.machine.python), "-m", "torch.distributed.run"),
-            *("--nproc_per_node", str(world.npus_per_node), "--nnodes", str(world.nodes)),
-            *("--master_addr", master, "--master_port", str(port)),
-        ]
-        rest = [str(self.program), *self.arguments]
-        return f'exec {shlex.join(words)} --node_rank "$node_rank" {shlex.join(rest)}'
+        return shlex.join(
+            [
+                *(str(self.machine.python), "-m", "torch.distributed.run"),
+                *("--nproc_per_node", str(world.npus_per_node), "--nnodes", str(world.nodes)),
+                *("--master_addr", master, "--master_port", str(port)),
+            ]
+        )
 
     def commands(self, script: Path) -> list[list[str]]:
         """What starts `script` on every node: one command alone, or by srun, or one for each host."""
         path = str(script.resolve())
-        nodes = self.world.nodes
+        nodes = self.world.nodes if self.world else 1
         if nodes == 1:
             return [["bash", path]]
         if self.machine.hosts:
