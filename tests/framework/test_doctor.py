@@ -351,7 +351,7 @@ def fake_programs(tmp_path, monkeypatch):
 def finding(origins, tmp_path_factory):
     """A root by hand, and a stand-in for its Python that has torch and torch_npu."""
     place = tmp_path_factory.mktemp("finding")
-    for name in ("torch", "torch_npu"):
+    for name in ("torch", "torch_npu", "apex"):
         (place / "stand_in" / name).mkdir(parents=True)
         (place / "stand_in" / name / "__init__.py").write_text("")
     for name, version in origins.pins.packages.items():

@@ -247,6 +247,14 @@ def test_paths_that_are_not_there_are_told(settings, origins, key, value, said):
         make_sure({**settings, key: value}, origins.pins)
 
 
+def test_a_processor_that_the_lock_is_not_for_is_told(settings, origins, monkeypatch):
+    lines = "x==1 ; platform_machine == 'aarch64' \\\n    --hash=sha256:" + "0" * 64
+    pins = replace(origins.pins, lock=tuple(read_lock(lines)))
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(UserError, match="this is Linux on riscv64"):
+        make_sure(settings, pins)
+
+
 def test_without_a_stand_in_cann_has_to_be_there(settings, origins):
     with pytest.raises(
         UserError, match=r"mindspeed.set_env is /no/such/set_env.sh, but there is no"

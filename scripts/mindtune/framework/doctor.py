@@ -29,7 +29,7 @@ from mindtune.workflow import Sources
 
 RESULTS = Path("results")
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
-MODULES = ("torch", "torch_npu")
+MODULES = ("torch", "torch_npu", "apex")
 TRAIN = (
     "train_iters", "save_interval", "save_optim", "micro_batch_size", "freeze_vision_encoder",
     "freeze_vision_projector",

@@ -46,9 +46,12 @@ def in_framework(
 ) -> list[str]:
     """The command, run with CANN's variables, and with the framework's places on PYTHONPATH.
 
-    They come before those of CANN's script, by which CANN's own Python packages are found.
+    They come before those of CANN's script, by which CANN's own Python packages are found. A
+    stand-in does nothing without its variable.
     """
     path = "" if home is None else python_path(home, stand_in)
+    if stand_in is not None:
+        command = ["env", "MINDTUNE_STANDIN=1", *command]
     script = (
         'if [ -n "$0" ]; then source "$0" >/dev/null || exit 1; fi; '
         'if [ -n "$1" ]; then export PYTHONPATH="$1${PYTHONPATH:+:$PYTHONPATH}"; fi; '

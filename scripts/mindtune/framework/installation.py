@@ -1,6 +1,7 @@
 """The installation as a whole: made or found, checked, and recorded."""
 
 import logging
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def make_sure(settings: Mapping[str, Any], pins: Pins) -> dict[str, Any]:
     set_env = script(settings["set_env"], stand_in)
     python = asking.interpreter(settings["python"], pins.python)
     if settings["home"] is None:
+        check_platform(pins)
         plan = plan_of(settings["install"], python, pins, stand_in, set_env)
         install(plan)
         home, python = plan.root, plan.environment_python
@@ -38,6 +40,16 @@ def make_sure(settings: Mapping[str, Any], pins: Pins) -> dict[str, Any]:
     record = record_of(home, python, stand_in, set_env, pins, made=settings["home"] is None)
     log.info("MindSpeed-MM is ready in %s", home)
     return record
+
+
+def check_platform(pins: Pins) -> None:
+    """Raises UserError: the lock has nothing for this processor or system."""
+    system, processor = platform.system(), platform.machine()
+    if system != "Linux" or not pins.requirements(stand_in=True):
+        raise UserError(
+            f"this is {system} on {processor}, but MindSpeed-MM's packages are pinned for Linux on aarch64 "
+            "and x86_64; run there, or name an installation of your own in mindspeed.home."
+        )
 
 
 def record_of(

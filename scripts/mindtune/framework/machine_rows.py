@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
-from mindtune.framework.rows import FAIL, OK, WARNING, Row
+from mindtune.framework.rows import FAIL, OK, REHEARSED, WARNING, Row
 
 SPARE = 1.2  # what is wanted of the disk, for one that has just enough
 OPEN_FILES = 1024
@@ -159,8 +159,8 @@ def import_rows(
             rows.append(
                 Row(name, FAIL, f"{reason[:300]}; {_import_remedy(module, reason, stand_in)}")
             )
-        elif module == "torch_npu" and stand_in:
-            rows.append(Row(name, "rehearsed", "the stand-in's"))
+        elif module != "torch" and stand_in:
+            rows.append(Row(name, REHEARSED, "the stand-in's"))
         elif module == "torch_npu" and devices is not None and devices < wanted:
             rows.append(
                 Row(
