@@ -2,7 +2,7 @@
 # anything heavy runs. What these rules tell is for others ancient: a framework in another place,
 # or another free port, is no reason to train again.
 
-from mindtune.framework.doctor import doctor_settings
+from mindtune.framework.settings import doctor_settings
 from mindtune.savedir import content_of
 
 FRAMEWORK = "results/framework/machine.json" if ENGINE.framework else []

@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 from mindtune.errors import UserError
 from mindtune.framework.doctor import (
-    doctor_settings,
     examine,
     installation_of,
     machine,
@@ -25,6 +24,7 @@ from mindtune.framework.doctor import (
 )
 from mindtune.framework.pins import load_pins
 from mindtune.framework.rows import FAIL, stop_on_failures, table
+from mindtune.framework.settings import doctor_settings
 from mindtune.job import log, run
 from mindtune.workflow import Sources, read_configuration
 

@@ -14,6 +14,7 @@ from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
 from mindtune.framework import cann, doctor, facts, machine_rows, npu, sizes
 from mindtune.framework.rows import FAIL, OK, REHEARSED, WARNING
+from mindtune.framework.settings import doctor_settings
 from mindtune.workflow import Sources
 from tiny_framework import make_home
 from workflow.conftest import ROOT, SMALL, Checkout, merged
@@ -459,7 +460,7 @@ def test_the_tutorials_configuration_is_counted():
     configuration = load(raw, load_schema(ROOT / "config/schema.yaml"))
     table = ROOT / "config/data_sources.yaml"
     sources = Sources(configuration, table, ROOT / "config/data_sources.schema.yaml")
-    given = doctor.doctor_settings(configuration, sources)
+    given = doctor_settings(configuration, sources)
     assert json.loads(json.dumps(given)) == given
     assert given["experiments"]["baseline"]["weight_bytes"] > 4.4e9
     # The zip of pictures, the pictures, the instructions and the model.

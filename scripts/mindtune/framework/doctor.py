@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mindtune.config import Configuration
-from mindtune.config.checks import DEMO_CONFIG
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
 from mindtune.framework import asking, cann, facts, npu, sizes
@@ -25,77 +23,10 @@ from mindtune.framework.machine_rows import (
 )
 from mindtune.framework.pins import Pins
 from mindtune.framework.rows import WARNING, Row, plain
-from mindtune.workflow import Sources
 
 RESULTS = Path("results")
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 MODULES = ("torch", "torch_npu", "apex")
-TRAIN = (
-    "train_iters", "save_interval", "save_optim", "micro_batch_size", "freeze_vision_encoder",
-    "freeze_vision_projector",
-)  # fmt: skip
-
-
-def doctor_settings(configuration: Configuration, sources: Sources) -> dict[str, Any]:
-    """Just the keys that the doctor reads, as plain values.
-
-    experiments: name -> of each the place of its model's config.json, the bytes of its weights where
-    a table has them, keys of `train`, and the layout. fetched: file -> bytes, of all that is fetched
-    or unpacked into sources.download.directory.
-    """
-    downloads = {**sources.files, **sources.models}
-    fetched = {
-        str(Path(download.directory, file["name"])): file["size"] or 0
-        for download in downloads.values()
-        for file in download.files
-    }
-    for unpacking in sources.pictures.values():
-        # Pictures don't compress: unpacked, they are as large as the archive.
-        archive = next(
-            (
-                size
-                for path, size in fetched.items()
-                if Path(path).name == Path(unpacking.source).name
-            ),
-            0,
-        )
-        fetched[unpacking.target] = archive
-    return {
-        "mindspeed": configuration.common["mindspeed"],
-        "experiments": {
-            name: _experiment(name, settings, sources)
-            for name, settings in configuration.experiments.items()
-        },
-        "downloads": configuration.common["sources"]["download"]["directory"],
-        "fetched": fetched,
-    }
-
-
-def _experiment(name: str, settings: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
-    path = sources.path("model", name)
-    model = next(
-        (download for key, download in sources.models.items() if path and path.endswith(key)), None
-    )
-    weights = (
-        sum(file["size"] or 0 for file in model.files if file["name"].endswith(".safetensors"))
-        if model
-        else 0
-    )
-    parallel = settings["parallel"]
-    layers = parallel["llm_pp_layers"]
-    return {
-        "config": str(DEMO_CONFIG if path is None else Path(path, "config.json")),
-        "weight_bytes": weights,
-        "train": {key: settings["train"][key] for key in TRAIN},
-        "image_resolution": settings["processor"]["image_resolution"],
-        "tensor": parallel["tensor_model_parallel_size"],
-        "context": parallel["context_parallel_size"],
-        "stages": 1
-        if layers is None
-        else len(layers[0])
-        if isinstance(layers[0], list)
-        else len(layers),
-    }
 
 
 def examine(
