@@ -21,6 +21,7 @@ from mindtune.engines.mindspeed.checkpoints import (
     missing_files,
     newest_whole,
     open_to_owner,
+    remove_after,
     track,
     tracked,
 )
@@ -68,8 +69,13 @@ def finetune(job: FinetuneJob) -> None:
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("training", "iterations", train["train_iters"], begun) as shown:
         watch = TrainingWatch(load, table, train, shown)
-        status = launch.run(watch.hear)
-    open_to_owner(job.save_dir)
+        try:
+            status = launch.run(watch.hear)
+        finally:
+            open_to_owner(job.save_dir)
+            if not watch.loaded:
+                # Nobody may go on from what random weights became.
+                remove_after(job.save_dir, begun)
     check_success(job, layout, watch, status)
 
 
