@@ -73,10 +73,13 @@ def test_a_loss_that_is_no_number_or_left_out(value):
 
 
 def test_a_line_that_is_cut_at_any_place_is_no_iteration():
-    for length in range(len(LINE) - 1):
-        cut = LINE[:length]
-        found = parse_iteration(cut)
-        assert found is None or cut.rstrip().endswith("|")
+    assert all(parse_iteration(LINE[:length]) is None for length in range(len(LINE)))
+
+
+def test_another_ranks_words_before_and_after_do_no_harm():
+    assert parse_iteration(
+        f"  barrier_with_L1_time .......{LINE}(min, max) time across"
+    ) == parse_iteration(LINE)
 
 
 def test_noise_of_another_process_within_a_line_gives_none_or_the_right_numbers():

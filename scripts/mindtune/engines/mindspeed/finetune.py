@@ -68,7 +68,7 @@ def finetune(job: FinetuneJob) -> None:
     table.begin(begun)
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("training", "iterations", train["train_iters"], begun) as shown:
-        watch = TrainingWatch(load, table, train, shown)
+        watch = TrainingWatch(load, table, train, shown, last=begun)
         try:
             status = launch.run(watch.hear)
         finally:
@@ -188,7 +188,7 @@ def make_launch(
 class TrainingWatch:
     """Listens to a training: keeps `loss.csv`, shows progress, and stops what has gone wrong.
 
-    load: the directory from which the weights have to come.
+    load: the directory from which the weights have to come. last: the iteration that was heard last.
     """
 
     load: Path
@@ -196,6 +196,7 @@ class TrainingWatch:
     train: dict
     shown: Progress
     faults: FaultWatch = field(default_factory=FaultWatch)
+    last: int = 0
     loaded: bool = False
     done: bool = False
 
@@ -218,6 +219,9 @@ class TrainingWatch:
         ------
         UserError: training began without our weights, or the loss is no longer a number.
         """
+        if iteration.iteration != self.last + 1:
+            log.warning("the log has no line of iteration %d", self.last + 1)
+        self.last = iteration.iteration
         if not self.loaded:
             raise UserError(
                 f"training began, but nothing said that {self.load} was loaded: it would be one "
