@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from ascend.values import PARALLEL
 from mindtune.engines import stage
 from mindtune.engines.jobs import PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
@@ -115,6 +116,17 @@ def test_a_status_of_zero_is_not_believed_and_one_of_another_is_after_all_is_wri
 def test_too_little_data_for_all_ranks_is_said_before_anything_starts(played):
     with pytest.raises(UserError, match="4 samples to train on, fewer than one step takes"):
         played.finetune(launch={"npus_per_node": 8}, global_batch_size=8)
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_a_base_of_another_layout_is_refused_before_anything_starts(played, base, tmp_path):
+    layout = {"tensor_model_parallel_size": 2}
+    with pytest.raises(UserError, match="is not one of tp 2, pp 1"):
+        played.finetune(launch={"npus_per_node": 2}, parallel=layout)
+    job = PrepareJob(base / "base", tmp_path / "mm", PARALLEL | layout, {"converter": "mindtune"})
+    stage("mindspeed", "prepare")(job)
+    with pytest.raises(UserError, match="has 2 ranks, but parallel asks for 1"):
+        played.finetune(mm=tmp_path / "mm")
     assert not (played.here / "starts.jsonl").exists()
 
 

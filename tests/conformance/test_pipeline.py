@@ -222,6 +222,35 @@ def test_the_frameworks_converter_and_script_do_it_too(home, tmp_path, one):
     assert len(table(checkout, "results/compare.csv")) == 2
 
 
+LOOK = {"doctor": 1}
+AGAIN = {"finetune_model": 1, "export_model": 1, "compare_answers": 1}
+EDITS = {
+    "npus_per_node": (2, LOOK | AGAIN | {"answer_prompts": 1}),
+    "environment": ({"A": "1"}, AGAIN | {"answer_prompts": 2}),
+    "extra_arguments": (["--log-throughput"], AGAIN | {"answer_prompts": 1}),
+    "converter": (
+        "mm-convert", AGAIN | {"prepare_checkpoint": 1, "answer_prompts": 2},
+    ),
+    "inference": ("script", {"answer_prompts": 2, "compare_answers": 1}),
+    "num_workers": (2, LOOK),
+    "preprocessing_num_workers": (1, LOOK),
+    "distributed_timeout_minutes": (9, LOOK),
+    "master_port": (6001, LOOK),
+    "cache": ("elsewhere", LOOK),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", EDITS)
+def test_an_edit_of_the_machine_runs_what_depends_on_it(one, home, key):
+    value, expected = EDITS[key]
+    try:
+        one.configure(settings(home, SHORT, **{key: value}))
+        assert one.planned() == expected
+    finally:
+        one.configure(settings(home, SHORT))
+    assert one.planned() == {}
+
+
 def test_what_one_engine_wrote_the_other_answers_from(one, tmp_path):
     """The hf engine on mindspeed's trained model: the same answers, but for a token of bf16's."""
     checkout = Checkout(tmp_path / "other")

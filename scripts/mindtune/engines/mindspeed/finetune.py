@@ -19,6 +19,7 @@ from mindtune.engines.mindspeed.arguments import World, training_arguments
 from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.mindspeed.checkpoints import (
     missing_files,
+    missing_weights,
     newest_whole,
     open_to_owner,
     remove_after,
@@ -59,6 +60,7 @@ def finetune(job: FinetuneJob) -> None:
         log.info("iteration %d is there already: nothing to train", begun)
         return
     check_amount(job, world)
+    check_base(job.mm_dir, layout)
     if begun:
         track(job.save_dir, begun)
         say_what_resumes(begun, train["save_optim"])
@@ -110,6 +112,29 @@ def check_amount(job: FinetuneJob, world: World) -> None:
             f"there are {count} samples to train on, fewer than one step takes "
             f"(train.micro_batch_size {job.train['micro_batch_size']} x data parallel size "
             f"{world.data}); lower it, or give more data."
+        )
+
+
+def check_base(mm_dir: Path, layout: ParallelLayout) -> None:
+    """
+    Raises
+    ------
+    UserError: the base checkpoint is not whole, or cut in another way than training wants it.
+    """
+    open_to_owner(mm_dir)
+    missing = missing_weights(mm_dir, layout)
+    if missing:
+        raise UserError(
+            f"the base checkpoint {mm_dir} is not one of {layout.describe()}: {missing[0].name} of "
+            f"{missing[0].parent.name} is missing or not whole; remove it and run the same command "
+            "again to make it anew."
+        )
+    found = len(list((mm_dir / str(tracked(mm_dir))).glob("mp_rank_*")))
+    wanted = layout.tp_size * layout.pp_size
+    if found != wanted:
+        raise UserError(
+            f"the base checkpoint {mm_dir} has {found} ranks, but parallel asks for {wanted} "
+            f"({layout.describe()}); remove it and run the same command again to make it anew."
         )
 
 
