@@ -15,7 +15,7 @@ from mindtune.framework import asking, environment, installing, repositories
 from mindtune.framework.checking import content_problems, patched
 from mindtune.framework.installation import make_sure
 from mindtune.framework.installing import install
-from mindtune.framework.pins import Repository, read_lock
+from mindtune.framework.pins import Repository, load_pins, read_lock
 from tiny_framework import FILES, PATCHED, PYTHON, git, make_home, wheel
 
 
@@ -205,6 +205,16 @@ def test_a_source_without_the_commit_is_told_with_its_key(origins, tmp_path, sou
     assert origins.pins.repositories["mindspeed"].commit in str(told.value)
 
 
+def test_another_source_takes_the_place_of_one_that_failed(origins, tmp_path):
+    pinned = origins.pins.repositories["mindspeed"]
+    with pytest.raises(UserError):
+        repositories.fetch(pinned, str(origins.place / "apex"), tmp_path / "out")
+    address = (origins.place / "mindspeed").as_uri()
+    repositories.fetch(pinned, address, tmp_path / "out")
+    assert repositories.head(tmp_path / "out") == pinned.commit
+    assert "uploadpack" not in git(tmp_path / "out", "config", "--local", "--list")
+
+
 def test_other_content_at_the_commit_never_becomes_the_root(plan, origins):
     other = replace(origins.pins, files=origins.pins.files | {"pretrain_vlm.py": "0" * 64})
     with pytest.raises(UserError, match="isn't MindSpeed-MM at the pinned commits"):
@@ -362,3 +372,23 @@ def test_a_repository_is_not_confused_by_a_surrounding_one(origins, tmp_path, mo
     pinned: Repository = origins.pins.repositories["mindspeed"]
     repositories.fetch(pinned, str(origins.place / "mindspeed"), tmp_path / "out")
     assert repositories.head(tmp_path / "out") == pinned.commit
+
+
+# --- The real ones -------------------------------------------------------------------------
+
+MIRRORS = os.environ.get("MINDSPEED_MM_MIRRORS")
+
+
+@pytest.mark.mindspeed
+@pytest.mark.skipif(
+    not MIRRORS, reason="the real repositories are not fetched: MINDSPEED_MM_MIRRORS is not set"
+)
+def test_the_real_repositories_give_the_pinned_root(plan):
+    """MINDSPEED_MM_MIRRORS: a directory with mindspeed_mm, megatron_lm and mindspeed in it."""
+    pins = load_pins()
+    sources = {
+        name: str(Path(MIRRORS, name)) for name in ("mindspeed_mm", "megatron_lm", "mindspeed")
+    }
+    root = make_root(plan(pins=pins, sources=sources))
+    assert content_problems(root, pins) == [] and patched(root, pins)
+    assert repositories.head(root) == pins.repositories["mindspeed_mm"].commit

@@ -1,5 +1,6 @@
 """Fetching a repository at exactly one commit, from Git, a mirror, or a plain directory."""
 
+import contextlib
 import logging
 import re
 import shutil
@@ -68,6 +69,8 @@ def _fetch_somehow(repository: Repository, source: str, directory: Path) -> None
     """
     local = Path(source).is_dir()
     address = str(Path(source).resolve()) if local else source
+    with contextlib.suppress(UserError):  # of another source, that was given before
+        _git(directory, "config", "--remove-section", "remote.origin")
     _git(directory, "config", "remote.origin.url", address)
     if local:
         _git(directory, "config", "remote.origin.uploadpack", LOCAL)
