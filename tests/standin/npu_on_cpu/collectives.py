@@ -54,7 +54,8 @@ class Collectives:
 
     def __init__(self) -> None:
         self.gloo = {
-            name: getattr(dist, name) for name in ("all_gather", "all_reduce", "barrier", "broadcast")
+            name: getattr(dist, name)
+            for name in ("all_gather", "all_reduce", "barrier", "broadcast")
         }
 
     def all_reduce(self, tensor, op=dist.ReduceOp.SUM, group=None, async_op=False):
