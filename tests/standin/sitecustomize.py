@@ -5,39 +5,13 @@ right after torch has been imported, hence before anything that builds on it; a 
 imports torch pays nothing.
 """
 
-import importlib.abc
-import importlib.util
 import os
-import sys
-
-
-class _AfterTorch(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Loads torch as it would be loaded anyway, then puts the stand-in in place."""
-
-    def __init__(self) -> None:
-        self.loader = None
-
-    def find_spec(self, name, path=None, target=None):
-        if name != "torch" or self not in sys.meta_path:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None:
-            self.loader, spec.loader = spec.loader, self
-        return spec
-
-    def create_module(self, spec):
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module) -> None:
-        module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        import npu_on_cpu
-
-        npu_on_cpu.install()
-
 
 if os.environ.get("MINDTUNE_STANDIN") == "1":
+    from npu_on_cpu import tiny_models, torch_is_imported
+    from npu_on_cpu.importing import after_import
+
     # TorchScript can't compile functions that make tensors on a mapped device.
     os.environ.setdefault("PYTORCH_JIT", "0")
-    sys.meta_path.insert(0, _AfterTorch())
+    after_import("torch", torch_is_imported)
+    after_import(tiny_models.MODULE, tiny_models.masks_are_imported)
