@@ -153,11 +153,11 @@ def data_json(shipped: dict, *, hf_dir: Path, images: Path, data: Path, cache: P
     return shipped
 
 
-def command_line(train: Mapping, hf: Mapping, files: Path, tools: Path) -> list[str]:
+def command_line(train: Mapping, hf: Mapping, files: Path, mm: Path, tools: Path) -> list[str]:
     """The arguments of the shipped finetune_qwen2vl_2b.sh with our settings.
 
-    files: the directory of data.json and model.json; checkpoints are loaded from `mm` there, and
-    saved in `save_dir`.
+    files: the directory of data.json and model.json, which gets save_dir. mm: what is loaded.
+    tools: the framework's tools.json.
     """
     options = {
         "tensor-model-parallel-size": train.get("tp", 1),
@@ -180,7 +180,7 @@ def command_line(train: Mapping, hf: Mapping, files: Path, tools: Path) -> list[
         "adam-beta2": train["adam_beta2"],
         "adam-eps": train["adam_eps"],
         "seed": train["seed"],
-        "load": files / "mm",
+        "load": mm,
         "num-workers": 1,
         "mm-data": files / "data.json",
         "mm-model": files / "model.json",
