@@ -45,11 +45,14 @@ class Framework:
 
     @classmethod
     def copied_to(cls, directory: Path) -> "Framework":
-        source = Path(os.environ["MINDSPEED_MM_HOME"])
-        shutil.copytree(source, directory, ignore=shutil.ignore_patterns(".git", "docs", "tests"))
+        """A copy in `directory`, made if it isn't there."""
+        if not directory.is_dir():
+            source = Path(os.environ["MINDSPEED_MM_HOME"])
+            unneeded = shutil.ignore_patterns(".git", "docs", "tests")
+            shutil.copytree(source, directory, ignore=unneeded)
         return cls(directory, os.environ["MINDSPEED_MM_PYTHON"])
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, threads: int = 1) -> dict[str, str]:
         path = [STANDIN, self.home, self.home / "MindSpeed"]
         return {
             **os.environ,
@@ -57,14 +60,14 @@ class Framework:
             "PATH": os.pathsep.join([str(Path(self.python).parent), os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join(map(str, path)),
             "MINDTUNE_STANDIN": "1",
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": str(threads),
             "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron insists on it
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
             "TORCH_EXTENSIONS_DIR": str(self.home / "torch_extensions"),
         }
 
-    def run(self, arguments: Sequence, cwd: Path) -> str:
+    def run(self, arguments: Sequence, cwd: Path, threads: int = 1) -> str:
         """Run the framework's Python; returns what it printed, both streams.
 
         Raises
@@ -74,7 +77,7 @@ class Framework:
         done = subprocess.run(
             [self.python, *map(str, arguments)],
             cwd=cwd,
-            env=self.environment(),
+            env=self.environment(threads),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -84,12 +87,14 @@ class Framework:
             raise RuntimeError(f"exit status {done.returncode}: {done.stdout[-6000:]}")
         return done.stdout
 
-    def torchrun(self, script: Path, arguments: Sequence, cwd: Path, processes: int = 1) -> str:
+    def torchrun(
+        self, script: Path, arguments: Sequence, cwd: Path, processes: int = 1, threads: int = 1
+    ) -> str:
         """Run a script of the framework's under torchrun, on a port that is free."""
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes]
         rendezvous = ["--master_addr", "localhost", "--master_port", free_port()]
         backend = ["--distributed-backend", "nccl"]
-        return self.run([*launcher, *rendezvous, script, *arguments, *backend], cwd)
+        return self.run([*launcher, *rendezvous, script, *arguments, *backend], cwd, threads)
 
     def example(self, name: str) -> dict:
         """A JSON file that the framework ships for Qwen2-VL."""
@@ -138,6 +143,20 @@ def model_json(shipped: dict, hf: Mapping) -> dict:
         "video_token_id": hf["video_token_id"],
         "vision_start_token_id": hf["vision_start_token_id"],
     }
+
+
+def to_fp32(path: Path) -> None:
+    """Change a model.json to float32.
+
+    The text decoder keeps its flag `bf16`, without which the framework refuses mrope; what it computes in
+    follows from `params_dtype`.
+    """
+    model = json.loads(path.read_text())
+    for part in (*model["image_encoder"].values(), model["text_decoder"]):
+        part["params_dtype"] = "fp32"
+    for part in model["image_encoder"].values():
+        part["bf16"] = False
+    path.write_text(json.dumps(model))
 
 
 def data_json(shipped: dict, *, hf_dir: Path, images: Path, data: Path, cache: Path) -> dict:

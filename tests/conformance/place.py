@@ -86,12 +86,23 @@ class Place:
         return framework.command_line(settings, self.config, out, mm or self.mm, tools)
 
     def train_by_framework(
-        self, mindspeed: framework.Framework, out: Path, settings: Mapping
+        self,
+        mindspeed: framework.Framework,
+        out: Path,
+        settings: Mapping,
+        *,
+        precision: str = "bf16",
+        threads: int = 1,
     ) -> list[framework.Iteration]:
         """The real pretrain_vlm.py in `out`; returns its log's iterations."""
         out.mkdir(exist_ok=True)
         arguments = self.command_line(mindspeed, out, settings)
-        log = mindspeed.torchrun(mindspeed.home / "pretrain_vlm.py", arguments, out)
+        if precision == "fp32":
+            arguments.remove("--bf16")
+            framework.to_fp32(out / "model.json")
+        log = mindspeed.torchrun(
+            mindspeed.home / "pretrain_vlm.py", arguments, out, threads=threads
+        )
         (out / "train.log").write_text(log)
         return framework.iterations(log)
 
