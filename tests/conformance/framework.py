@@ -52,22 +52,22 @@ class Framework:
             shutil.copytree(source, directory, ignore=unneeded)
         return cls(directory, os.environ["MINDSPEED_MM_PYTHON"])
 
-    def environment(self, threads: int = 1) -> dict[str, str]:
-        path = [STANDIN, self.home, self.home / "MindSpeed"]
+    def environment(self, standin: bool) -> dict[str, str]:
+        path = [self.home, self.home / "MindSpeed"]
         return {
             **os.environ,
             # Megatron's Makefile calls `python3`.
             "PATH": os.pathsep.join([str(Path(self.python).parent), os.environ["PATH"]]),
-            "PYTHONPATH": os.pathsep.join(map(str, path)),
-            "MINDTUNE_STANDIN": "1",
-            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(map(str, [STANDIN, *path] if standin else path)),
+            "MINDTUNE_STANDIN": "1" if standin else "",
+            "OMP_NUM_THREADS": "1",
             "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron insists on it
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
             "TORCH_EXTENSIONS_DIR": str(self.home / "torch_extensions"),
         }
 
-    def run(self, arguments: Sequence, cwd: Path, threads: int = 1) -> str:
+    def run(self, arguments: Sequence, cwd: Path, standin: bool = True) -> str:
         """Run the framework's Python; returns what it printed, both streams.
 
         Raises
@@ -77,7 +77,7 @@ class Framework:
         done = subprocess.run(
             [self.python, *map(str, arguments)],
             cwd=cwd,
-            env=self.environment(threads),
+            env=self.environment(standin),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -87,14 +87,12 @@ class Framework:
             raise RuntimeError(f"exit status {done.returncode}: {done.stdout[-6000:]}")
         return done.stdout
 
-    def torchrun(
-        self, script: Path, arguments: Sequence, cwd: Path, processes: int = 1, threads: int = 1
-    ) -> str:
+    def torchrun(self, script: Path, arguments: Sequence, cwd: Path, processes: int = 1) -> str:
         """Run a script of the framework's under torchrun, on a port that is free."""
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes]
         rendezvous = ["--master_addr", "localhost", "--master_port", free_port()]
         backend = ["--distributed-backend", "nccl"]
-        return self.run([*launcher, *rendezvous, script, *arguments, *backend], cwd, threads)
+        return self.run([*launcher, *rendezvous, script, *arguments, *backend], cwd)
 
     def example(self, name: str) -> dict:
         """A JSON file that the framework ships for Qwen2-VL."""
@@ -107,8 +105,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def model_json(shipped: dict, hf: Mapping) -> dict:
-    """The shipped model_2b.json with the sizes of a Hugging Face config."""
+def model_json(shipped: dict, hf: Mapping, layout: Mapping) -> dict:
+    """A shipped model JSON with the sizes of a Hugging Face config, its layers laid out."""
     vision, decoder = shipped["image_encoder"], shipped["text_decoder"]
     sizes = hf["vision_config"]
     width = sizes["embed_dim"]
@@ -118,7 +116,7 @@ def model_json(shipped: dict, hf: Mapping) -> dict:
         ffn_hidden_size=width * sizes["mlp_ratio"],
         llm_hidden_size=hf["hidden_size"],
         num_attention_heads=sizes["num_heads"],
-        pipeline_num_layers=[sizes["depth"]],
+        pipeline_num_layers=layout["vit_pp_layers"][0],
     )
     vision["vision_projector"].update(
         input_size=width,
@@ -127,7 +125,7 @@ def model_json(shipped: dict, hf: Mapping) -> dict:
     )
     decoder.update(
         num_layers=hf["num_hidden_layers"],
-        pipeline_num_layers=[hf["num_hidden_layers"]],
+        pipeline_num_layers=layout["llm_pp_layers"][0],
         hidden_size=hf["hidden_size"],
         ffn_hidden_size=hf["intermediate_size"],
         num_attention_heads=hf["num_attention_heads"],
@@ -143,6 +141,23 @@ def model_json(shipped: dict, hf: Mapping) -> dict:
         "video_token_id": hf["video_token_id"],
         "vision_start_token_id": hf["vision_start_token_id"],
     }
+
+
+def inference_json(shipped: dict, hf: Mapping, layout: Mapping, hf_dir: Path, length: int) -> dict:
+    """The shipped inference JSON for a model in `hf_dir`, with answers of `length` tokens at most."""
+    config = model_json(shipped, hf, layout)
+    config["tokenizer"]["from_pretrained"] = str(hf_dir)
+    end, pad = hf["eos_token_id"], hf["bos_token_id"]
+    config["generation_config"].update(
+        bos_token_id=pad,
+        pad_token_id=pad,
+        eos_token_id=[end, pad],
+        max_new_tokens=length,
+        image_token_id=hf["image_token_id"],
+        video_token_id=hf["video_token_id"],
+        vision_start_token_id=hf["vision_start_token_id"],
+    )
+    return config
 
 
 def to_fp32(path: Path) -> None:
@@ -172,15 +187,17 @@ def data_json(shipped: dict, *, hf_dir: Path, images: Path, data: Path, cache: P
     return shipped
 
 
-def command_line(train: Mapping, hf: Mapping, files: Path, mm: Path, tools: Path) -> list[str]:
+def command_line(
+    train: Mapping, hf: Mapping, layout: Mapping, files: Path, mm: Path, tools: Path
+) -> list[str]:
     """The arguments of the shipped finetune_qwen2vl_2b.sh with our settings.
 
     files: the directory of data.json and model.json, which gets save_dir. mm: what is loaded.
     tools: the framework's tools.json.
     """
     options = {
-        "tensor-model-parallel-size": train.get("tp", 1),
-        "pipeline-model-parallel-size": train.get("pp", 1),
+        "tensor-model-parallel-size": layout["tp_size"],
+        "pipeline-model-parallel-size": len(layout["llm_pp_layers"][0]),
         "micro-batch-size": train["micro_batch_size"],
         "global-batch-size": train["global_batch_size"],
         "tokenizer-type": "NullTokenizer",

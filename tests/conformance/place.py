@@ -15,8 +15,9 @@ from mindtune.engines import stage
 from mindtune.engines.jobs import FinetuneJob, PrepareJob
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
-PICTURES = 160
-TEXT_ONLY = 6
+PICTURES = 200
+TEXT_ONLY = 4
+ONE_RANK = {"tp_size": 1, "llm_pp_layers": [[4]], "vit_pp_layers": [[4]]}
 ONE_DEVICE = {"tensor_model_parallel_size": 1, "llm_pp_layers": None, "vit_pp_layers": None}
 
 # The tutorial's settings, in Megatron's words.
@@ -69,10 +70,15 @@ class Place:
         return json.loads((self.base / "config.json").read_text())
 
     def command_line(
-        self, mindspeed: framework.Framework, out: Path, settings: Mapping, mm: Path | None = None
+        self,
+        mindspeed: framework.Framework,
+        out: Path,
+        settings: Mapping,
+        layout: Mapping = ONE_RANK,
+        mm: Path | None = None,
     ) -> list[str]:
         """Write model.json and data.json into `out`; returns the arguments of pretrain_vlm.py."""
-        model = framework.model_json(mindspeed.example("model_2b.json"), self.config)
+        model = framework.model_json(mindspeed.example("model_2b.json"), self.config, layout)
         data = framework.data_json(
             mindspeed.example("data_2b.json"),
             hf_dir=self.base,
@@ -83,7 +89,7 @@ class Place:
         (out / "model.json").write_text(json.dumps(model))
         (out / "data.json").write_text(json.dumps(data))
         tools = mindspeed.home / "mindspeed_mm/tools/tools.json"
-        return framework.command_line(settings, self.config, out, mm or self.mm, tools)
+        return framework.command_line(settings, self.config, layout, out, mm or self.mm, tools)
 
     def train_by_framework(
         self,
@@ -92,17 +98,20 @@ class Place:
         settings: Mapping,
         *,
         precision: str = "bf16",
-        threads: int = 1,
+        layout: Mapping = ONE_RANK,
+        mm: Path | None = None,
     ) -> list[framework.Iteration]:
-        """The real pretrain_vlm.py in `out`; returns its log's iterations."""
+        """The real pretrain_vlm.py in `out`; returns its log's iterations.
+
+        layout: tp_size and layers by stage, as `hf_to_mm` takes them, of the checkpoint `mm`.
+        """
         out.mkdir(exist_ok=True)
-        arguments = self.command_line(mindspeed, out, settings)
+        arguments = self.command_line(mindspeed, out, settings, layout, mm)
         if precision == "fp32":
             arguments.remove("--bf16")
             framework.to_fp32(out / "model.json")
-        log = mindspeed.torchrun(
-            mindspeed.home / "pretrain_vlm.py", arguments, out, threads=threads
-        )
+        processes = layout["tp_size"] * len(layout["llm_pp_layers"][0])
+        log = mindspeed.torchrun(mindspeed.home / "pretrain_vlm.py", arguments, out, processes)
         (out / "train.log").write_text(log)
         return framework.iterations(log)
 

@@ -74,7 +74,7 @@ def test_batches_are_equal_to_the_last_bit(place, dumped):
                 assert torch.equal(ours[name], torch.from_numpy(theirs[name])), (number, name)
         without_pictures += "pixel_values" not in ours
     assert len(data) < BATCHES
-    assert without_pictures >= 5
+    assert without_pictures >= 4
 
 
 def test_learning_rates_are_megatrons(answers):
