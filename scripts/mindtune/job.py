@@ -9,11 +9,17 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mindtune.errors import UserError
 
 log = logging.getLogger("mindtune")
+
+
+def optional_path(file: Any) -> Path | None:
+    """The path of an input that a rule may have none of."""
+    return Path(file) if file else None
 
 
 def run(snakemake: Any, main: Callable[[Any], None]) -> None:
@@ -27,6 +33,8 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"{snakemake.rule}: %(message)s"))
+    # What a program prints by the thousand lines is for the file alone.
+    to_terminal.addFilter(lambda record: not getattr(record, "quiet", False))
     log.setLevel(logging.INFO)
     log.handlers[:] = [to_file, to_terminal]
     log.propagate = False
