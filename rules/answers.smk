@@ -7,7 +7,7 @@ rule answer_prompts:
         prompts=shared("prompts", rules.select_prompts.output.prompts),
         model=answering_model,
         hf=processor_model,
-        framework=ancient(FRAMEWORK),
+        framework=FRAMEWORK,
     output:
         answers="results/{scope}/answers_{stage}.jsonl",
     log:

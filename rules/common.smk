@@ -31,6 +31,12 @@ except UserError as error:
 
 EXPERIMENTS = list(CONFIG.experiments)
 
+# What jobs read and no result depends on. Snakemake compares params, not this.
+config["operation"] = {
+    "engine": CONFIG.common[ENGINE.machine],
+    "download": CONFIG.common["sources"]["download"],
+}
+
 
 wildcard_constraints:
     experiment="|".join(map(re.escape, EXPERIMENTS)),
@@ -65,7 +71,7 @@ def answering_layout(wildcards):
 def converting_framework(wildcards):
     """The framework, where its own converter is wanted."""
     chosen = CONFIG.common[ENGINE.machine].get("converter")
-    return ancient(FRAMEWORK) if chosen == "mm-convert" else []
+    return FRAMEWORK if chosen == "mm-convert" else []
 
 
 def machine(stage):

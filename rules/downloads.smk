@@ -1,14 +1,14 @@
 # What the configuration wants fetched. The files are kept in sources.download.directory, which
 # no rule has as an output: Snakemake deletes outputs before it makes them again, and nobody
-# wants to fetch 19 GB twice. Outputs are links to them, made when the files are verified. Nothing
-# is fetched for a framework that will not run: hence the input of that name.
-
-DOWNLOAD = CONFIG.common["sources"]["download"]
+# wants to fetch 19 GB twice. Outputs are links to them, made when the files are verified.
+#
+# Others take these outputs as `ancient`, and Snakemake looks at no param of a job that follows from
+# one that runs, be it by an ancient input: an edit of `data` would go unseen beside one of
+# `sources.download`. So these rules have no param but what they fetch, which changes with their
+# outputs' names; how to fetch it comes by `config["operation"]`.
 
 
 rule download_file:
-    input:
-        framework=ancient(FRAMEWORK),
     output:
         file="results/sources/files/{download}/{file}",
     log:
@@ -18,8 +18,6 @@ rule download_file:
         file="[^/]+",
     params:
         what=lambda wildcards: SOURCES.files[wildcards.download].parameters(),
-        line=DOWNLOAD,
-        code=code("download_file"),
     message:
         "Fetching {wildcards.file} into {params.what[directory]}"
     script:
@@ -27,8 +25,6 @@ rule download_file:
 
 
 rule download_model:
-    input:
-        framework=ancient(FRAMEWORK),
     output:
         model=directory("results/sources/models/{download}"),
     log:
@@ -37,8 +33,6 @@ rule download_model:
         download="[^/]+",
     params:
         what=lambda wildcards: SOURCES.models[wildcards.download].parameters(),
-        line=DOWNLOAD,
-        code=code("download_model"),
     message:
         "Fetching {wildcards.download} into {params.what[directory]}"
     script:
@@ -48,7 +42,6 @@ rule download_model:
 rule unpack_images:
     input:
         archive=lambda wildcards: ancient(SOURCES.pictures[wildcards.archive].source),
-        framework=ancient(FRAMEWORK),
     output:
         images=directory("results/sources/pictures/{archive}/{stem}"),
     log:
@@ -62,7 +55,6 @@ rule unpack_images:
     params:
         target=lambda wildcards: SOURCES.pictures[wildcards.archive].target,
         pictures=lambda wildcards: SOURCES.pictures[wildcards.archive].pictures,
-        code=code("unpack_images"),
     message:
         "Unpacking {input.archive} into {params.target}"
     script:

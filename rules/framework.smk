@@ -1,15 +1,15 @@
 # The framework of an engine that has one of its own: installed or found, and looked at before
-# anything heavy runs. What these rules tell is for others ancient: a framework in another place,
-# or another free port, is no reason to train again.
+# anything heavy runs. Another installation makes whatever was made with the one before anew. Its
+# rules have no `code`: they check what is there, and a better check changes no result.
 
 from mindtune.framework.settings import doctor_settings
 from mindtune.savedir import content_of
 
 FRAMEWORK = "results/framework/machine.json" if ENGINE.framework else []
-
-
 # What it is installed from, and held against: by content, as all code is.
 PINS = sorted((Path(workflow.basedir) / "envs" / "mindspeed").iterdir())
+
+config["operation"]["doctor"] = doctor_settings(CONFIG, SOURCES)
 
 
 rule install_mindspeed_mm:
@@ -25,7 +25,6 @@ rule install_mindspeed_mm:
         stand_in=CONFIG.common["mindspeed"]["stand_in"],
         install=CONFIG.common["mindspeed"]["install"],
         pins=content_of({path.name: path for path in PINS}),
-        code=code("install_mindspeed_mm"),
     message:
         "Making sure of MindSpeed-MM"
     script:
@@ -36,13 +35,10 @@ rule doctor:
     input:
         installation=rules.install_mindspeed_mm.output.installation,
     output:
-        machine=FRAMEWORK or "results/framework/machine.json",
+        machine="results/framework/machine.json",
     log:
         "logs/doctor.log",
     priority: 100  # before anything heavy
-    params:
-        settings=doctor_settings(CONFIG, SOURCES),
-        code=code("doctor"),
     message:
         "Looking at this machine"
     script:

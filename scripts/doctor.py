@@ -3,8 +3,8 @@
     python scripts/doctor.py [--configfile config/qwen2-vl-2b.yaml]
 
 installation.json, `mindspeed` section -> machine.json, which `mindtune.engines.mindspeed.machine`
-reads: home, python, set_env, stand_in (absolute paths or null), the settings that a launch needs,
-and the rows of the doctor's table. As a command it prints the table and writes nothing; the exit
+reads: home, python, set_env, stand_in (absolute paths or null), versions and commits, and the rows
+of the doctor's table. As a command it prints the table and writes nothing; the exit
 status is 1 when a row fails, 2 when the configuration can't be used.
 """
 
@@ -34,13 +34,13 @@ HEAD = "This machine can't run the workflow as it is configured:"
 
 
 def main(snakemake) -> None:
-    settings = snakemake.params.settings
+    settings = snakemake.config["operation"]["doctor"]
     installation = read_installation(Path(snakemake.input.installation))
     rows = examine(settings, installation, load_pins())
     for line in table(rows).splitlines():
         log.info("%s", line)
     stop_on_failures(rows, HEAD)
-    machine(settings, installation, rows).write(Path(snakemake.output.machine))
+    machine(installation, rows).write(Path(snakemake.output.machine))
 
 
 def command(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from mindtune.job import run
 
 
 def main(snakemake) -> None:
-    (path,) = fetch_all(snakemake.params.what, snakemake.params.line)
+    (path,) = fetch_all(snakemake.params.what, snakemake.config["operation"]["download"])
     link(path, Path(snakemake.output.file))
 
 

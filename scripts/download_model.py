@@ -11,7 +11,7 @@ from mindtune.job import run
 
 
 def main(snakemake) -> None:
-    paths = fetch_all(snakemake.params.what, snakemake.params.line)
+    paths = fetch_all(snakemake.params.what, snakemake.config["operation"]["download"])
     with writing_directory(snakemake.output.model) as directory:
         for path in paths:
             link(path, Path(directory, path.name))

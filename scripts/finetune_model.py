@@ -67,6 +67,7 @@ def main(snakemake) -> None:
         parallel=snakemake.params.parallel,
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
+        operation=snakemake.config["operation"]["engine"],
     )
     finetune(
         job,

@@ -17,6 +17,7 @@ def main(snakemake) -> None:
         parallel=snakemake.params.parallel,
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
+        operation=snakemake.config["operation"]["engine"],
     )
     stage(snakemake.params.engine, "prepare")(job)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ascend.values import HERE, LAUNCH, PARALLEL, RECORDED, TEMPLATES, TRAIN, scrambled
+from ascend.values import HERE, LAUNCH, OPERATION, PARALLEL, RECORDED, TEMPLATES, TRAIN, scrambled
 from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
@@ -67,7 +67,7 @@ class Played:
             images=self.base / "images", hf_dir=self.base / "base", mm_dir=mm or self.base / "mm",
             save_dir=self.save_dir, train=TRAIN | train, processor={"image_resolution": 262144},
             parallel=PARALLEL | (parallel or {}), machine=LAUNCH | (launch or {}),
-            framework=self.here / "machine.json",
+            framework=self.here / "machine.json", operation=OPERATION | {"cache": str(self.here / "cache")},
         )  # fmt: skip
         stage("mindspeed", "finetune")(job)
         return (self.save_dir / "loss.csv").read_text().splitlines()
@@ -79,7 +79,7 @@ class Played:
             answers=self.here / "answers_before.jsonl", answer={"max_new_tokens": 24},
             processor={"image_resolution": 262144}, parallel=PARALLEL | parallel,
             machine={"inference": inference, "environment": {}},
-            framework=self.here / "machine.json",
+            framework=self.here / "machine.json", operation=OPERATION | {"cache": str(self.here / "cache")},
         )  # fmt: skip
         stage("mindspeed", "answer")(job)
         return [json.loads(line) for line in job.answers.read_text().splitlines()]
@@ -99,7 +99,6 @@ def played(base, tmp_path, monkeypatch):
     )
     Machine(
         home=home, python=HERE / "fake_python.py", set_env=home / "set_env.sh", stand_in=None,
-        cache=here / "cache",
     ).write(here / "machine.json")  # fmt: skip
     monkeypatch.setenv("FAKE_FRAMEWORK", str(here))
     monkeypatch.setenv("PYTHONPATH", "of/our/own")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ascend.values import LAUNCH
+from ascend.values import LAUNCH, OPERATION
 from mindtune.engines.mindspeed.arguments import World
 from mindtune.engines.mindspeed.launching import TRAINING, Launch, environment_of, master_address
 from mindtune.engines.mindspeed.machine import Machine
@@ -18,7 +18,7 @@ from mindtune.errors import UserError
 
 
 def machine_of(played) -> Machine:
-    return Machine.read(played.here / "machine.json")
+    return Machine.read(played.here / "machine.json", OPERATION)
 
 
 def launch_of(played, world=None, machine=None, program=("/p/pretrain_vlm.py",)):
@@ -128,7 +128,7 @@ from pathlib import Path
 from mindtune.engines.mindspeed.launching import Launch
 from mindtune.engines.mindspeed.machine import Machine
 here = Path({str(played.here)!r})
-launch = Launch(here, ["pretrain_vlm.py"], [], Machine.read(here / "machine.json"))
+launch = Launch(here, ["pretrain_vlm.py"], [], Machine.read(here / "machine.json", {OPERATION!r}))
 launch.run(lambda line: line and print(line, flush=True))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -19,6 +19,10 @@ LAUNCH = {
     "npus_per_node": 1, "nodes": 1, "environment": {"GREETING": "good day; $HOME"},
     "extra_arguments": ["--log-throughput"],
 }  # fmt: skip
+OPERATION = {
+    "cache": "cache", "hosts": [], "master_port": None, "num_workers": 8,
+    "preprocessing_num_workers": 16, "distributed_timeout_minutes": 120,
+}  # fmt: skip
 # A file of the framework's, each with what a rendering must put right.
 TEMPLATES = {"data": "data_2b", "model": "model_2b", "inference": "inference_qwen2vl_2b"}
 

@@ -3,11 +3,12 @@
 Settings are sections of the checked configuration (`config/schema.yaml` has their keys):
 `train`, `processor`, `parallel`, `answer`, and `machine`, what the result depends on of the
 section of the engine's own. `framework` is the record that `doctor` left of a framework and its
-machine, None for an engine without one.
+machine, None for an engine without one; `operation` is all of the engine's section, for what its
+result does not depend on, such as a port.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class PrepareJob:
     parallel: Settings
     machine: Settings
     framework: Path | None = None
+    operation: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class FinetuneJob:
     parallel: Settings
     machine: Settings
     framework: Path | None = None
+    operation: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class ExportJob:
     parallel: Settings
     machine: Settings
     framework: Path | None = None
+    operation: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,3 +93,4 @@ class AnswerJob:
     parallel: Settings
     machine: Settings
     framework: Path | None = None
+    operation: Settings = field(default_factory=dict)

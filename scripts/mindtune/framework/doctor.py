@@ -44,23 +44,14 @@ def examine(
     ]
 
 
-def machine(
-    settings: Mapping[str, Any], installation: Mapping[str, Any], rows: list[Row]
-) -> Machine:
+def machine(installation: Mapping[str, Any], rows: list[Row]) -> Machine:
     """What the other rules read of all this."""
-    section = settings["mindspeed"]
     paths = {
         key: None if installation[key] is None else Path(installation[key])
         for key in ("home", "python", "set_env", "stand_in")
     }
     return Machine(
         **paths,
-        cache=Path(section["cache"]).expanduser().absolute(),
-        hosts=tuple(section["hosts"]),
-        master_port=section["master_port"],
-        num_workers=section["num_workers"],
-        preprocessing_num_workers=section["preprocessing_num_workers"],
-        distributed_timeout_minutes=section["distributed_timeout_minutes"],
         versions=installation["versions"],
         commits=installation["commits"],
         rows=plain(rows),

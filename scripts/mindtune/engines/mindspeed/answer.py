@@ -131,7 +131,9 @@ def prepare_asking(job: AnswerJob) -> Asking:
     if run.exists():
         shutil.rmtree(run)
     run.mkdir(parents=True)
-    return Asking(job, Machine.read(job.framework), config, shape, layout, checkpoint, run)
+    return Asking(
+        job, Machine.read(job.framework, job.operation), config, shape, layout, checkpoint, run
+    )
 
 
 def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:

@@ -48,7 +48,7 @@ RUN = "run"
 
 def finetune(job: FinetuneJob) -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
-    machine = Machine.read(job.framework)
+    machine = Machine.read(job.framework, job.operation)
     config = read_config(job.hf_dir)
     layout = layout_of(job.parallel, config)
     world = World.of_training(job.machine, job.parallel, layout)

@@ -90,7 +90,7 @@ def _beside(path: Path) -> tempfile.TemporaryDirectory:
 def _convert(
     job: PrepareJob | ExportJob, directory: Path, command: str, options: Mapping[str, object]
 ) -> None:
-    machine = Machine.read(job.framework)
+    machine = Machine.read(job.framework, job.operation)
     arguments = [command, *(f"--cfg.{name}={value}" for name, value in options.items())]
     launch = Launch(directory, PROGRAM, arguments, machine, None, environment_of({}, {}))
     faults = FaultWatch()
