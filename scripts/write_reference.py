@@ -24,12 +24,19 @@ INTRO = """# Every key of the configuration
 Made from [config/schema.yaml](../config/schema.yaml) by `python scripts/write_reference.py`;
 change the schema, not this page. A key that isn't here is refused. The defaults are the
 tutorial's values; [config/config.yaml](../config/config.yaml) sets the demo's.
+
+A path or an address may name environment variables (`$NAME`, `${NAME}`; `$$` is a dollar sign), and
+a path may begin with `~`. They are replaced once, before anything is checked; one that is not set is
+told. Other text, such as a question, is taken as it is.
 """
 INTRO_ZH = """# 全部配置项
 
 本页由 `python scripts/write_reference.py` 根据 [config/schema.yaml](../../config/schema.yaml)
 和 [config-meanings.yaml](config-meanings.yaml) 生成，请勿直接修改。这里没有列出的键会被拒绝。
 默认值取自教程；内置演示所用的值写在 [config/config.yaml](../../config/config.yaml) 中。
+
+路径和网址中可以使用环境变量（`$NAME`、`${NAME}`；`$$` 表示一个美元符号），路径还可以以 `~` 开头。
+变量在检查之前统一展开一次；未设置的变量会被指出。其他文本（例如问题）一律原样使用。
 """
 
 

@@ -5,18 +5,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mindtune.config.schema import resolve
+
 _NAMES = {
     "en": {
         "head": ("Key", "Values", "Default", "Meaning"),
         "array": "list", "object": "mapping", "string": "text", "integer": "whole number",
         "number": "number", "boolean": "true or false", "null": "null", "needed": "must be given",
-        "any": "any",
+        "any": "any", "path": "path", "url": "address",
     },
     "zh": {
         "head": ("键", "取值", "默认值", "含义"),
         "array": "列表", "object": "映射", "string": "文本", "integer": "整数",
         "number": "数", "boolean": "true 或 false", "null": "null", "needed": "必填",
-        "any": "任意",
+        "any": "任意", "path": "路径", "url": "网址",
     },
 }  # fmt: skip
 
@@ -36,7 +38,7 @@ def keys(schema: Mapping, root: Mapping | None = None, prefix: str = "") -> Iter
     """All keys of a JSON schema, depth first, as dotted names; `[]` stands for a list's items."""
     root = root or schema
     for name, child in schema.get("properties", {}).items():
-        node = {**_resolve(child, root), **child}
+        node = resolve(child, root)
         inner = node.get("properties")
         items = node.get("items", {})
         yield Key(
@@ -52,22 +54,14 @@ def keys(schema: Mapping, root: Mapping | None = None, prefix: str = "") -> Iter
             yield from keys(items, root, f"{prefix}{name}[].")
 
 
-def _resolve(schema: Mapping, root: Mapping) -> Mapping:
-    found: Any = root
-    if "$ref" not in schema:
-        return schema
-    for part in schema["$ref"].removeprefix("#/").split("/"):
-        found = found[part]
-    return found
-
-
 def values(schema: Mapping, language: str = "en") -> str:
     """What a key may be: its type and range, or its choices."""
     names = _NAMES[language]
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kinds = schema.get("type", "any")
-    text = "/".join(names[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    text = "/".join(names[schema.get("format", kind) if kind == "string" else kind] for kind in kinds)
     limits = [
         f"{sign} {schema[limit]:g}"
         for limit, sign in (
