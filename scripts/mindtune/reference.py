@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mindtune.config.schema import resolve
 
@@ -61,7 +60,9 @@ def values(schema: Mapping, language: str = "en") -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kinds = schema.get("type", "any")
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    text = "/".join(names[schema.get("format", kind) if kind == "string" else kind] for kind in kinds)
+    text = "/".join(
+        names[schema.get("format", kind) if kind == "string" else kind] for kind in kinds
+    )
     limits = [
         f"{sign} {schema[limit]:g}"
         for limit, sign in (

@@ -193,7 +193,7 @@ def test_addresses_may_name_variables_and_are_checked_after():
     assert placed("sources.model", chosen)["model"]["endpoint"] == "https://hub"
     chosen = {"use": "url", "url": ["https://$HOST/~", "https://${HOST}/b"]}
     assert placed("sources.model", chosen)["model"]["url"] == ["https://hub/~", "https://hub/b"]
-    with pytest.raises(ConfigError, match="sources.model.endpoint is"):
+    with pytest.raises(ConfigError, match=r"sources\.model\.endpoint is"):
         placed("sources.model", {"use": "modelscope", "endpoint": "$HOST"})
 
 
@@ -207,8 +207,7 @@ def test_a_variable_that_is_not_set_is_told_with_its_key():
     assert caught.value.problems == [
         f"sources.model.path is $NOWHERE/model, but the environment variable NOWHERE {end}",
         f"sources.mixture[0].path is $MIX, but the environment variable MIX {end}",
-        "experiments.b.sources.model.path is ${EMPTY}, but the environment variable EMPTY "
-        f"{end}",
+        f"experiments.b.sources.model.path is ${{EMPTY}}, but the environment variable EMPTY {end}",
     ]
 
 
@@ -220,7 +219,9 @@ def test_questions_are_taken_as_they_are():
 
 def test_the_variables_of_the_tutorials_example_are_paths():
     text = (ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8")
-    lines = [line.replace("# ", "", 1) for line in text.splitlines() if "  # " in line and "$" in line]
+    lines = [
+        line.replace("# ", "", 1) for line in text.splitlines() if "  # " in line and "$" in line
+    ]
     assert len(lines) == 3
     sources = yaml.safe_load("\n".join(lines))
     environment = {"SCOW_AI_MODEL_PATH": "/m", "SCOW_AI_DATASET_PATH": "/d", "WORK_DIR": "/w"}
