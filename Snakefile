@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 1 results/compare.csv
 #
+# install_mindspeed_mm, doctor        the framework, where the engine has one, and the machine
 # draw_scenes, build_base_model       the demo's pictures, instructions and model
 # download_file, download_model,       real pictures, instructions and models, where the
 # unpack_images                        configuration wants them fetched
@@ -29,6 +30,7 @@ if not workflow.configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/framework.smk"
 include: "rules/sources.smk"
 include: "rules/downloads.smk"
 include: "rules/data.smk"

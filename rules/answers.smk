@@ -6,7 +6,8 @@ rule answer_prompts:
         images=images,
         prompts=shared("prompts", rules.select_prompts.output.prompts),
         model=answering_model,
-        hf=base_model,
+        hf=processor_model,
+        framework=ancient(FRAMEWORK),
     output:
         answers="results/{scope}/answers_{stage}.jsonl",
     log:
@@ -18,7 +19,8 @@ rule answer_prompts:
         engine=ENGINE.name,
         answer=settings("answer"),
         processor=settings("processor"),
-        machine=settings(ENGINE.machine),
+        parallel=answering_layout,
+        machine=machine("answer"),
         code=code("answer_prompts", "answer"),
     message:
         "Answering prompts {wildcards.stage} fine-tuning"

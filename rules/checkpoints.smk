@@ -4,6 +4,7 @@
 rule prepare_checkpoint:
     input:
         hf=base_model,
+        framework=converting_framework,
     output:
         mm=directory("results/{scope}/mm"),
     log:
@@ -12,7 +13,8 @@ rule prepare_checkpoint:
         "results/benchmarks/prepare_checkpoint/{scope}.tsv"
     params:
         engine=ENGINE.name,
-        parallel=settings("parallel"),
+        parallel=layout,
+        machine=machine("prepare"),
         code=code("prepare_checkpoint", "prepare"),
     message:
         "Converting {input.hf} to the mm checkpoint {output.mm}"
@@ -24,6 +26,7 @@ rule export_model:
     input:
         done="results/{experiment}/finetune.json",
         hf=base_model,
+        framework=converting_framework,
     output:
         hf=directory("results/{experiment}/hf"),
     log:
@@ -32,7 +35,8 @@ rule export_model:
         "results/benchmarks/export_model/{experiment}.tsv"
     params:
         engine=ENGINE.name,
-        parallel=settings("parallel"),
+        parallel=layout,
+        machine=machine("export"),
         code=code("export_model", "export"),
     message:
         "Exporting the fine-tuned model to {output.hf}"

@@ -7,11 +7,11 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from mindtune.config import SHARED, STAGES
+from mindtune.config import LAYOUT, SHARED, STAGES
 from mindtune.errors import UserError
 from mindtune.sourcecode import RECORDS, code_files, hash_of, record
 from mindtune.workflow import Sources, read_configuration
-from mindtune.engines import stage_source
+from mindtune.engines import stage_sources
 
 try:
     CONFIG, ENGINE = read_configuration(
@@ -56,11 +56,33 @@ def settings(*sections):
     return of
 
 
+def layout(wildcards):
+    """How a checkpoint of the job's experiment is cut into shards."""
+    parallel = settings("parallel")(wildcards)
+    return {key: parallel[key] for key in LAYOUT}
+
+
+def answering_layout(wildcards):
+    """The layout, for an engine that answers from a checkpoint that is cut so."""
+    return layout(wildcards) if ENGINE.answers_from == "mm" else None
+
+
+def converting_framework(wildcards):
+    """The framework, where its own converter is wanted."""
+    chosen = CONFIG.common[ENGINE.machine].get("converter")
+    return ancient(FRAMEWORK) if chosen == "mm-convert" else []
+
+
+def machine(stage):
+    """What a stage's result depends on, of the section of the engine's machine."""
+    return {key: CONFIG.common[ENGINE.machine][key] for key in ENGINE.keys[stage]}
+
+
 def code(script, engine_stage=None, data=()):
     """Hash of a script and of all that it imports, with the engine's own part of a stage."""
     sources = [SCRIPTS / f"{script}.py"]
     if engine_stage:
-        sources.append(stage_source(ENGINE.name, engine_stage))
+        sources += stage_sources(ENGINE.name, engine_stage)
     files = code_files(*sources, data=data)
     CODE[hash_of(files)] = files
     return hash_of(files)
@@ -107,6 +129,15 @@ def source(name, demo, aged=False):
 
 def answering_model(wildcards):
     """The model of a stage, in the form from which the engine answers."""
+    if ENGINE.answers_from == "mm":
+        if wildcards.stage == "after":
+            return rules.finetune_model.output.done.format(experiment=wildcards.scope)
+        return shared("mm", rules.prepare_checkpoint.output.mm)(wildcards)
+    return processor_model(wildcards)
+
+
+def processor_model(wildcards):
+    """The Hugging Face directory of a stage: as in the tutorial, the exported one after."""
     if wildcards.stage == "after":
-        return f"results/{wildcards.scope}/hf"
+        return rules.export_model.output.hf.format(experiment=wildcards.scope)
     return base_model(wildcards)

@@ -9,6 +9,7 @@ rule finetune_model:
         held_out=shared("data", rules.convert_data.output.held_out),
         hf=base_model,
         mm=shared("mm", rules.prepare_checkpoint.output.mm),
+        framework=ancient(FRAMEWORK),
     output:
         done="results/{experiment}/finetune.json",
         loss="results/{experiment}/loss.csv",
@@ -23,7 +24,7 @@ rule finetune_model:
         train=settings("train"),
         processor=settings("processor"),
         parallel=settings("parallel"),
-        machine=settings(ENGINE.machine),
+        machine=machine("finetune"),
         code=code("finetune_model", "finetune"),
     message:
         "Fine-tuning experiment {wildcards.experiment}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindtune.engines import stage
 from mindtune.engines.jobs import AnswerJob
-from mindtune.job import run
+from mindtune.job import optional_path, run
 
 
 def main(snakemake) -> None:
@@ -19,7 +19,9 @@ def main(snakemake) -> None:
         answers=Path(snakemake.output.answers),
         answer=snakemake.params.answer,
         processor=snakemake.params.processor,
+        parallel=snakemake.params.parallel,
         machine=snakemake.params.machine,
+        framework=optional_path(snakemake.input.framework),
     )
     stage(snakemake.params.engine, "answer")(job)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindtune.engines import stage
 from mindtune.engines.jobs import ExportJob
-from mindtune.job import run
+from mindtune.job import optional_path, run
 
 
 def main(snakemake) -> None:
@@ -18,6 +18,8 @@ def main(snakemake) -> None:
         hf_dir=Path(snakemake.input.hf),
         out_dir=Path(snakemake.output.hf),
         parallel=snakemake.params.parallel,
+        machine=snakemake.params.machine,
+        framework=optional_path(snakemake.input.framework),
     )
     stage(snakemake.params.engine, "export")(job)
 

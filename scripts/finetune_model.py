@@ -13,7 +13,7 @@ from pathlib import Path
 from mindtune.engines import stage
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.files import partial_name, write_json
-from mindtune.job import run
+from mindtune.job import optional_path, run
 from mindtune.savedir import claimed, content_of, content_of_checkpoint
 
 
@@ -66,6 +66,7 @@ def main(snakemake) -> None:
         processor=snakemake.params.processor,
         parallel=snakemake.params.parallel,
         machine=snakemake.params.machine,
+        framework=optional_path(snakemake.input.framework),
     )
     finetune(
         job,

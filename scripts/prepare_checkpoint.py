@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindtune.engines import stage
 from mindtune.engines.jobs import PrepareJob
-from mindtune.job import run
+from mindtune.job import optional_path, run
 
 
 def main(snakemake) -> None:
@@ -15,6 +15,8 @@ def main(snakemake) -> None:
         hf_dir=Path(snakemake.input.hf),
         mm_dir=Path(snakemake.output.mm),
         parallel=snakemake.params.parallel,
+        machine=snakemake.params.machine,
+        framework=optional_path(snakemake.input.framework),
     )
     stage(snakemake.params.engine, "prepare")(job)
 

@@ -9,11 +9,17 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mindtune.errors import UserError
 
 log = logging.getLogger("mindtune")
+
+
+def optional_path(file: Any) -> Path | None:
+    """The path of an input that a rule may have none of."""
+    return Path(file) if file else None
 
 
 def run(snakemake: Any, main: Callable[[Any], None]) -> None:

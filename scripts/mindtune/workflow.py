@@ -37,15 +37,9 @@ def read_configuration(
     """
     names = [os.path.relpath(path) for path in files]
     configuration = load(raw, load_schema(schema), names)
-    name = configuration.common["engine"]
-    if name not in ENGINES:
-        raise ConfigError(
-            [
-                f"engine is {name}, which this version does not have yet; it has "
-                f"{', '.join(ENGINES)} (the files are the same, so data and checkpoints can be made)."
-            ],
-            names,
-        )
+    engine = ENGINES[configuration.common["engine"]]
+    if engine.answers_from == "mm":
+        configuration.answer_from_checkpoints()
     problems = list(source_problems(configuration.common))
     for experiment, settings in configuration.experiments.items():
         problems += [
@@ -55,7 +49,7 @@ def read_configuration(
         ]
     if problems:
         raise ConfigError(problems, names)
-    return configuration, ENGINES[name]
+    return configuration, engine
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from mindtune.config.variables import with_variables
 from mindtune.errors import UserError
 
 __all__ = [
+    "LAYOUT",
     "SHARED",
     "STAGES",
     "ConfigError",
@@ -30,12 +31,14 @@ __all__ = [
     "source_problems",
 ]
 
+# How an mm checkpoint is cut into shards.
+LAYOUT = ("tensor_model_parallel_size", "llm_pp_layers", "vit_pp_layers")
 # The settings on which each kind of shared result depends, as dotted keys. A result is
 # shared by all experiments whose settings are equal.
 STAGES = {
     "data": ("sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data"),
     "base": ("sources.model",),
-    "mm": ("sources.model", "parallel"),
+    "mm": ("sources.model", *(f"parallel.{key}" for key in LAYOUT)),
     "prompts": (
         "sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data",
         "prompts",
@@ -78,6 +81,11 @@ class Configuration:
     def __init__(self, common: dict, experiments: dict[str, dict]) -> None:
         self.common = common
         self.experiments = experiments
+        self.stages = dict(STAGES)
+
+    def answer_from_checkpoints(self) -> None:
+        """Let answers depend on how checkpoints are cut, for an engine that reads them."""
+        self.stages["before"] += STAGES["mm"]
 
     def settings(self, scope: str) -> dict:
         """The complete settings of an experiment, or the common ones for `shared`."""
@@ -97,7 +105,7 @@ class Configuration:
 
     def _stage_settings(self, scope: str, stage: str) -> list:
         settings = self.settings(scope)
-        return [lookup(settings, key) for key in STAGES[stage]]
+        return [lookup(settings, key) for key in self.stages[stage]]
 
 
 def load(

@@ -14,7 +14,7 @@ one wrote another can read. A module is imported only when its stage runs: answe
 code of training, and an edit of the one re-runs nothing of the other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,16 +25,40 @@ class Engine:
     """What the workflow has to know of an engine before anything runs.
 
     answers_from: `hf` when it answers from a Hugging Face directory, `mm` when from an mm
-        checkpoint. machine: the section of the configuration that describes its machine.
+        checkpoint or a save_dir. machine: the section of the configuration that describes its
+        machine. keys: for each stage, the keys of that section on which the result depends; an
+        edit of any other key of it runs nothing again. framework: whether it wants a framework
+        of its own, which is installed and looked at before anything heavy.
     """
 
     name: str
     answers_from: str
     machine: str
+    keys: Mapping[str, tuple[str, ...]]
+    framework: bool = False
 
 
+DEVICE = ("device", "precision", "threads")
+LAUNCH = ("npus_per_node", "nodes", "environment", "extra_arguments")
 ENGINES = {
-    "hf": Engine("hf", answers_from="hf", machine="hf"),
+    "hf": Engine(
+        "hf",
+        answers_from="hf",
+        machine="hf",
+        keys={"prepare": (), "finetune": DEVICE, "export": (), "answer": DEVICE},
+    ),
+    "mindspeed": Engine(
+        "mindspeed",
+        answers_from="mm",
+        machine="mindspeed",
+        keys={
+            "prepare": ("converter",),
+            "finetune": LAUNCH,
+            "export": ("converter",),
+            "answer": ("inference", "environment"),
+        },
+        framework=True,
+    ),
 }
 STAGES = ("prepare", "finetune", "export", "answer")
 
@@ -44,6 +68,8 @@ def stage(engine: str, name: str) -> Callable:
     return getattr(import_module(f"{__name__}.{engine}.{name}"), name)
 
 
-def stage_source(engine: str, name: str) -> Path:
-    """The file in which that function is."""
-    return Path(__file__).parent / engine / f"{name}.py"
+def stage_sources(engine: str, name: str) -> list[Path]:
+    """The file in which that function is, and its program for the framework's own Python."""
+    package = Path(__file__).parent / engine
+    program = package / "programs" / f"{name}.py"
+    return [package / f"{name}.py", *([program] if program.is_file() else [])]

@@ -1,7 +1,9 @@
 """What an engine is asked to do: the four jobs, in files and settings.
 
 Settings are sections of the checked configuration (`config/schema.yaml` has their keys):
-`train`, `processor`, `parallel`, `answer`, and `machine`, the section of the engine's own.
+`train`, `processor`, `parallel`, `answer`, and `machine`, what the result depends on of the
+section of the engine's own. `framework` is the record that `doctor` left of a framework and its
+machine, None for an engine without one.
 """
 
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ class PrepareJob:
     hf_dir: Path
     mm_dir: Path
     parallel: Settings
+    machine: Settings
+    framework: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class FinetuneJob:
     processor: Settings
     parallel: Settings
     machine: Settings
+    framework: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class ExportJob:
     hf_dir: Path
     out_dir: Path
     parallel: Settings
+    machine: Settings
+    framework: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ class AnswerJob:
     """Answer all prompts, greedily, with one load of the model.
 
     prompts: JSON lines with `id`, `image` (relative to `images`) and `prompt`. model_dir: as
-    the engine's `answers_from` says. hf_dir: the base model, for tokenizer and processor.
+    the engine's `answers_from` says. hf_dir: a Hugging Face directory, for tokenizer, processor
+    and config.
     answers: gets JSON lines `id, image, prompt, answer, tokens, cut, seconds`, in the order of
     the prompts.
     """
@@ -78,4 +86,6 @@ class AnswerJob:
     answers: Path
     answer: Settings
     processor: Settings
+    parallel: Settings
     machine: Settings
+    framework: Path | None = None
