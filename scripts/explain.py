@@ -1,7 +1,7 @@
 """Say which changed keys, files and code make which jobs run, and for how long; runs nothing.
 
-    python scripts/explain.py                       # of results/compare.csv
-    python scripts/explain.py all --configfile config/qwen2-vl-2b.yaml
+python scripts/explain.py                       # of results/compare.csv
+python scripts/explain.py all --configfile config/qwen2-vl-2b.yaml
 """
 
 import argparse

@@ -235,13 +235,17 @@ def explanation(plan: Plan, code_of: CodeOf) -> str:
     needed = plan.needed()
     if not needed:
         return "Nothing would run: all is up to date." + _without_record(plan)
-    parts = [_paragraph(cause.text, followers(plan, cause.jobs)) for cause in causes(plan, code_of)]
-    explained = {
-        job.number for cause in causes(plan, code_of) for job in followers(plan, cause.jobs)
-    }
-    rest = [job for job in needed if job.number not in explained]
+    paragraphs: dict[tuple[int, ...], list[str]] = {}
+    for cause in causes(plan, code_of):
+        reached = tuple(job.number for job in followers(plan, cause.jobs))
+        paragraphs.setdefault(reached, []).append(cause.text)
+    rest = {job.number for job in needed}.difference(*paragraphs)
     if rest:
-        parts.append(_paragraph("asked for", rest))
+        paragraphs[tuple(rest)] = ["asked for"]
+    parts = [
+        _paragraph("\n".join(texts), [job for job in plan.jobs if job.number in numbers])
+        for numbers, texts in paragraphs.items()
+    ]
     return "\n\n".join([*parts, _sum(needed) + _without_record(plan)])
 
 
@@ -266,7 +270,11 @@ def _rows(jobs: Sequence[Job]) -> Iterator[tuple[str, str, str]]:
         of = ", ".join(filter(None, [stage, _listed(names, "job")]))
         times = [seconds_of(job) for job in members]
         known = [seconds for seconds in times if seconds is not None]
-        yield rule, of, f"about {duration(sum(known))}" if len(known) == len(times) else "-"
+        yield (
+            rule,
+            of,
+            f"about {duration(sum(known))}" if len(known) == len(times) else "not measured",
+        )
 
 
 def _of(job: Job) -> str:

@@ -176,18 +176,21 @@ def merge(base: Mapping, overlay: Mapping) -> dict:
 
 
 def with_defaults(value: Any, schema: Mapping, root: Mapping | None = None) -> Any:
-    """`value` with the schema's default for each key that is not there, at every depth."""
+    """`value` with the schema's default for each key that is not there, at every depth.
+
+    Keys are in the order of the schema, whatever that of the file: Snakemake compares texts.
+    """
     root = root or schema
     node = resolve(schema, root)
     if isinstance(value, Mapping):
-        filled = {key: copy.deepcopy(item) for key, item in value.items()}
-        for key, child in node.get("properties", {}).items():
-            child = resolve(child, root)
-            if key not in filled and "default" in child:
-                filled[key] = copy.deepcopy(child["default"])
-            if key in filled:
-                filled[key] = with_defaults(filled[key], child, root)
-        return filled
+        children = {key: resolve(child, root) for key, child in node.get("properties", {}).items()}
+        filled = {
+            key: with_defaults(copy.deepcopy(value.get(key, child.get("default"))), child, root)
+            for key, child in children.items()
+            if key in value or "default" in child
+        }
+        others = {key: copy.deepcopy(item) for key, item in value.items() if key not in children}
+        return filled | others
     if isinstance(value, list) and isinstance(node.get("items"), Mapping):
         return [with_defaults(item, node["items"], root) for item in value]
     return value
