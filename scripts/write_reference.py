@@ -1,10 +1,11 @@
-"""Write the parts of docs/ that are made from the schema and the contract of the tables.
+"""Write the parts of the documentation that are made from the schema and the contract of the tables.
 
     python scripts/write_reference.py          # writes them
     python scripts/write_reference.py --check  # says which are out of date, exit status 1
 
 config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/config.md
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
+tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
 """
 
 import argparse
@@ -16,9 +17,11 @@ import yaml
 from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.config import load_schema
 from mindtune.files import writing
-from mindtune.reference import column_table, config_reference, filled
+from mindtune.reference import column_table, config_reference, filled, reexecution_table
 
 ROOT = Path(__file__).resolve().parents[1]
+RERUNS = "tests/workflow/reexecution.yaml"
+READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
 INTRO = """# Every key of the configuration
 
 Made from [config/schema.yaml](../config/schema.yaml) by `python scripts/write_reference.py`;
@@ -45,11 +48,19 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     schema = load_schema(root / "config/schema.yaml")
     chinese = yaml.safe_load((root / "docs/zh/config-meanings.yaml").read_text(encoding="utf-8"))
     outputs = root / "docs/outputs.md"
+    reruns = yaml.safe_load((root / RERUNS).read_text(encoding="utf-8"))
     tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
     return {
         root / "docs/config.md": config_reference(schema, INTRO),
         root / "docs/zh/config.md": config_reference(schema, INTRO_ZH, chinese, "zh"),
         outputs: filled(outputs.read_text(encoding="utf-8"), tables),
+        **{
+            root / name: filled(
+                (root / name).read_text(encoding="utf-8"),
+                {"what runs again": reexecution_table(reruns, language)},
+            )
+            for name, language in READMES.items()
+        },
     }
 
 

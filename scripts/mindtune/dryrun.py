@@ -116,7 +116,8 @@ def plan(arguments: Sequence[str]) -> Plan:
 
 
 def _jobs(dag: Any, persistence: Any) -> Iterator[Job]:
-    ordered = [job for level in dag.toposorted() for job in level if job.output]
+    levels = [sorted(level, key=lambda job: list(job.output)) for level in dag.toposorted()]
+    ordered = [job for level in levels for job in level if job.output]
     numbers = {job: number for number, job in enumerate(ordered)}
     for job, number in numbers.items():
         reason = dag.reason(job)

@@ -29,6 +29,8 @@ KEYS = {
     "experiment": "experiments",
     "config": "",
     "scopes": "experiments",
+    "settings": "mindspeed",
+    **{name: f"mindspeed.{name}" for name in ("home", "python", "set_env", "stand_in", "install")},
 }
 # Parameters that follow from the job's wildcards or are always the same.
 CONSTANT = {"save_dir", "benchmarks"}
@@ -307,7 +309,5 @@ def _without_record(plan: Plan) -> str:
     unknown = [job for job in plan.jobs if job.recorded_params is None and not job.needed]
     if not unknown:
         return ""
-    return (
-        f"\nOf {len(unknown)} results it is not recorded here with which settings they were made "
-        "(were they copied?); they are taken as they are."
-    )
+    count = f"{len(unknown)} result{'s' if len(unknown) > 1 else ''}"
+    return f"\n{count} without a record of the settings, as after copying: taken as they are."

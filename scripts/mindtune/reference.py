@@ -116,3 +116,61 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
         before, rest = page.split(opening)
         page = f"{before}{opening}{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return page
+
+
+_RERUN = {
+    "en": {
+        "head": ("if you edit", "these run again"), "and": ", ", "stages": ", ", "nothing": "nothing",
+        "before": "before", "after": "after", "(": " (", ")": ")",
+    },
+    "zh": {
+        "head": ("改动", "重新运行"), "and": "、", "stages": "、", "nothing": "什么也不跑",
+        "before": "前", "after": "后", "(": "（", ")": "）",
+    },
+}  # fmt: skip
+
+
+def reexecution_table(table: Mapping, language: str = "en") -> str:
+    """What an edit runs again, from tests/workflow/reexecution.yaml, a row for each set of rules."""
+    words = _RERUN[language]
+    rows: dict[str, list[str]] = {}
+    for name, entry in _sections(table["edits"]).items():
+        note = table["notes"].get(name, {}).get(language)
+        runs = note or _rules(entry["runs"], words)
+        rows.setdefault(runs, []).append(f"`{name}`")
+    lines = [(words["and"].join(names), runs) for runs, names in rows.items()]
+    for row in table["also"].values():
+        says = row.get("says", {}).get(language)
+        runs = _rules(row["runs"], words) + (words["("] + says + words[")"] if says else "")
+        lines.append((row[language], runs))
+    head = [f"| {' | '.join(words['head'])} |", "|---|---|"]
+    return "\n".join([*head, *(f"| {edited} | {runs} |" for edited, runs in lines)])
+
+
+def _sections(edits: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """The edits, with one `section.*` for the keys of a section that run the same."""
+    groups: dict[str, dict[str, Mapping]] = {}
+    for key, entry in edits.items():
+        groups.setdefault(key.rpartition(".")[0] or key, {})[key] = entry
+    found: dict[str, Mapping] = {}
+    for section, members in groups.items():
+        first = next(iter(members.values()))
+        alike = all(entry["runs"] == first["runs"] for entry in members.values())
+        if alike and section != "sources":
+            found[f"{section}.*"] = first
+        else:
+            found |= members
+    return found
+
+
+def _rules(names: list[str], words: Mapping[str, str]) -> str:
+    """Rules as a list, the stages of one rule together."""
+    stages: dict[str, list[str]] = {}
+    for name in names:
+        rule, _, stage = name.partition(" ")
+        stages.setdefault(rule, []).extend([words[stage.strip("()")]] if stage else [])
+    texts = [
+        rule + (words["("] + words["stages"].join(of) + words[")"] if of else "")
+        for rule, of in stages.items()
+    ]
+    return words["and"].join(texts) or words["nothing"]
