@@ -24,7 +24,7 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
         case "additionalProperties":
             known = error.schema.get("properties", {})
             unknown = [key for key in value if key not in known]
-            return "; ".join(_unknown(path, key, known) for key in unknown)
+            return "; ".join(_unknown_key_sentence(path, key, known) for key in unknown)
         case "required":
             missing = next(key for key in limit if key not in value)
             return f"{name} lacks the key `{missing}`."
@@ -62,7 +62,7 @@ def _dotted(parts: Iterable) -> str:
     return text
 
 
-def _unknown(path: str, key: str, known: Iterable[str]) -> str:
+def _unknown_key_sentence(path: str, key: str, known: Iterable[str]) -> str:
     full = f"{path}.{key}" if path else key
     guess = difflib.get_close_matches(key, list(known), 1, cutoff=0.5)
     if guess:
