@@ -71,11 +71,8 @@ def _texts(node: ast.expr) -> Iterator[ast.expr]:
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         if any(True for side in (node.left, node.right) for _ in _texts(side)):
             yield node
-    elif isinstance(node, ast.JoinedStr) or (
-        isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ):
-        if " " in pattern(node):
-            yield node
+    elif isinstance(node, ast.JoinedStr | ast.Constant) and " " in pattern(node):
+        yield node
 
 
 def pattern(node: ast.expr) -> str:

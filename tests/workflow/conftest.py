@@ -15,6 +15,8 @@ from workflow.planning import asked
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "report")
 
+# A name that no shell and no template may read: the whole small run happens in such a place.
+HOSTILE = "a 'b' \"c\" $(touch pwned) `touch pwned`; {d} %s & 中文 -e"
 # The whole demo in miniature: all rules, two experiments, a few seconds a job.
 SMALL = {
     "sources": {"demo": {"pictures": 60, "text_only": 3}},
@@ -99,7 +101,7 @@ class Checkout:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
     """A small run that is complete. Tests may dry-run in it, and restore what they change."""
-    checkout = Checkout.make(tmp_path_factory.mktemp("finished"))
+    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / HOSTILE)
     checkout.snakemake("results/compare.csv")
     return checkout
 

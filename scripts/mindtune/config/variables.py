@@ -77,5 +77,14 @@ def _expanded(
         return environment.get(name, "")
 
     found = _VARIABLE.sub(replaced, text)
+    if has_control_characters(found):
+        problems.append(
+            f"{key} is {found!r}, which has a line break or the like; rename the place."
+        )
     # Of the text as it was written: a variable's value is taken as it is.
     return str(Path(found).expanduser()) if kind == "path" and text.startswith("~") else found
+
+
+def has_control_characters(name: str) -> bool:
+    """Whether a name has characters that end lines in logs and lists: none of ours can hold it."""
+    return any(character < " " or character == "\x7f" for character in name)
