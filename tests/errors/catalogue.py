@@ -2,7 +2,7 @@
 
     python tests/errors/catalogue.py     # after a run of the tests: entries to paste, dead ones
 
-An entry's test is that which the last runs of pytest saw making the sentence.
+An entry's test is that which the last runs of pytest saw making the sentence, null where none did.
 """
 
 import json
@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[2]
 SEEN = ROOT / ".pytest_cache/v/mindtune/messages"
 
 
-def entries() -> dict[str, str]:
-    """The sentences of docs/errors.yaml, each with the test that provokes it.
+def entries() -> dict[str, str | None]:
+    """The sentences of docs/errors.yaml, each with the test that provokes it; None for none yet.
 
     Raises
     ------
     ValueError: one is there twice.
     """
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     for area in yaml.safe_load((ROOT / "docs/errors.yaml").read_text(encoding="utf-8")):
         for entry in area["entries"]:
             for pattern, test in entry["says"].items():
@@ -46,7 +46,7 @@ def main() -> int:
         print(f"# no longer in the source: {pattern}")
     for pattern, file in made.items():
         if pattern not in known:
-            test = (seen.get(pattern) or ["no test yet"])[0]
+            test = (seen.get(pattern) or [None])[0]
             stub = [{"why": "", "do": "", "says": {pattern: test}}]
             print(
                 f"# {file}\n{yaml.safe_dump(stub, allow_unicode=True, sort_keys=False, width=1000)}"

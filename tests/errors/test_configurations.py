@@ -139,6 +139,8 @@ MISTAKES = [
     ({"sources.download.directory": "$MINDTUNE_UNSET/data"}, "variable MINDTUNE_UNSET is not set"),
     ({"sources.table": "${MINDTUNE_UNSET}"}, "variable MINDTUNE_UNSET is not set"),
     ({"sources.table": "two\nlines"}, "sources.table is 'two\\nlines', which has a line break"),
+    ({"sources.table": "a {b}.yaml"}, "but braces in a path are wildcards to Snakemake"),
+    ({**FETCHED, "sources.images": {"use": "url", "url": "https://a/%7Bb%7D.zip"}}, "has a brace"),
     (PATHS, "sources.images.path is nowhere, which is not a directory"),
     ({"sources.mixture": [{"path": "nowhere.json"}]}, "but there is no such file."),
     ({"sources.model": {"use": "path", "path": "nowhere"}}, "sources.model.path is nowhere, which"),
@@ -156,6 +158,33 @@ def test_a_mistake_is_one_sentence(change, words, monkeypatch):
     found = [problem for problem in refused(change) if words in problem]
     assert len(found) == 1
     assert "\n" not in found[0] and len(found[0]) < 700
+
+
+NPU = {"engine": "mindspeed", "parallel.llm_pp_layers": [[2, 2]],
+       "parallel.vit_pp_layers": [[4, 0]], "mindspeed.npus_per_node": 2}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mindspeed.npus_per_node": 3}, "are 3 NPUs, no multiple of the 2 that one copy"),
+        ({"mindspeed.npus_per_node": 6}, "x data parallel size 3; the nearest that is: 48."),
+        ({"mindspeed.hosts": ["a"], "mindspeed.nodes": 2}, "names 1 hosts, but mindspeed.nodes is 2"),
+        ({"mindspeed.hosts": ["a", "a"], "mindspeed.nodes": 2}, "names a host twice"),
+        ({"mindspeed.hosts": ["-oProxyCommand=id"]}, "mindspeed.hosts[0] is"),
+        ({"mindspeed.extra_arguments": ["--lr 1"]}, "--lr, which has a key of its own: write train.lr"),
+        ({"mindspeed.stand_in": "nowhere"}, "which is no directory of stand-ins"),
+        ({"mindspeed.home": "$MINDTUNE_UNSET"}, "variable MINDTUNE_UNSET is not set"),
+        ({"mindspeed.environment": {"A B": "1"}}, 'the name "A B" in mindspeed.environment is not one'),
+        ({"parallel.llm_pp_layers": [[1, 1], [1, 1]], "parallel.vit_pp_layers": [[4, 0], [0, 0]]},
+         "MindSpeed-MM trains but can't answer"),
+        ({"parallel.vit_pp_layers": [[0, 4]]}, "parallel can't be trained by MindSpeed-MM: "),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_mistake_about_npus_is_one_sentence(change, words):
+    found = refused({**NPU, **change})
+    assert [words in problem for problem in found].count(True) >= 1, found
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "report")
 
 # A name that no shell and no template may read: the whole small run happens in such a place.
-HOSTILE = "a 'b' \"c\" $(touch pwned) `touch pwned`; {d} %s & 中文 -e"
+HOSTILE_PATH = "a 'b' \"c\" $(touch pwned) `touch pwned`; %s & 中文 -e"
+HOSTILE = f"{HOSTILE_PATH} {{d}}"  # in the path of a source, braces are refused
 # The whole demo in miniature: all rules, two experiments, a few seconds a job.
 SMALL = {
     "sources": {"demo": {"pictures": 60, "text_only": 3}},

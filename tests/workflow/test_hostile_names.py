@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import yaml
-from workflow.conftest import HOSTILE, SMALL, Checkout, merged
+from workflow.conftest import HOSTILE, HOSTILE_PATH, SMALL, Checkout, merged
 
 NAMES = ["-rf.jpg", "a 'b' \"c\".jpg", "$(touch pwned).jpg", "`touch pwned`;&.jpg", "{d} %s.jpg",
          "中文 图片.jpg", "<b>&amp;.jpg", "~$HOME.jpg", "deep er/*.jpg"]  # fmt: skip
@@ -24,7 +24,7 @@ def test_the_small_run_happened_in_a_place_with_a_hostile_name(complete):
 @pytest.fixture
 def named(finished, tmp_path):
     """A checkout whose own pictures, in a directory of a hostile name, have hostile names."""
-    place = tmp_path / f"-{HOSTILE}"
+    place = tmp_path / f"-{HOSTILE_PATH}"
     shutil.copytree(finished.path / "results/sources", place)
     instructions = place / "llava_instruct_150k.json"
     records = json.loads(instructions.read_text(encoding="utf-8"))

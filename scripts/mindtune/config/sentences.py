@@ -44,11 +44,13 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
             return f"{name} is {shown}, but must be less than {limit}."
         case "minLength" | "minItems" | "minProperties":
             return f"{name} is empty; write at least {limit} {_thing(error.validator)}."
-        case "pattern" if "propertyNames" in error.absolute_schema_path:
+        case "pattern" if path == "experiments":
             return (
                 f"the name {shown} in {name} may only have letters, digits, `_`, `-` and `.`, "
                 "and must begin with a letter or digit: results are written under it."
             )
+        case "pattern" if "propertyNames" in error.absolute_schema_path:
+            return f"the name {shown} in {name} is not one; names there match {limit}."
         case "pattern":
             described = error.schema.get("description", f"of the form {limit}")
             return f"{name} is {shown}, but must be {described[0].lower()}{described[1:]}"

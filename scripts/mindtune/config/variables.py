@@ -81,6 +81,11 @@ def _expanded(
         problems.append(
             f"{key} is {found!r}, which has a line break or the like; rename the place."
         )
+    if kind == "path" and set(found) & set("{}"):
+        problems.append(
+            f"{key} is {found}, but braces in a path are wildcards to Snakemake; rename the place, or "
+            "link to it by another name."
+        )
     # Of the text as it was written: a variable's value is taken as it is.
     return str(Path(found).expanduser()) if kind == "path" and text.startswith("~") else found
 
