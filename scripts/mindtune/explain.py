@@ -30,6 +30,7 @@ KEYS = {
     "config": "",
     "scopes": "experiments",
     "settings": "mindspeed",
+    "pins": "mindspeed.install",
     **{name: f"mindspeed.{name}" for name in ("home", "python", "set_env", "stand_in", "install")},
 }
 # Parameters that follow from the job's wildcards or are always the same.

@@ -13,7 +13,7 @@ import yaml
 from workflow.planning import asked
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "report")
+PARTS = ("Snakefile", "rules", "scripts", "envs", "config", "profiles", "report")
 
 # A name that no shell and no template may read: the whole small run happens in such a place.
 HOSTILE_PATH = "a 'b' \"c\" $(touch pwned) `touch pwned`; %s & 中文 -e"

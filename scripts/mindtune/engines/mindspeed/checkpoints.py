@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -62,20 +63,33 @@ def _missing(directory: Path, layout: ParallelLayout, with_optimizer: bool) -> l
 
 def newest_whole(save_dir: Path, layout: ParallelLayout, with_optimizer: bool, at_most: int) -> int:
     """The newest iteration whose checkpoint is whole, 0 for none."""
-    found = (
-        int(match[1])
-        for path in save_dir.glob("iter_*")
-        if (match := re.fullmatch(r"iter_(\d{7,})", path.name))
-    )
     return max(
         (
             iteration
-            for iteration in found
+            for iteration in _iterations(save_dir)
             if iteration <= at_most
             and not missing_files(save_dir, iteration, layout, with_optimizer)
         ),
         default=0,
     )
+
+
+def remove_after(save_dir: Path, iteration: int) -> None:
+    """Remove all checkpoints of later iterations, and let the tracker name `iteration`."""
+    for later in list(_iterations(save_dir)):
+        if later > iteration:
+            shutil.rmtree(iteration_directory(save_dir, later))
+    if iteration:
+        track(save_dir, iteration)
+    else:
+        (save_dir / TRACKER).unlink(missing_ok=True)
+
+
+def _iterations(save_dir: Path) -> Iterator[int]:
+    for path in save_dir.glob("iter_*"):
+        match = re.fullmatch(r"iter_(\d{7,})", path.name)
+        if match and path.is_dir():
+            yield int(match[1])
 
 
 def tracked(directory: Path) -> str | None:

@@ -19,8 +19,10 @@ from mindtune.engines.mindspeed.arguments import World, training_arguments
 from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.mindspeed.checkpoints import (
     missing_files,
+    missing_weights,
     newest_whole,
     open_to_owner,
+    remove_after,
     track,
     tracked,
 )
@@ -58,6 +60,7 @@ def finetune(job: FinetuneJob) -> None:
         log.info("iteration %d is there already: nothing to train", begun)
         return
     check_amount(job, world)
+    check_base(job.mm_dir, layout)
     if begun:
         track(job.save_dir, begun)
         say_what_resumes(begun, train["save_optim"])
@@ -67,9 +70,14 @@ def finetune(job: FinetuneJob) -> None:
     table.begin(begun)
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("training", "iterations", train["train_iters"], begun) as shown:
-        watch = TrainingWatch(load, table, train, shown)
-        status = launch.run(watch.hear)
-    open_to_owner(job.save_dir)
+        watch = TrainingWatch(load, table, train, shown, last=begun)
+        try:
+            status = launch.run(watch.hear)
+        finally:
+            open_to_owner(job.save_dir)
+            if not watch.loaded:
+                # Nobody may go on from what random weights became.
+                remove_after(job.save_dir, begun)
     check_success(job, layout, watch, status)
 
 
@@ -104,6 +112,29 @@ def check_amount(job: FinetuneJob, world: World) -> None:
             f"there are {count} samples to train on, fewer than one step takes "
             f"(train.micro_batch_size {job.train['micro_batch_size']} x data parallel size "
             f"{world.data}); lower it, or give more data."
+        )
+
+
+def check_base(mm_dir: Path, layout: ParallelLayout) -> None:
+    """
+    Raises
+    ------
+    UserError: the base checkpoint is not whole, or cut in another way than training wants it.
+    """
+    open_to_owner(mm_dir)
+    missing = missing_weights(mm_dir, layout)
+    if missing:
+        raise UserError(
+            f"the base checkpoint {mm_dir} is not one of {layout.describe()}: {missing[0].name} of "
+            f"{missing[0].parent.name} is missing or not whole; remove it and run the same command "
+            "again to make it anew."
+        )
+    found = len(list((mm_dir / str(tracked(mm_dir))).glob("mp_rank_*")))
+    wanted = layout.tp_size * layout.pp_size
+    if found != wanted:
+        raise UserError(
+            f"the base checkpoint {mm_dir} has {found} ranks, but parallel asks for {wanted} "
+            f"({layout.describe()}); remove it and run the same command again to make it anew."
         )
 
 
@@ -182,7 +213,7 @@ def make_launch(
 class TrainingWatch:
     """Listens to a training: keeps `loss.csv`, shows progress, and stops what has gone wrong.
 
-    load: the directory from which the weights have to come.
+    load: the directory from which the weights have to come. last: the iteration that was heard last.
     """
 
     load: Path
@@ -190,6 +221,7 @@ class TrainingWatch:
     train: dict
     shown: Progress
     faults: FaultWatch = field(default_factory=FaultWatch)
+    last: int = 0
     loaded: bool = False
     done: bool = False
 
@@ -212,6 +244,9 @@ class TrainingWatch:
         ------
         UserError: training began without our weights, or the loss is no longer a number.
         """
+        if iteration.iteration != self.last + 1:
+            log.warning("the log has no line of iteration %d", self.last + 1)
+        self.last = iteration.iteration
         if not self.loaded:
             raise UserError(
                 f"training began, but nothing said that {self.load} was loaded: it would be one "

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 ITERATION = re.compile(
-    r"^\s*\[(?P<time>[^\]]+)\] iteration\s+(?P<iteration>\d+)/\s*(?P<total>\d+) \|(?P<rest>.*)$"
+    r"\[(?P<time>[^\[\]]+)\] iteration\s+(?P<iteration>\d+)/\s*(?P<total>\d+) \|(?P<rest>.*)$"
 )
+# The last field of every line: a line without it is cut.
+LAST = "number of nan iterations"
 FIELD = re.compile(r"\s*(?P<name>[^:|]+?)\s*:\s*(?P<value>[^|]*?)\s*(?:\||$)")
 LOADED = re.compile(r"successfully loaded checkpoint from (?P<path>.+?) \[ t \d+, p \d+ \]")
 SAVED = re.compile(r"successfully saved checkpoint from iteration\s+(?P<iteration>\d+) to ")
@@ -46,11 +48,19 @@ class Iteration:
 
 
 def parse_iteration(line: str) -> Iteration | None:
-    """The iteration that a line tells of; None for any other line, and for one that is cut."""
-    match = ITERATION.match(line)
-    if not match or not line.rstrip().endswith("|"):
+    """The iteration that a line tells of; None for any other line, and for one that is cut.
+
+    Ranks share one pipe, so that another's words may stand before and after it.
+    """
+    match = ITERATION.search(line)
+    if not match:
         return None
-    fields = {found["name"]: found["value"] for found in FIELD.finditer(match["rest"])}
+    rest = match["rest"]
+    fields = {
+        found["name"]: found["value"] for found in FIELD.finditer(rest[: rest.rfind("|") + 1])
+    }
+    if LAST not in fields:
+        return None
 
     def number(name: str) -> float | None:
         try:
