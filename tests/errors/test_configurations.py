@@ -141,6 +141,8 @@ MISTAKES = [
     ({"sources.table": "two\nlines"}, "sources.table is 'two\\nlines', which has a line break"),
     ({"sources.table": "a {b}.yaml"}, "but braces in a path are wildcards to Snakemake"),
     ({**FETCHED, "sources.images": {"use": "url", "url": "https://a/%7Bb%7D.zip"}}, "has a brace"),
+    ({**FETCHED, "sources.images": {"use": "url", "url": "https://me:secret@a/b.zip"}},
+     "sources.images.url has a user's name or a password in it"),
     (PATHS, "sources.images.path is nowhere, which is not a directory"),
     ({"sources.mixture": [{"path": "nowhere.json"}]}, "but there is no such file."),
     ({"sources.model": {"use": "path", "path": "nowhere"}}, "sources.model.path is nowhere, which"),
@@ -158,6 +160,7 @@ def test_a_mistake_is_one_sentence(change, words, monkeypatch):
     found = [problem for problem in refused(change) if words in problem]
     assert len(found) == 1
     assert "\n" not in found[0] and len(found[0]) < 700
+    assert "secret" not in found[0]
 
 
 NPU = {"engine": "mindspeed", "parallel.llm_pp_layers": [[2, 2]],

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mindtune.config.schema import resolve
 
@@ -81,6 +82,11 @@ def _expanded(
         problems.append(
             f"{key} is {found!r}, which has a line break or the like; rename the place."
         )
+    if kind == "url" and _has_credentials(found):
+        problems.append(
+            f"{key} has a user's name or a password in it, which logs and records would show; put "
+            "them into ~/.netrc, which is read."
+        )
     if kind == "path" and set(found) & set("{}"):
         problems.append(
             f"{key} is {found}, but braces in a path are wildcards to Snakemake; rename the place, or "
@@ -93,3 +99,7 @@ def _expanded(
 def has_control_characters(name: str) -> bool:
     """Whether a name has characters that end lines in logs and lists: none of ours can hold it."""
     return any(character < " " or character == "\x7f" for character in name)
+
+
+def _has_credentials(address: str) -> bool:
+    return "@" in urlsplit(address).netloc
