@@ -14,6 +14,7 @@ from mindtune.config import (
     load_schema,
     source_problems,
 )
+from mindtune.config.duplicates import duplicate_problems
 from mindtune.config.sources import (
     KINDS,
     Download,
@@ -43,6 +44,9 @@ def read_configuration(
             "rename it."
         )
     names = [os.path.relpath(path) for path in files]
+    twice = [problem for name in names for problem in duplicate_problems(Path(name))]
+    if twice:
+        raise ConfigError(twice, names)
     configuration = load(raw, load_schema(schema), names)
     engine = ENGINES[configuration.common["engine"]]
     if engine.answers_from == "mm":

@@ -272,6 +272,19 @@ def test_a_source_that_is_not_to_be_had_from_there(tmp_path):
     ]
 
 
+def test_keys_that_are_twice_in_a_file(tmp_path):
+    file = tmp_path / "my.yaml"
+    file.write_text(
+        "train: { lr: 0.1 }\nengine: hf\ntrain:\n  seed: 1\n  seed: 2\nx: [{ a: 1, a: 2 }]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_configuration({}, schema=CONFIG / "schema.yaml", files=[file])
+    assert [problem.split(" is twice in ")[0] for problem in caught.value.problems] == [
+        "train", "train.seed", "x[0].a",
+    ]  # fmt: skip
+    assert "my.yaml, in line 1 and in line 3, of which only the second" in caught.value.problems[0]
+
+
 def test_a_working_directory_with_a_line_break(tmp_path, monkeypatch):
     place = tmp_path / "two\nlines"
     place.mkdir()
