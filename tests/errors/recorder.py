@@ -1,6 +1,6 @@
 """Which test makes which of the program's sentences, seen while the tests run.
 
-Modules of the package are imported with each expression that makes a sentence (as
+Modules of the package, and scripts, are imported with each expression that makes a sentence (as
 `mindtune.messages` finds them) wrapped in a call that remembers the sentence and the test. What
 runs in other processes isn't seen.
 """
@@ -10,9 +10,11 @@ import builtins
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 
 from mindtune.messages import pattern, sentences
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 # pattern -> the tests, without their parameters, that made it
 SEEN: dict[str, set[str]] = {}
 _MARK = "__mindtune_told__"
@@ -44,7 +46,7 @@ class _Loader(SourceFileLoader):
 class _Finder:
     @staticmethod
     def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
-        if not name.startswith("mindtune."):
+        if not name.startswith("mindtune.") and not (SCRIPTS / f"{name}.py").is_file():
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:

@@ -1,5 +1,6 @@
 """Sentences of downloads and models that no test of theirs leads to."""
 
+import doctor
 import pytest
 import torch
 from mindtune.config.checks import DEMO_CONFIG
@@ -8,7 +9,9 @@ from mindtune.download.parts import PartFile
 from mindtune.download.store import Wanted, fetch
 from mindtune.download.transfer import Line, Remote, fetch_missing
 from mindtune.engines.hf.model import build_model, load_model
+from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
+from mindtune.framework import environment
 from sources.server import Server
 
 LINE = Line(connections=1, retries=0, timeout=0.4, backoff=0.001, longest_wait=0.01)
@@ -57,3 +60,25 @@ def test_models_that_cannot_be_loaded(tmp_path):
     told("can't be loaded", load_model, tmp_path, torch.float32)
     (tmp_path / "config.json").write_bytes(DEMO_CONFIG.read_bytes())
     told("are missing or unknown", build_model, tmp_path, {}, torch.float32)
+
+
+def test_records_and_programs_that_are_not_what_they_should_be(tmp_path):
+    (tmp_path / "machine.json").write_text("{}")
+    told("is no record of the rule doctor", Machine.read, tmp_path / "machine.json")
+    told("can't be run (No such file", environment.run, [str(tmp_path / "none")], "asking none")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "can't be read: No such file or directory."),
+        ("{", "is not YAML: "),
+        ("engine: hf", "has the engine `hf`, which has no framework to look at"),
+    ],
+)
+def test_configurations_that_the_doctor_cannot_use(tmp_path, capsys, text, words):
+    file = tmp_path / "my.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert doctor.command(["--configfile", str(file)]) == 2
+    assert words in capsys.readouterr().err
