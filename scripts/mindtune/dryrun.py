@@ -110,6 +110,8 @@ def plan(arguments: Sequence[str]) -> Plan:
                 dict(found.globals["config"]),
                 found.globals["CODE"],
             )
+        except SystemExit as error:  # of our Snakefile, which has told the mistake
+            raise PlanError from error
         except Exception as error:
             api.print_exception(error)
             raise PlanError from error
