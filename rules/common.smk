@@ -1,4 +1,4 @@
-# The checked configuration, and where everything is. No file is written here.
+# The checked configuration, and where everything is. A dry run writes no file.
 
 import re
 import sys
@@ -9,7 +9,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from mindtune.config import LAYOUT, SHARED, STAGES
 from mindtune.errors import UserError
-from mindtune.sourcecode import code_hash
+from mindtune.sourcecode import RECORDS, code_files, hash_of, record
 from mindtune.workflow import Sources, read_configuration
 from mindtune.engines import stage_sources
 
@@ -30,6 +30,11 @@ except UserError as error:
     sys.exit(1)
 
 EXPERIMENTS = list(CONFIG.experiments)
+CODE = {}  # hash -> the files that it stands for
+
+
+onstart:
+    record(CODE, RECORDS)
 
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
@@ -84,7 +89,9 @@ def code(script, engine_stage=None, data=()):
     sources = [SCRIPTS / f"{script}.py"]
     if engine_stage:
         sources += stage_sources(ENGINE.name, engine_stage)
-    return code_hash(*sources, data=data)
+    files = code_files(*sources, data=data)
+    CODE[hash_of(files)] = files
+    return hash_of(files)
 
 
 def shared(stage, path):

@@ -14,9 +14,9 @@ rule draw_scenes:
     benchmark:
         "results/benchmarks/draw_scenes/shared.tsv"
     params:
-        pictures=CONFIG.common["sources"]["demo"]["pictures"],
-        text_only=CONFIG.common["sources"]["demo"]["text_only"],
-        seed=CONFIG.common["sources"]["demo"]["seed"],
+        # One parameter: Snakemake compares the values of all, whatever their names, so that
+        # two numbers that change places would go unseen.
+        demo=settings("sources", "demo"),
         code=code("draw_scenes"),
     message:
         "Drawing street scenes into {output.images}"

@@ -63,13 +63,8 @@ def draw(images: Path, instructions: Path, *, pictures: int, text_only: int, see
 
 
 def main(snakemake) -> None:
-    draw(
-        Path(snakemake.output.images),
-        Path(snakemake.output.instructions),
-        pictures=snakemake.params.pictures,
-        text_only=snakemake.params.text_only,
-        seed=snakemake.params.seed,
-    )
+    images, instructions = map(Path, snakemake.output)
+    draw(images, instructions, **snakemake.params.demo)
 
 
 if "snakemake" in globals():

@@ -1,10 +1,12 @@
-"""Write the parts of docs/ that are made from the schema and the contract of the tables.
+"""Write the parts of the documentation that are made from the schema and the contract of the tables.
 
     python scripts/write_reference.py          # writes them
     python scripts/write_reference.py --check  # says which are out of date, exit status 1
 
 config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/config.md
+docs/errors.yaml                                 -> docs/errors.md, docs/zh/errors.md
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
+tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
 """
 
 import argparse
@@ -16,20 +18,59 @@ import yaml
 from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.config import load_schema
 from mindtune.files import writing
-from mindtune.reference import column_table, config_reference, filled
+from mindtune.reference import (
+    column_table,
+    config_reference,
+    error_reference,
+    filled,
+    reexecution_table,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
+RERUNS = "tests/workflow/reexecution.yaml"
+READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
 INTRO = """# Every key of the configuration
 
 Made from [config/schema.yaml](../config/schema.yaml) by `python scripts/write_reference.py`;
 change the schema, not this page. A key that isn't here is refused. The defaults are the
 tutorial's values; [config/config.yaml](../config/config.yaml) sets the demo's.
+
+A path or an address may name environment variables (`$NAME`, `${NAME}`; `$$` is a dollar sign), and
+a path may begin with `~`. They are replaced once, before anything is checked; one that is not set is
+told. Other text, such as a question, is taken as it is.
 """
 INTRO_ZH = """# 全部配置项
 
 本页由 `python scripts/write_reference.py` 根据 [config/schema.yaml](../../config/schema.yaml)
 和 [config-meanings.yaml](config-meanings.yaml) 生成，请勿直接修改。这里没有列出的键会被拒绝。
 默认值取自教程；内置演示所用的值写在 [config/config.yaml](../../config/config.yaml) 中。
+
+路径和网址中可以使用环境变量（`$NAME`、`${NAME}`；`$$` 表示一个美元符号），路径还可以以 `~` 开头。
+变量在检查之前统一展开一次；未设置的变量会被指出。其他文本（例如问题）一律原样使用。
+"""
+ERRORS = """# Every message, with cause and remedy
+
+Made from [errors.yaml](errors.yaml) by `python scripts/write_reference.py`; change that file, not this
+page. `…` stands for what is filled in: a key, a value, a file. Each message is a sentence that says
+what is wrong, where, and what to write instead; it ends the command with exit status 1. What is
+wrong with the configuration is told before anything runs, all of it at once; what is wrong with data
+is told by the rule that reads them. What was there before stays as it was.
+
+A message that is not here, with the words *stopped by an error of the program*, is a mistake of
+ours: the log file that it names has the traceback.
+
+A test provokes each of these (`tests/errors/test_catalogue.py` sees to it), but for those with a †,
+which no test leads to yet.
+"""
+ERRORS_ZH = """# 全部错误信息、原因和办法
+
+本页由 `python scripts/write_reference.py` 根据 [errors.yaml](../errors.yaml) 生成，请勿直接修改。`…` 代表
+具体的键、值或文件名。每条信息都是一句话：哪里有什么问题、该怎么写；命令以状态码 1 结束。配置中的错误在运行
+任何任务之前一次全部说出；数据中的错误由读取它的规则说出。原有的文件保持不变。信息原文为英文，下表也保留英文，
+便于用终端里看到的文字搜索。
+
+如果看到 *stopped by an error of the program*，那是程序自身的错误，所指的日志文件中有完整的记录。
+每一条都有测试触发（由 `tests/errors/test_catalogue.py` 保证）；带 † 的除外，还没有测试触发它们。
 """
 
 
@@ -37,12 +78,23 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     """What each page should say."""
     schema = load_schema(root / "config/schema.yaml")
     chinese = yaml.safe_load((root / "docs/zh/config-meanings.yaml").read_text(encoding="utf-8"))
+    errors = yaml.safe_load((root / "docs/errors.yaml").read_text(encoding="utf-8"))
     outputs = root / "docs/outputs.md"
+    reruns = yaml.safe_load((root / RERUNS).read_text(encoding="utf-8"))
     tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
     return {
         root / "docs/config.md": config_reference(schema, INTRO),
         root / "docs/zh/config.md": config_reference(schema, INTRO_ZH, chinese, "zh"),
+        root / "docs/errors.md": error_reference(errors, ERRORS),
+        root / "docs/zh/errors.md": error_reference(errors, ERRORS_ZH, "zh"),
         outputs: filled(outputs.read_text(encoding="utf-8"), tables),
+        **{
+            root / name: filled(
+                (root / name).read_text(encoding="utf-8"),
+                {"what runs again": reexecution_table(reruns, language)},
+            )
+            for name, language in READMES.items()
+        },
     }
 
 

@@ -43,20 +43,26 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     except UserError as error:
         _stop(str(error))
     except OSError as error:
-        if error.errno not in _SENTENCES:
+        sentence = _refusal_sentence(error.errno)
+        if sentence is None:
             _report(path, to_file)
-        where = f" ({error.filename})" if error.filename else ""
-        _stop(_SENTENCES[error.errno] + where)
+        _stop(sentence + (f" ({error.filename})" if error.filename else ""))
     except Exception:
         _report(path, to_file)
 
 
-_SENTENCES = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
-    errno.EROFS: "the file system is read-only; use a checkout that you may write to",
-    errno.EACCES: "permission is denied; mend the permissions and run the same command again",
-}
+def _refusal_sentence(number: int | None) -> str | None:
+    """What the system's refusal means to the user; None for one that is the program's affair."""
+    match number:
+        case errno.ENOSPC:
+            return "the disk is full; free some space and run the same command again"
+        case errno.EDQUOT:
+            return "your disk quota is used up; free some space and run the same command again"
+        case errno.EROFS:
+            return "the file system is read-only; use a checkout that you may write to"
+        case errno.EACCES:
+            return "permission is denied; mend the permissions and run the same command again"
+    return None
 
 
 def _stop(sentence: str) -> NoReturn:

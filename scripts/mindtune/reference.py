@@ -3,20 +3,21 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from mindtune.config.schema import resolve
 
 _NAMES = {
     "en": {
         "head": ("Key", "Values", "Default", "Meaning"),
         "array": "list", "object": "mapping", "string": "text", "integer": "whole number",
         "number": "number", "boolean": "true or false", "null": "null", "needed": "must be given",
-        "any": "any",
+        "any": "any", "path": "path", "url": "address",
     },
     "zh": {
         "head": ("键", "取值", "默认值", "含义"),
         "array": "列表", "object": "映射", "string": "文本", "integer": "整数",
         "number": "数", "boolean": "true 或 false", "null": "null", "needed": "必填",
-        "any": "任意",
+        "any": "任意", "path": "路径", "url": "网址",
     },
 }  # fmt: skip
 
@@ -36,7 +37,7 @@ def keys(schema: Mapping, root: Mapping | None = None, prefix: str = "") -> Iter
     """All keys of a JSON schema, depth first, as dotted names; `[]` stands for a list's items."""
     root = root or schema
     for name, child in schema.get("properties", {}).items():
-        node = {**_resolve(child, root), **child}
+        node = resolve(child, root)
         inner = node.get("properties")
         items = node.get("items", {})
         yield Key(
@@ -52,22 +53,16 @@ def keys(schema: Mapping, root: Mapping | None = None, prefix: str = "") -> Iter
             yield from keys(items, root, f"{prefix}{name}[].")
 
 
-def _resolve(schema: Mapping, root: Mapping) -> Mapping:
-    found: Any = root
-    if "$ref" not in schema:
-        return schema
-    for part in schema["$ref"].removeprefix("#/").split("/"):
-        found = found[part]
-    return found
-
-
 def values(schema: Mapping, language: str = "en") -> str:
     """What a key may be: its type and range, or its choices."""
     names = _NAMES[language]
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kinds = schema.get("type", "any")
-    text = "/".join(names[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    text = "/".join(
+        names[schema.get("format", kind) if kind == "string" else kind] for kind in kinds
+    )
     limits = [
         f"{sign} {schema[limit]:g}"
         for limit, sign in (
@@ -121,3 +116,84 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
         before, rest = page.split(opening)
         page = f"{before}{opening}{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return page
+
+
+_RERUN = {
+    "en": {
+        "head": ("if you edit", "these run again"), "and": ", ", "stages": ", ", "nothing": "nothing",
+        "before": "before", "after": "after", "(": " (", ")": ")",
+    },
+    "zh": {
+        "head": ("改动", "重新运行"), "and": "、", "stages": "、", "nothing": "什么也不跑",
+        "before": "前", "after": "后", "(": "（", ")": "）",
+    },
+}  # fmt: skip
+
+
+def reexecution_table(table: Mapping, language: str = "en") -> str:
+    """What an edit runs again, from tests/workflow/reexecution.yaml, a row for each set of rules."""
+    words = _RERUN[language]
+    rows: dict[str, list[str]] = {}
+    for name, entry in _sections(table["edits"]).items():
+        note = table["notes"].get(name, {}).get(language)
+        runs = note or _rules(entry["runs"], words)
+        rows.setdefault(runs, []).append(f"`{name}`")
+    lines = [(words["and"].join(names), runs) for runs, names in rows.items()]
+    for row in table["also"].values():
+        says = row.get("says", {}).get(language)
+        runs = _rules(row["runs"], words) + (words["("] + says + words[")"] if says else "")
+        lines.append((row[language], runs))
+    head = [f"| {' | '.join(words['head'])} |", "|---|---|"]
+    return "\n".join([*head, *(f"| {edited} | {runs} |" for edited, runs in lines)])
+
+
+def _sections(edits: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """The edits, with one `section.*` for the keys of a section that run the same."""
+    groups: dict[str, dict[str, Mapping]] = {}
+    for key, entry in edits.items():
+        groups.setdefault(key.rpartition(".")[0] or key, {})[key] = entry
+    found: dict[str, Mapping] = {}
+    for section, members in groups.items():
+        first = next(iter(members.values()))
+        alike = all(entry["runs"] == first["runs"] for entry in members.values())
+        if alike and section != "sources":
+            found[f"{section}.*"] = first
+        else:
+            found |= members
+    return found
+
+
+def _rules(names: list[str], words: Mapping[str, str]) -> str:
+    """Rules as a list, the stages of one rule together."""
+    stages: dict[str, list[str]] = {}
+    for name in names:
+        rule, _, stage = name.partition(" ")
+        stages.setdefault(rule, []).extend([words[stage.strip("()")]] if stage else [])
+    texts = [
+        rule + (words["("] + words["stages"].join(of) + words[")"] if of else "")
+        for rule, of in stages.items()
+    ]
+    return words["and"].join(texts) or words["nothing"]
+
+
+_CATALOGUE = {"en": ("message", "cause", "remedy"), "zh": ("信息", "原因", "办法")}
+
+
+def error_reference(areas: list[Mapping], intro: str, language: str = "en") -> str:
+    """A page of all sentences that the program can tell, from docs/errors.yaml."""
+    head = [f"| {' | '.join(_CATALOGUE[language])} |", "|---|---|---|"]
+    parts = [intro.rstrip()]
+    for area in areas:
+        rows = [
+            f"| {' <br> '.join(_cell(*told) for told in entry['says'].items())} "
+            f"| {entry['why']} | {entry['do']} |"
+            for entry in area["entries"]
+        ]
+        parts.append("\n".join(["", f"## {area['area']}", "", *head, *rows]))
+    return "\n".join(parts) + "\n"
+
+
+def _cell(pattern: str, test: str | None) -> str:
+    """A sentence in a cell of a table; `…` stands for what is filled in, `†` for no test."""
+    text = pattern.replace("{}", "…").replace("|", "\\|").replace("*", "\\*")
+    return " ".join(text.split()) + ("" if test else " †")

@@ -8,26 +8,53 @@ re-runs a rule is another content, wherever and whenever the files were written.
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from mindtune.files import write_json
+
 PACKAGE = "mindtune"
+# Where it is kept which files each hash stands for, below the working directory.
+RECORDS = Path(".snakemake", "mindtune", "code")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def code_hash(*sources: Path, data: Iterable[Path] = ()) -> str:
-    """Hash of some source files, of all that they import from this project, and of data files.
+def code_files(*sources: Path, data: Iterable[Path] = ()) -> dict[str, str]:
+    """Some source files, all that they import from this project, and data files.
 
-    Sixteen hexadecimal digits. Names are hashed relative to `scripts/`, so that the
-    place of the checkout doesn't matter.
+    By name relative to `scripts/`, so that the place of the checkout doesn't matter, a hash of
+    the content of each.
     """
-    digest = hashlib.sha256()
-    for path in sorted({*closure(sources), *data}):
-        digest.update(f"{path.relative_to(ROOT)}\0".encode())
-        digest.update(path.read_bytes())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
+    return {
+        str(path.relative_to(ROOT)): _file_hash(path) for path in sorted({*closure(sources), *data})
+    }
+
+
+def hash_of(files: Mapping[str, str]) -> str:
+    """One hash of all that `code_files` found, sixteen hexadecimal digits."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def record(found: Mapping[str, Mapping[str, str]], place: Path) -> None:
+    """Keep what each hash stands for, so that it can be said later which file changed."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name, files in found.items():
+        path = place / f"{name}.json"
+        if not path.exists():
+            write_json(path, files)
+
+
+def recorded(name: str, place: Path) -> dict[str, str] | None:
+    """What a hash stood for; None when that was not kept."""
+    path = place / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+@cache
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def closure(sources: Iterable[Path]) -> set[Path]:

@@ -14,6 +14,7 @@ from mindtune.config import (
     load_schema,
     source_problems,
 )
+from mindtune.config.duplicates import duplicate_problems
 from mindtune.config.sources import (
     KINDS,
     Download,
@@ -21,7 +22,9 @@ from mindtune.config.sources import (
     download_of,
     load_table,
 )
+from mindtune.config.variables import has_control_characters
 from mindtune.engines import ENGINES, Engine
+from mindtune.errors import UserError
 
 FETCHED = "results/sources"
 
@@ -33,9 +36,17 @@ def read_configuration(
 
     Raises
     ------
-    ConfigError: with a sentence for each mistake.
+    ConfigError: with a sentence for each mistake. UserError: the place can't be worked in.
     """
+    if has_control_characters(str(Path.cwd())):
+        raise UserError(
+            f"the working directory {str(Path.cwd())!r} has a line break or the like in its name; "
+            "rename it."
+        )
     names = [os.path.relpath(path) for path in files]
+    twice = [problem for name in names for problem in duplicate_problems(Path(name))]
+    if twice:
+        raise ConfigError(twice, names)
     configuration = load(raw, load_schema(schema), names)
     engine = ENGINES[configuration.common["engine"]]
     if engine.answers_from == "mm":

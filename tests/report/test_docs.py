@@ -10,7 +10,7 @@ from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.comparison.metrics import METRICS
 from mindtune.comparison.text import HAN
 from mindtune.config import load_schema
-from mindtune.reference import filled, keys
+from mindtune.reference import filled, keys, reexecution_table
 
 DOCS = write_reference.ROOT / "docs"
 PAGES = (
@@ -29,7 +29,7 @@ def test_made_pages_are_up_to_date():
 
 
 def test_a_changed_schema_is_noticed(tmp_path):
-    for name in ("config", "docs"):
+    for name in ("config", "docs", "tests", "README.md", "README.zh-CN.md"):
         (tmp_path / name).symlink_to(write_reference.ROOT / name)
     before = write_reference.pages(tmp_path)[tmp_path / "docs/config.md"]
     (tmp_path / "config").unlink()
@@ -37,6 +37,17 @@ def test_a_changed_schema_is_noticed(tmp_path):
     text = (write_reference.ROOT / "config/schema.yaml").read_text(encoding="utf-8")
     (tmp_path / "config/schema.yaml").write_text(text.replace("default: 1.0e-5", "default: 2.0e-5"))
     assert write_reference.pages(tmp_path)[tmp_path / "docs/config.md"] != before
+
+
+def test_a_changed_table_of_what_runs_again_is_noticed():
+    table = yaml.safe_load((write_reference.ROOT / write_reference.RERUNS).read_text("utf-8"))
+    for name, language in write_reference.READMES.items():
+        text = (write_reference.ROOT / name).read_text(encoding="utf-8")
+        assert reexecution_table(table, language) in text
+    before = reexecution_table(table)
+    assert "| `answer.*` | answer_prompts (before, after), compare_answers |" in before
+    table["edits"]["answer.batch_size"]["runs"] = ["compare_answers"]
+    assert "| `answer.max_new_tokens` | answer_prompts (before, after)" in reexecution_table(table)
 
 
 def test_every_key_has_a_description_in_english_and_chinese():

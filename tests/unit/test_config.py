@@ -153,6 +153,84 @@ def test_text_that_is_a_number_counts_as_one():
     assert train["train_iters"] == 400 and train["freeze_vision_encoder"] is False
 
 
+def test_a_number_must_be_finite():
+    for value in (".nan", ".inf", "nan", "1e999"):
+        raw = changed("train.lr", yaml.safe_load(value))
+        assert ["must be a number" in problem for problem in problems(raw)] == [True]
+
+
+PLACE = {"SCOW_AI_MODEL_PATH": "/models/a b", "EMPTY": "", "HOME": "/home/me", "HOST": "hub"}
+
+
+def placed(dotted, value):
+    raw = changed(dotted, value, changed("sources.instructions", {"use": "demo"}))
+    return load(raw, SCHEMA, environment=PLACE).common["sources"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("$SCOW_AI_MODEL_PATH", "/models/a b"),
+        ("${SCOW_AI_MODEL_PATH}/x", "/models/a b/x"),
+        ("pre$$HOME", "pre$HOME"),
+        ("a$(date)$1", "a$(date)$1"),
+        ("data/~", "data/~"),
+    ],
+)
+def test_a_path_may_name_variables(written, read):
+    assert placed("sources.model", {"use": "path", "path": written})["model"]["path"] == read
+    assert placed("sources.download.directory", written)["download"]["directory"] == read
+
+
+def test_a_path_may_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert placed("sources.table", "~/table.yaml")["table"] == "/home/me/table.yaml"
+    assert placed("sources.table", "~")["table"] == "/home/me"
+
+
+def test_addresses_may_name_variables_and_are_checked_after():
+    chosen = {"use": "modelscope", "endpoint": "https://$HOST"}
+    assert placed("sources.model", chosen)["model"]["endpoint"] == "https://hub"
+    chosen = {"use": "url", "url": ["https://$HOST/~", "https://${HOST}/b"]}
+    assert placed("sources.model", chosen)["model"]["url"] == ["https://hub/~", "https://hub/b"]
+    with pytest.raises(ConfigError, match=r"sources\.model\.endpoint is"):
+        placed("sources.model", {"use": "modelscope", "endpoint": "$HOST"})
+
+
+def test_a_variable_that_is_not_set_is_told_with_its_key():
+    raw = changed("sources.model", {"use": "path", "path": "$NOWHERE/model"})
+    raw["experiments"] = {"b": {"sources": {"model": {"use": "path", "path": "${EMPTY}"}}}}
+    raw["sources"]["mixture"] = [{"path": "$MIX"}]
+    with pytest.raises(ConfigError) as caught:
+        load(raw, SCHEMA, environment=PLACE)
+    end = "is not set; set it, or write the place itself."
+    assert caught.value.problems == [
+        f"sources.model.path is $NOWHERE/model, but the environment variable NOWHERE {end}",
+        f"sources.mixture[0].path is $MIX, but the environment variable MIX {end}",
+        f"experiments.b.sources.model.path is ${{EMPTY}}, but the environment variable EMPTY {end}",
+    ]
+
+
+def test_questions_are_taken_as_they_are():
+    asked = [{"image": "$HOME.jpg", "prompt": "~ $HOME ${HOME} $$ $(id)"}]
+    named = load(changed("prompts.named", asked), SCHEMA, environment=PLACE).common["prompts"]
+    assert named["named"] == [{**asked[0], "reference": None}]
+
+
+def test_the_variables_of_the_tutorials_example_are_paths():
+    text = (ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8")
+    lines = [
+        line.replace("# ", "", 1) for line in text.splitlines() if "  # " in line and "$" in line
+    ]
+    assert len(lines) == 3
+    sources = yaml.safe_load("\n".join(lines))
+    environment = {"SCOW_AI_MODEL_PATH": "/m", "SCOW_AI_DATASET_PATH": "/d", "WORK_DIR": "/w"}
+    found = load(changed("sources", {**TUTORIAL["sources"], **sources}), SCHEMA, (), environment)
+    assert found.common["sources"]["model"]["path"] == "/m"
+    assert found.common["sources"]["images"]["path"] == "/d/COCO2017/train2017"
+    assert found.common["sources"]["download"]["directory"] == "/w/data"
+
+
 def test_experiments_share_what_they_do_not_change():
     raw = changed(
         "experiments",

@@ -3,16 +3,21 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from workflow.planning import asked
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "envs", "config", "profiles", "report")
 
+# A name that no shell and no template may read: the whole small run happens in such a place.
+HOSTILE_PATH = "a 'b' \"c\" $(touch pwned) `touch pwned`; %s & 中文 -e"
+HOSTILE = f"{HOSTILE_PATH} {{d}}"  # in the path of a source, braces are refused
 # The whole demo in miniature: all rules, two experiments, a few seconds a job.
 SMALL = {
     "sources": {"demo": {"pictures": 60, "text_only": 3}},
@@ -81,19 +86,14 @@ class Checkout:
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout
 
+    def asked(self, *arguments: str):
+        """What would run, as a `Plan`, and all its causes; see planning.py."""
+        return asked(self.path, arguments)
+
     def planned(self, *arguments: str) -> dict[str, int]:
-        """Which rules a dry run would run, and how often."""
-        jobs: dict[str, int] = {}
-        lines = self.snakemake("--dry-run", "results/compare.csv", *arguments).splitlines()
-        if "Job stats:" not in lines:
-            return jobs
-        start = lines.index("Job stats:") + 3
-        for line in lines[start:]:
-            name, count = line.split()
-            if name == "total":
-                break
-            jobs[name] = int(count)
-        return jobs
+        """Which rules results/compare.csv would run, and how often."""
+        plan, _ = self.asked("results/compare.csv", *arguments)
+        return dict(Counter(job.rule for job in plan.needed()))
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
@@ -102,6 +102,13 @@ class Checkout:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
     """A small run that is complete. Tests may dry-run in it, and restore what they change."""
-    checkout = Checkout.make(tmp_path_factory.mktemp("finished"))
+    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / HOSTILE)
     checkout.snakemake("results/compare.csv")
     return checkout
+
+
+@pytest.fixture(scope="session")
+def complete(finished) -> Checkout:
+    """The finished run with all that `all` makes beside."""
+    finished.snakemake("all")
+    return finished

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import yaml
-from workflow.conftest import SMALL, Checkout, merged
+from workflow.conftest import HOSTILE_PATH, SMALL, Checkout, merged
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def sources(finished, tmp_path_factory):
 @pytest.fixture
 def real(tmp_path, sources):
     """A checkout that is given paths, and a copy of the sources to damage."""
-    mine = tmp_path / "mine"
+    mine = tmp_path / f"-{HOSTILE_PATH}"
     shutil.copytree(sources, mine)
     checkout = Checkout.make(
         tmp_path / "checkout",

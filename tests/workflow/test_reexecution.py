@@ -1,96 +1,43 @@
-"""Partial re-execution: what an edit runs again, exactly."""
+"""Partial re-execution: what an edit runs again, exactly. reexecution.yaml has the edits."""
 
+import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from workflow.conftest import SMALL, Checkout, merged
+import yaml
+from mindtune.config import load_schema
+from mindtune.explain import followers
+from mindtune.reference import keys
+from workflow.conftest import ROOT, SMALL, Checkout, merged
 
-SOURCES = {"draw_scenes": 1}
-DATA = {"convert_data": 1}
-PROMPTS = {"select_prompts": 1}
-MODEL = {"build_base_model": 1}
-MM = {"prepare_checkpoint": 1}
-TRAIN = {"finetune_model": 2, "export_model": 2}
-BEFORE = {"answer_prompts": 1}
-AFTER = {"answer_prompts": 2}
-BOTH = {"answer_prompts": 3}
-COMPARE = {"compare_answers": 1}
+TABLE = yaml.safe_load((Path(__file__).with_name("reexecution.yaml")).read_text(encoding="utf-8"))
+EXPERIMENTS = tuple(SMALL["experiments"])
 
 
-def one(train):
-    """Both experiments share nothing of training: an edit of one runs one."""
-    return {name: count // 2 for name, count in train.items()}
+def expected(rules, experiments=EXPERIMENTS, settings=True):
+    """The jobs that `all` runs when these rules run, as pairs of rule and experiment."""
+    found, waiting = set(), [*rules, *(["settings"] if settings else [])]
+    while waiting:
+        rule = waiting.pop()
+        waiting += TABLE["beside"].get(rule, [])
+        if rule in TABLE["by_experiment"]:
+            found |= {(rule, name) for name in experiments}
+        elif rule != "settings":
+            found.add((rule, ""))
+    return found
 
 
-# key -> (another value, the rules that run again). The README's table says the same in words.
-EDITS = {
-    "sources.demo.pictures": (64, SOURCES | DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "sources.demo.text_only": (4, SOURCES | DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "sources.demo.seed": (2, SOURCES | DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "sources.download.directory": ("elsewhere", {}),
-    "sources.download.connections": (2, {}),
-    "sources.download.retries": (1, {}),
-    "sources.download.timeout": (5, {}),
-    "sources.download.offline": (True, {}),
-    "data.held_out_fraction": (0.2, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "data.split_seed": (2, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "data.max_samples": (50, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "data.subset_seed": (3, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "data.check_pictures": ("size", DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "data.max_dropped_fraction": (0.02, DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-    "processor.image_resolution": (200000, TRAIN | BOTH | COMPARE),
-    "parallel.tensor_model_parallel_size": (2, MM | TRAIN | AFTER | COMPARE),
-    "parallel": (
-        {"llm_pp_layers": [[4]], "vit_pp_layers": [[4]]},
-        MM | TRAIN | AFTER | COMPARE,
-    ),
-    "train.train_iters": (8, TRAIN | AFTER | COMPARE),
-    "train.save_interval": (3, TRAIN | AFTER | COMPARE),
-    "train.eval_interval": (2, TRAIN | AFTER | COMPARE),
-    "train.eval_iters": (0, TRAIN | AFTER | COMPARE),
-    "train.micro_batch_size": (8, TRAIN | AFTER | COMPARE),
-    "train.global_batch_size": (4, TRAIN | AFTER | COMPARE),
-    "train.lr": (2e-3, one(TRAIN) | BEFORE | COMPARE),  # `hot` has an lr of its own
-    "train.min_lr": (1e-5, TRAIN | AFTER | COMPARE),
-    "train.lr_decay_style": ("linear", TRAIN | AFTER | COMPARE),
-    "train.lr_warmup_fraction": (0.2, TRAIN | AFTER | COMPARE),
-    "train.weight_decay": (0.1, TRAIN | AFTER | COMPARE),
-    "train.clip_grad": (0.5, TRAIN | AFTER | COMPARE),
-    "train.adam_beta1": (0.8, TRAIN | AFTER | COMPARE),
-    "train.adam_beta2": (0.99, TRAIN | AFTER | COMPARE),
-    "train.adam_eps": (1e-7, TRAIN | AFTER | COMPARE),
-    "train.seed": (43, TRAIN | AFTER | COMPARE),
-    "train.seq_length": (512, TRAIN | AFTER | COMPARE),
-    "train.freeze_vision_encoder": (False, TRAIN | AFTER | COMPARE),
-    "train.freeze_vision_projector": (False, TRAIN | AFTER | COMPARE),
-    "train.save_optim": (False, TRAIN | AFTER | COMPARE),
-    "hf.device": ("cuda", TRAIN | BOTH | COMPARE),
-    "hf.precision": ("bf16", TRAIN | BOTH | COMPARE),
-    "hf.threads": (2, TRAIN | BOTH | COMPARE),
-    "answer.max_new_tokens": (9, BOTH | COMPARE),
-    "answer.batch_size": (4, BOTH | COMPARE),
-    "prompts.named": (
-        [{"image": "000000033471.jpg", "prompt": "What is this?"}],
-        PROMPTS | BOTH | COMPARE,
-    ),
-    "prompts.held_out_questions": (6, PROMPTS | BOTH | COMPARE),
-    "prompts.turns": ("first", PROMPTS | BOTH | COMPARE),
-    "prompts.families": ({"color": "color"}, PROMPTS | BOTH | COMPARE),
-    "compare.confidence": (0.9, COMPARE),
-    "experiments": ({"baseline": {}}, COMPARE),
-}
-# Keys whose other values need files that are not there in a dry run, or another engine.
-ELSEWHERE = {
-    "engine",
-    "sources.images",
-    "sources.instructions",
-    "sources.model",
-    "sources.mixture",
-    "sources.table",
-}
+def pair(job):
+    """A job's rule, with its stage, and its experiment; nothing for what experiments share."""
+    name = job.wildcards.get("experiment") or job.wildcards.get("scope") or ""
+    stage = job.wildcards.get("stage")
+    return (f"{job.rule} ({stage})" if stage else job.rule, "" if name == "shared" else name)
+
+
+def would_run(checkout):
+    return {pair(job) for job in checkout.asked("all")[0].needed()}
 
 
 def nested(dotted, value):
@@ -99,95 +46,124 @@ def nested(dotted, value):
     return value
 
 
+@pytest.fixture(scope="module")
+def sources(complete, tmp_path_factory):
+    place = tmp_path_factory.mktemp("sources")
+    shutil.copytree(complete.path / "results/sources", place, dirs_exist_ok=True)
+    shutil.copy2(complete.path / "config/data_sources.yaml", place)
+    return place
+
+
 @pytest.fixture
-def edited(finished):
+def edited(complete):
     """Change the finished run's configuration; it is put back afterwards."""
-    yield lambda key, value: finished.configure(
-        {**SMALL, key: value} if "." not in key else merged(SMALL, nested(key, value))
+
+    def edit(values):
+        change = SMALL
+        for key, value in values.items():
+            change = merged(change, nested(key, value)) if "." in key else change | {key: value}
+        complete.configure(change)
+
+    yield edit
+    complete.configure(SMALL)
+
+
+@pytest.mark.parametrize("key", TABLE["edits"])
+def test_an_edit_runs_these_jobs_and_no_others(complete, edited, sources, key):
+    entry = yaml.safe_load(yaml.safe_dump(TABLE["edits"][key]).replace("$SOURCES", str(sources)))
+    values = {key: entry["to"], **entry.get("with", {})}
+    edited(values)
+    plan, causes = complete.asked("all")
+    assert {pair(job) for job in plan.needed()} == expected(
+        entry["runs"], entry.get("only", EXPERIMENTS)
     )
-    finished.configure(SMALL)
-
-
-@pytest.mark.parametrize("key", EDITS)
-def test_an_edit_runs_these_rules_and_no_others(finished, edited, key):
-    value, expected = EDITS[key]
-    edited(key, value)
-    assert finished.planned() == expected
+    # The key is named, with its value, nothing else is blamed, and it explains every job.
+    settings = [cause for cause in causes if not cause.text.startswith("what ")]
+    assert all(cause.text.startswith(tuple(values)) for cause in settings), causes
+    own = [cause for cause in settings if cause.text.startswith(key)]
+    assert own, causes
+    blamed = {number for cause in causes for number in cause.jobs}
+    assert {job.number for job in followers(plan, blamed)} == {job.number for job in plan.needed()}
+    if not isinstance(entry["to"], dict | list):
+        shown = entry["to"] if isinstance(entry["to"], str) else json.dumps(entry["to"])
+        shown = shown.replace("$SOURCES", str(sources))[:59]
+        assert [cause.text.split(" -> ")[1][:59] for cause in own] == [shown] * len(own)
 
 
 def test_every_key_of_the_schema_has_a_line_in_the_table():
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from mindtune.config import load_schema
-
-    schema = load_schema(Path(__file__).parents[2] / "config" / "schema.yaml")
-
-    def leaves(node, path=()):
-        for key, child in node.get("properties", {}).items():
-            if "properties" in child:
-                yield from leaves(child, (*path, key))
-            else:
-                yield ".".join((*path, key))
-
-    covered = set(EDITS) | ELSEWHERE | {"parallel.llm_pp_layers", "parallel.vit_pp_layers"}
-    assert set(leaves(schema)) == covered - {"parallel"}
+    schema = load_schema(ROOT / "config" / "schema.yaml")
+    leaves = {key.name for key in keys(schema) if not key.is_section and "[]" not in key.name}
+    told = {*TABLE["edits"], *TABLE["elsewhere"], "experiments"}  # which are under `also`
+    missing = [name for name in leaves if not told & {name, *whole(name)}]
+    assert missing == [], "give each an edit in tests/workflow/reexecution.yaml"
+    known = {*leaves, *(section for name in leaves for section in whole(name))}
+    assert told <= known
 
 
-def test_comments_order_and_format_of_the_configuration_run_nothing(finished):
-    path = finished.path / "config/config.yaml"
+def whole(name):
+    """The sections that a key lies in."""
+    parts = name.split(".")
+    return {".".join(parts[:depth]) for depth in range(1, len(parts))}
+
+
+def test_every_script_has_a_line_in_the_table():
+    assert {path.name for path in (ROOT / "scripts").glob("*.py")} == {
+        name for name in TABLE["code"] if "/" not in name
+    }
+
+
+def test_comments_order_and_format_of_the_configuration_run_nothing(complete):
+    path = complete.path / "config/config.yaml"
     before = path.read_text()
-    sections = [part for part in before.split("\n\n") if part]
-    text = "# a comment\n" + before.replace("lr: 0.001", "lr:   1.0e-3   # the same")
-    assert text.count("1.0e-3") == 1 and sections
+    turned = dict(reversed(yaml.safe_load(before).items()))
+    turned["train"] = dict(reversed(turned["train"].items()))
+    text = yaml.safe_dump(turned, sort_keys=False, default_flow_style=True)
+    again = "# a comment\n" + text.replace("lr: 0.001", "lr:   1e-3   ")
+    assert again.count("1e-3") == 1 and yaml.safe_load(text) == yaml.safe_load(before)
     try:
-        path.write_text(text)
-        assert finished.planned() == {}
+        path.write_text(again)
+        for place in [*complete.path.rglob("*.py"), *complete.path.rglob("*.smk")]:
+            os.utime(place)
+        os.utime(complete.path / "Snakefile")
+        assert would_run(complete) == expected(TABLE["also"]["spelling"]["runs"], settings=False)
     finally:
         path.write_text(before)
 
 
-def test_one_more_experiment_trains_only_that(finished, edited):
-    edited("experiments", SMALL["experiments"] | {"cold": {"train": {"lr": 1e-5}}})
-    assert finished.planned() == one(TRAIN) | BEFORE | COMPARE
+def test_one_more_experiment_trains_only_that(complete, edited):
+    edited({"experiments": SMALL["experiments"] | {"cold": {"train": {"lr": 1e-5}}}})
+    row = TABLE["also"]["one_more_experiment"]
+    assert would_run(complete) == expected(row["runs"], row["only"])
 
 
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        ("scripts/mindtune/comparison/tables.py", COMPARE),
-        ("scripts/mindtune/engines/hf/answer.py", BOTH | COMPARE),
-        ("scripts/mindtune/engines/hf/schedule.py", TRAIN | AFTER | COMPARE),
-        ("scripts/mindtune/data/prompts.py", PROMPTS | BOTH | COMPARE),
-        ("scripts/mindtune/demo/drawing.py", SOURCES | DATA | PROMPTS | TRAIN | BOTH | COMPARE),
-        ("scripts/compare_answers.py", COMPARE),
-        ("scripts/pretrain_demo_base.py", {}),
-        ("scripts/mindtune/config/sentences.py", {}),
-    ],
-)
-def test_an_edit_of_code_runs_what_depends_on_it(finished, file, expected):
-    path = finished.path / file
+def test_one_experiment_less_trains_nothing(complete, edited):
+    edited({"experiments": {"baseline": {}}})
+    assert would_run(complete) == expected(
+        TABLE["also"]["one_experiment_less"]["runs"], settings=False
+    )
+
+
+@pytest.mark.parametrize("file", TABLE["code"])
+def test_an_edit_of_code_runs_what_depends_on_it(complete, file):
+    path = complete.path / "scripts" / file
     before = path.read_text()
     try:
-        path.write_text(before + "\n# an edit\n")
-        assert finished.planned() == expected
+        path.write_text(before + ("\n# an edit\n" if file.endswith(".py") else "\n"))
+        plan, causes = complete.asked("all")
     finally:
         path.write_text(before)
-    assert finished.planned() == {}
-
-
-def test_time_stamps_of_code_and_configuration_run_nothing(finished):
-    for path in [*finished.path.rglob("*.py"), *finished.path.rglob("*.smk")]:
-        os.utime(path)
-    os.utime(finished.path / "Snakefile")
-    os.utime(finished.path / "config/config.yaml")
-    assert finished.planned() == {}
+    assert {pair(job) for job in plan.needed()} == expected(TABLE["code"][file], settings=False)
+    assert [cause.text for cause in causes] == [f"scripts/{file} changed"] * bool(plan.needed())
 
 
 @pytest.mark.parametrize("with_metadata", [True, False], ids=["with .snakemake", "results alone"])
 def test_a_fresh_checkout_with_the_results_copied_over_runs_nothing(
-    finished, tmp_path, with_metadata
+    complete, tmp_path, with_metadata
 ):
     fresh = Checkout.make(tmp_path / "fresh")
-    shutil.copytree(finished.path / "results", fresh.path / "results")  # keeps times, as cp -a
+    for path in fresh.path.rglob("*"):
+        os.utime(path)  # as `git clone` leaves them
+    shutil.copytree(complete.path / "results", fresh.path / "results")  # keeps times, as cp -a
     if with_metadata:
-        shutil.copytree(finished.path / ".snakemake", fresh.path / ".snakemake")
-    assert fresh.planned() == {}
+        shutil.copytree(complete.path / ".snakemake", fresh.path / ".snakemake")
+    assert would_run(fresh) == set()

@@ -1,20 +1,22 @@
 """Reading the configuration: defaults, experiments, and every check that needs no job.
 
-A configuration is checked in four steps, each of which ends in sentences for the
-user rather than in a traceback: the shape (`config/schema.yaml`), the experiments'
-overlays, conditions across keys, and the files that it names.
+A configuration is checked in five steps, each of which ends in sentences for the
+user rather than in a traceback: the environment variables in its paths, the shape
+(`config/schema.yaml`), the experiments' overlays, conditions across keys, and the files that
+it names.
 """
 
 import copy
 import json
+import math
+import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mindtune.config.checks import SHARED, condition_problems, overlay_problems, source_problems
+from mindtune.config.schema import load_schema, resolve
 from mindtune.config.sentences import schema_errors, sentence
+from mindtune.config.variables import with_variables
 from mindtune.errors import UserError
 
 __all__ = [
@@ -57,10 +59,6 @@ class ConfigError(UserError):
         where = ", ".join(files)
         head = f"The configuration{f' ({where})' if where else ''} can't be used:"
         super().__init__("\n  - ".join([head, *self.problems]))
-
-
-def load_schema(path: str | Path) -> dict:
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
 
 
 def lookup(config: Mapping, dotted: str) -> Any:
@@ -110,21 +108,33 @@ class Configuration:
         return [lookup(settings, key) for key in self.stages[stage]]
 
 
-def load(raw: Mapping, schema: Mapping, files: Iterable[str] = ()) -> Configuration:
+def load(
+    raw: Mapping,
+    schema: Mapping,
+    files: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> Configuration:
     """Check a raw configuration and return it with all defaults filled in.
+
+    environment: the variables that its paths may name.
 
     Raises
     ------
     ConfigError: with a sentence for each mistake found.
     """
     files = list(files)
-    raw = json.loads(json.dumps(raw))  # plain containers, whatever the reader used
+    # Plain containers, whatever the reader used; text for dates and for what isn't finite.
+    raw = json.loads(json.dumps(raw, default=str), parse_constant=str)
     raw = with_numbers(raw, schema)
+    raw, problems = with_variables(raw, schema, environment)
     if isinstance(raw.get("experiments"), dict):
-        raw["experiments"] = {
-            name: with_numbers(overlay, schema) for name, overlay in raw["experiments"].items()
-        }
-    problems = [sentence(error) for error in schema_errors(raw, schema)]
+        for name, overlay in raw["experiments"].items():
+            raw["experiments"][name], found = with_variables(
+                with_numbers(overlay, schema), schema, environment, f"experiments.{name}"
+            )
+            problems += found
+    if not problems:
+        problems = [sentence(error) for error in schema_errors(raw, schema)]
     if problems:
         raise ConfigError(problems, files)
     overlays = raw.get("experiments") or {"baseline": {}}
@@ -166,19 +176,21 @@ def merge(base: Mapping, overlay: Mapping) -> dict:
 
 
 def with_defaults(value: Any, schema: Mapping, root: Mapping | None = None) -> Any:
-    """`value` with the schema's default for each key that is not there, at every depth."""
+    """`value` with the schema's default for each key that is not there, at every depth.
+
+    Keys are in the order of the schema, whatever that of the file: Snakemake compares texts.
+    """
     root = root or schema
-    node = _resolve(schema, root)
+    node = resolve(schema, root)
     if isinstance(value, Mapping):
-        filled = {key: copy.deepcopy(item) for key, item in value.items()}
-        for key, child in node.get("properties", {}).items():
-            if key not in filled and "default" in child:
-                filled[key] = copy.deepcopy(child["default"])
-            elif key not in filled and "default" in _resolve(child, root):
-                filled[key] = copy.deepcopy(_resolve(child, root)["default"])
-            if key in filled:
-                filled[key] = with_defaults(filled[key], child, root)
-        return filled
+        children = {key: resolve(child, root) for key, child in node.get("properties", {}).items()}
+        filled = {
+            key: with_defaults(copy.deepcopy(value.get(key, child.get("default"))), child, root)
+            for key, child in children.items()
+            if key in value or "default" in child
+        }
+        others = {key: copy.deepcopy(item) for key, item in value.items() if key not in children}
+        return filled | others
     if isinstance(value, list) and isinstance(node.get("items"), Mapping):
         return [with_defaults(item, node["items"], root) for item in value]
     return value
@@ -191,7 +203,7 @@ def with_numbers(value: Any, schema: Mapping, root: Mapping | None = None) -> An
     of everything.
     """
     root = root or schema
-    node = _resolve(schema, root)
+    node = resolve(schema, root)
     if isinstance(value, dict):
         children = node.get("properties", {})
         return {
@@ -202,7 +214,11 @@ def with_numbers(value: Any, schema: Mapping, root: Mapping | None = None) -> An
         return [with_numbers(item, node["items"], root) for item in value]
     types = [node["type"]] if isinstance(node.get("type"), str) else node.get("type", [])
     if isinstance(value, str) and "string" not in types:
-        for kind, read in (("integer", int), ("number", float), ("boolean", _BOOLEANS.__getitem__)):
+        for kind, read in (
+            ("integer", int),
+            ("number", _finite),
+            ("boolean", _BOOLEANS.__getitem__),
+        ):
             if kind in types:
                 try:
                     return read(value)
@@ -213,13 +229,11 @@ def with_numbers(value: Any, schema: Mapping, root: Mapping | None = None) -> An
     return value
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
-
-
-def _resolve(schema: Mapping, root: Mapping) -> Mapping:
-    if "$ref" not in schema:
-        return schema
-    found: Any = root
-    for part in schema["$ref"].removeprefix("#/").split("/"):
-        found = found[part]
-    return found

@@ -16,6 +16,11 @@ from mindtune.errors import UserError
 # The config.json of the demo's base model.
 DEMO_CONFIG = Path(__file__).parents[1] / "demo" / "base" / "config.json"
 SHARED = "shared"
+# What else lies in `results` beside the directories of experiments.
+TAKEN = (
+    "sources", "benchmarks", "framework", "cache", "compare.csv", "summary.csv", "metrics.csv",
+    "samples.png", "report.html",
+)  # fmt: skip
 # Sections that an experiment may change; sources only in part.
 OVERLAY_SECTIONS = ("data", "processor", "parallel", "train", "answer")
 OVERLAY_SOURCES = ("model",)
@@ -26,6 +31,8 @@ def overlay_problems(name: str, overlay: Mapping) -> Iterator[str]:
     """What an experiment changes that it may not, a sentence for each."""
     if name == SHARED:
         yield f"experiments.{name}: the name `{SHARED}` is taken by what experiments share."
+    if name in TAKEN:
+        yield f"experiments.{name}: results/{name} is something else; take another name."
     for section, values in overlay.items():
         if section == "sources" and isinstance(values, Mapping):
             for key in values:

@@ -24,7 +24,7 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
         case "additionalProperties":
             known = error.schema.get("properties", {})
             unknown = [key for key in value if key not in known]
-            return "; ".join(_unknown(path, key, known) for key in unknown)
+            return "; ".join(_unknown_key_sentence(path, key, known) for key in unknown)
         case "required":
             missing = next(key for key in limit if key not in value)
             return f"{name} lacks the key `{missing}`."
@@ -44,11 +44,13 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
             return f"{name} is {shown}, but must be less than {limit}."
         case "minLength" | "minItems" | "minProperties":
             return f"{name} is empty; write at least {limit} {_thing(error.validator)}."
-        case "pattern" if "propertyNames" in error.absolute_schema_path:
+        case "pattern" if path == "experiments":
             return (
                 f"the name {shown} in {name} may only have letters, digits, `_`, `-` and `.`, "
                 "and must begin with a letter or digit: results are written under it."
             )
+        case "pattern" if "propertyNames" in error.absolute_schema_path:
+            return f"the name {shown} in {name} is not one; names there match {limit}."
         case "pattern":
             described = error.schema.get("description", f"of the form {limit}")
             return f"{name} is {shown}, but must be {described[0].lower()}{described[1:]}"
@@ -62,7 +64,7 @@ def _dotted(parts: Iterable) -> str:
     return text
 
 
-def _unknown(path: str, key: str, known: Iterable[str]) -> str:
+def _unknown_key_sentence(path: str, key: str, known: Iterable[str]) -> str:
     full = f"{path}.{key}" if path else key
     guess = difflib.get_close_matches(key, list(known), 1, cutoff=0.5)
     if guess:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from mindtune.config.sentences import schema_errors, sentence
+from mindtune.config.variables import has_control_characters
 from mindtune.errors import UserError
 
 KINDS = {
@@ -78,6 +79,11 @@ def choice_problems(name: str, source: Mapping, table: Mapping[str, Mapping]) ->
             yield f"{here}.use is `url`, but {here}.url is missing."
         elif not _file_name(_list(source["url"])[0]):
             yield f"{here}.url is {source['url']}, which ends in no file name."
+        elif not _usable(_file_name(_list(source["url"])[0])):
+            yield (
+                f"{here}.url is {source['url']}, but a file whose name has a brace or a line break "
+                "can't be used here; fetch it by hand under another name and write `use: path`."
+            )
     elif use in FETCHED:
         entry = source["name"] or KINDS[name]
         if entry not in table:
@@ -138,3 +144,8 @@ def _list(url: str | list[str] | None) -> list[str]:
 
 def _file_name(url: str) -> str:
     return PurePosixPath(unquote(urlsplit(url).path)).name
+
+
+def _usable(name: str) -> bool:
+    """Whether Snakemake can take a name for a file's: braces would be wildcards to it."""
+    return not set(name) & set("{}") and not has_control_characters(name)

@@ -272,7 +272,7 @@ def fetch_stream(url: str, handle, line: Line, name: str) -> None:
                 for data in response.raw.stream(CHUNK, decode_content=False):
                     handle.write(data)
                     shown.advance(len(data))
-        except TROUBLES as error:
+        except (*TROUBLES, Unfit) as error:
             raise UserError(
                 f"{url} can't be fetched ({_short(error)}), and can't be resumed, as the server "
                 "doesn't tell its size; run the same command again."
