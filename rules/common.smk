@@ -1,5 +1,6 @@
-# The checked configuration, and where everything is. No file is written here.
+# The checked configuration, and where everything is. No file is written here but a lock.
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ sys.path.insert(0, str(SCRIPTS))
 
 from mindtune.config import LAYOUT, SHARED, STAGES
 from mindtune.errors import UserError
+from mindtune.process import SNAKEMAKE
 from mindtune.sourcecode import code_hash
+from mindtune.workdir import enter
 from mindtune.workflow import Sources, read_configuration
 from mindtune.engines import stage_sources
 
@@ -24,10 +27,14 @@ try:
         table=Path(workflow.basedir) / "config" / "data_sources.yaml",
         schema=Path(workflow.basedir) / "config" / "data_sources.schema.yaml",
     )
+    if workflow.is_main_process and (SAID := enter(Path(".snakemake"))):
+        print(SAID, file=sys.stderr)
 except UserError as error:
     # A WorkflowError would add where in this file it was raised.
     print(error, file=sys.stderr)
     sys.exit(1)
+
+os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
 
 EXPERIMENTS = list(CONFIG.experiments)
 
