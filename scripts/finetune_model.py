@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mindtune.engines import stage
 from mindtune.engines.jobs import FinetuneJob
+from mindtune.engines.loss_log import LOSS
 from mindtune.files import write_json, writing
 from mindtune.job import optional_path, run
 from mindtune.savedir import claimed, content_of, content_of_checkpoint
@@ -37,7 +38,7 @@ def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -
     }
     with claimed(job.save_dir, settings) as fingerprint:
         stage(engine, "finetune")(job)
-        with open(job.save_dir / "loss.csv", "rb") as own, writing(loss, "wb") as handle:
+        with open(job.save_dir / LOSS, "rb") as own, writing(loss, "wb") as handle:
             shutil.copyfileobj(own, handle)
         with open(loss, encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle))

@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from mindtune.engines.hf.checkpoints import Checkpoints
-from mindtune.engines.hf.schedule import learning_rate
+from mindtune.engines.learning_rate import learning_rate
+from mindtune.engines.loss_log import LOSS, keep_rows
 from mindtune.errors import UserError
 from mindtune.files import writing
 from mindtune.progress import Progress
@@ -44,7 +46,7 @@ class IterationLog(TrainerCallback):
         checkpoints: Checkpoints,
         evaluated: bool,
     ) -> None:
-        self.path = save_dir / "loss.csv"
+        self.path = save_dir / LOSS
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
@@ -59,16 +61,11 @@ class IterationLog(TrainerCallback):
         return iteration % interval == 0 or iteration == self.train["train_iters"]
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        kept = []
         if self.begun and self.path.is_file():
-            with open(self.path, encoding="utf-8", newline="") as handle:
-                kept = [
-                    row for row in csv.DictReader(handle) if int(row["iteration"]) <= self.begun
-                ]
+            keep_rows(self.path, self.begun)
+            return
         with writing(self.path) as handle:
-            writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept)
+            csv.DictWriter(handle, COLUMNS, lineterminator="\n").writeheader()
 
     def on_step_begin(self, args, state, control, *, model, **kwargs) -> None:
         self.checkpoints.restore_random(model.device)
@@ -109,9 +106,13 @@ class IterationLog(TrainerCallback):
 
     def finish(self, iteration: int, *, model, optimizer, **kwargs) -> None:
         """Write the iteration's line, and save a checkpoint when one is due."""
+        saves = self.due(iteration, self.train["save_interval"])
         with open(self.path, "a", encoding="utf-8", newline="") as handle:
             csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(self.row)
-        if self.due(iteration, self.train["save_interval"]):
+            if saves:  # no checkpoint may outlive the lines that lead to it
+                handle.flush()
+                os.fsync(handle.fileno())
+        if saves:
             self.checkpoints.save(iteration, model, optimizer)
             log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
 
