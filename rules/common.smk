@@ -12,7 +12,7 @@ from mindtune.config import LAYOUT, SHARED, STAGES
 from mindtune.errors import UserError
 from mindtune.process import SNAKEMAKE
 from mindtune.sourcecode import code_hash
-from mindtune.workdir import enter
+from mindtune.workdir import below, check_writable, enter
 from mindtune.workflow import Sources, read_configuration
 from mindtune.engines import stage_sources
 
@@ -33,6 +33,15 @@ except UserError as error:
     # A WorkflowError would add where in this file it was raised.
     print(error, file=sys.stderr)
     sys.exit(1)
+
+
+onstart:
+    try:
+        check_writable([*below(Path("results")), *below(Path("logs"), files=True)])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
 
 os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
 

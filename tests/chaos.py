@@ -122,13 +122,10 @@ def job_of(snakemake: int) -> tuple[psutil.Process | None, str]:
 
 
 def strike(process: subprocess.Popen, kill: Kill) -> None:
-    """Send the signal now, to what runs now."""
+    """Send the signal now, to what runs now; Snakemake itself where no job runs."""
     job, kill.rule = job_of(process.pid)
     if kill.target == "job" and job is None:
         kill.target = "snakemake"
-    if process.poll() is not None:
-        kill.rule = "(ended)"
-        return
     if kill.target == "group":
         os.killpg(process.pid, kill.number)
     elif kill.target == "job":
@@ -166,26 +163,31 @@ def is_told(line: str) -> bool:
     return any(mark in line for mark in marks)
 
 
-def interrupt(checkout: Checkout, kill: Kill) -> None:
-    """Start, strike at the moment, and let what was struck come to its end."""
+def interrupt(checkout: Checkout, kill: Kill) -> bool:
+    """Start, strike at the moment, and let what gives up by itself come to its end.
+
+    After a SIGKILL to Snakemake the next command comes at once, whatever still runs.
+    Returns False when the run had ended before the moment.
+    """
     process = begin(checkout)
     end = time.monotonic() + kill.moment
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return False
         time.sleep(0.02)
     strike(process, kill)
-    if kill.number == signal.SIGKILL or kill.target == "job":
-        if kill.target == "job":  # Snakemake gives up by itself
-            process.wait(timeout=SECONDS)
-        else:  # the next command comes at once, whatever still runs
-            process.poll()
-            return
-    process.wait(timeout=SECONDS)
+    if kill.target == "job" or kill.number != signal.SIGKILL:
+        process.wait(timeout=SECONDS)
+    return True
 
 
 def trial(place: Path, config: Mapping, kill: Kill, wanted: Mapping[str, bytes]) -> None:
-    """One kill in a checkout of its own."""
+    """One kill in a checkout of its own; earlier than drawn, when the run was quicker."""
     checkout = Checkout.make(place, config)
-    interrupt(checkout, kill)
+    while not interrupt(checkout, kill):
+        kill.moment /= 2
+        shutil.rmtree(place)
+        checkout = Checkout.make(place, config)
     go_on(checkout, kill)
     kill.different += differences(contents(place), wanted)
 

@@ -10,7 +10,10 @@ and nothing is unlocked when another one is among them.
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import pwd
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from mindtune.locks import NoLocks, myself, told, try_lock
 from mindtune.process import is_alive
 
 NAME = "mindtune.lock"
+# With less than this Snakemake can't even write down what it is about to do.
+LEAST_BYTES = 1 << 20
 # Held until this process ends: an open file that nobody closes.
 _open: list[int] = []
 
@@ -31,10 +36,17 @@ def enter(state: Path) -> str | None:
 
     Raises
     ------
-    UserError: it can't be written.
+    UserError: it can't be written, as Snakemake has to.
     """
+    free = shutil.disk_usage(state.parent).free
+    if free < LEAST_BYTES:
+        raise UserError(
+            f"the disk is full ({free} bytes are free in {state.parent.resolve()}); free some space "
+            "and run the same command again."
+        )
     try:
         state.mkdir(exist_ok=True)
+        check_writable([state, *(path for path in state.iterdir() if path.is_dir())])
         handle = os.open(state / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         _open.append(handle)
         return _entered(handle, state / "locks")
@@ -44,6 +56,43 @@ def enter(state: Path) -> str | None:
         raise UserError(
             f"{error.filename or state} can't be written: {sentence(error) or error.strerror}"
         ) from error
+
+
+def check_writable(paths: Iterable[Path]) -> None:
+    """
+    Raises
+    ------
+    UserError: a file can't be written, or nothing can be made in a directory.
+    """
+    for path in paths:
+        if not os.access(path, os.W_OK | os.X_OK if path.is_dir() else os.W_OK):
+            raise UserError(_unwritable(path))
+
+
+def below(place: Path, files: bool = False) -> Iterator[Path]:
+    """A directory and all directories in it, and the files too if asked; links are not followed."""
+    for directory, _, names in os.walk(place):
+        yield Path(directory)
+        if files:
+            yield from (Path(directory, name) for name in names)
+
+
+def _unwritable(path: Path) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"{path} can't be written: the file system is read-only; use a checkout elsewhere."
+    status = path.stat()
+    return (
+        f"{path} can't be written by {myself()['user']} (it is {_name(status.st_uid)}'s, mode "
+        f"{stat.filemode(status.st_mode)}); use a checkout of your own, or have it made writable for "
+        "you, with all that is in it."
+    )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _entered(handle: int, locks: Path) -> str | None:
