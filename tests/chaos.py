@@ -1,12 +1,13 @@
 """Kill the main job at random moments, give the same command again, and compare the bytes.
 
 python tests/chaos.py --kills 20 --seed 1            the workflow in miniature
-python tests/chaos.py --kills 3 --seed 1 --demo      the demo itself
+python tests/chaos.py --kills 20 --in-a-row 4        the same run is hit four times
+python tests/chaos.py --kills 3 --demo               the demo itself
 
-One undisturbed run is the measure. For each kill a run in a new directory gets a signal at a
-random moment: Snakemake alone, the job alone, or all of them. Then the command is given again,
-as it is, until it ends well; every file in results/ must then have the bytes of the undisturbed
-run, but for what tells the time:
+One undisturbed run is the measure. A run in a new directory gets a signal at a random moment:
+Snakemake alone, the job alone, or all of them. Then the command is given again, as it is, (and is
+hit again, or) until it ends well; every file in results/ must then have the bytes of the
+undisturbed run, but for what tells the time:
 
 - results/benchmarks/: what each job took;
 - loss.csv: the columns ms_per_iteration and samples_per_second;
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ TIMES = ("ms_per_iteration", "samples_per_second")
 # Commands after which a run must have ended well: one that may say what to type, and one more.
 MOST_COMMANDS = 3
 SECONDS = 900
+MARKS = ("n earlier run", "LockException", "another training", "from iteration", "Traceback")
 
 
 @dataclass
@@ -136,13 +138,13 @@ def strike(process: subprocess.Popen, kill: Kill) -> None:
 
 def go_on(checkout: Checkout, kill: Kill) -> None:
     """Give the command again until it ends well, and keep what it says of the interruption."""
-    said = []
+    printed = ""
     for kill.commands in range(1, MOST_COMMANDS + 1):
         done = subprocess.run(
             checkout.command(TARGET), cwd=checkout.path, text=True, timeout=SECONDS,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
-        said += [line for line in done.stdout.splitlines() if is_told(line)]
+        printed += done.stdout
         if done.returncode == 0:
             break
         if "Traceback" in done.stdout or kill.commands == MOST_COMMANDS:
@@ -181,15 +183,23 @@ def interrupt(checkout: Checkout, kill: Kill) -> bool:
     return True
 
 
-def trial(place: Path, config: Mapping, kill: Kill, wanted: Mapping[str, bytes]) -> None:
-    """One kill in a checkout of its own; earlier than drawn, when the run was quicker."""
+def trial(place: Path, config: Mapping, kills: Sequence[Kill], wanted: Mapping[str, bytes]) -> None:
+    """One run, hit by each kill in turn; earlier than drawn, when it was quicker."""
     checkout = Checkout.make(place, config)
-    while not interrupt(checkout, kill):
-        kill.moment /= 2
-        shutil.rmtree(place)
-        checkout = Checkout.make(place, config)
-    go_on(checkout, kill)
-    kill.different += differences(contents(place), wanted)
+    last = None
+    for kill in kills:
+        while not interrupt(checkout, kill):
+            kill.moment /= 2
+            shutil.rmtree(checkout.path)
+            checkout = Checkout.make(place, config)
+        if last is not None:
+            last.said = told_in((checkout.path / "killed.log").read_text(errors="replace"))
+            last.commands = 1
+        last = kill
+    go_on(checkout, last)
+    last.different += differences(contents(place), wanted)
+    for kill in kills:
+        kill.different = last.different
 
 
 def drawn(rng: random.Random, seconds: float) -> Kill:
@@ -208,6 +218,7 @@ def main(arguments: list[str], show: Callable[[str], None] = print) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--in-a-row", type=int, default=1, metavar="N", help="kills per run")
     parser.add_argument("--demo", action="store_true", help="the demo itself, not in miniature")
     options = parser.parse_args(arguments)
     config = {} if options.demo else ONE_EXPERIMENT
@@ -221,11 +232,12 @@ def main(arguments: list[str], show: Callable[[str], None] = print) -> int:
             "| moment | rule                 | signal  | target    | commands | identical | said |"
         )
         show("|---|---|---|---|---|---|---|")
-        for number in range(options.kills):
-            kill = drawn(rng, seconds)
-            trial(place / f"{number}", config, kill, wanted)
-            show(kill.line())
-            failed += bool(kill.different)
+        for number in range(0, options.kills, options.in_a_row):
+            kills = [drawn(rng, seconds) for _ in range(options.in_a_row)]
+            trial(place / f"{number}", config, kills, wanted)
+            for kill in kills:
+                show(kill.line())
+                failed += bool(kill.different)
             shutil.rmtree(place / f"{number}", ignore_errors=True)
     show(f"\n{options.kills - failed} of {options.kills} identical")
     return 1 if failed else 0

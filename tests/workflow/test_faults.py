@@ -95,7 +95,7 @@ def test_a_disk_that_fills_up(finished, prepared, tmp_path):
     try:
         checkout = copied(prepared, tmp_path / "small")
         filler = checkout.path / "filler"
-        fill(filler, leaving=9 << 20)
+        fill(filler, leaving=6 << 20)
         said = refused(checkout, "prepare_checkpoint: the result needs", "left", target=MM)
         assert "Error in rule prepare_checkpoint" in said
         fill(filler, leaving=1 << 16)
