@@ -151,18 +151,13 @@ def go_on(checkout: Checkout, kill: Kill) -> None:
             kill.different += ("(the command failed)",)
             sys.stderr.write(done.stdout)
             break
-    kill.said = "; ".join(said) or "-"
+    kill.said = told_in(printed)
 
 
-def is_told(line: str) -> bool:
-    marks = (
-        "An earlier run",
-        "an earlier run",
-        "LockException",
-        "another training",
-        "from iteration",
-    )
-    return any(mark in line for mark in marks)
+def told_in(printed: str) -> str:
+    """What a command says of an interruption before it."""
+    found = [line for line in printed.splitlines() if any(mark in line for mark in MARKS)]
+    return "; ".join(found) or "-"
 
 
 def interrupt(checkout: Checkout, kill: Kill) -> bool:
@@ -184,22 +179,38 @@ def interrupt(checkout: Checkout, kill: Kill) -> bool:
 
 
 def trial(place: Path, config: Mapping, kills: Sequence[Kill], wanted: Mapping[str, bytes]) -> None:
-    """One run, hit by each kill in turn; earlier than drawn, when it was quicker."""
-    checkout = Checkout.make(place, config)
-    last = None
+    """Runs that are hit by each kill in turn.
+
+    A run that ends before the next moment is compared, and a new one is begun; from its start the
+    moment comes earlier where it has to.
+    """
+    checkout, hit = Checkout.make(place, config), []
     for kill in kills:
         while not interrupt(checkout, kill):
-            kill.moment /= 2
-            shutil.rmtree(checkout.path)
-            checkout = Checkout.make(place, config)
-        if last is not None:
-            last.said = told_in((checkout.path / "killed.log").read_text(errors="replace"))
-            last.commands = 1
-        last = kill
-    go_on(checkout, last)
-    last.different += differences(contents(place), wanted)
-    for kill in kills:
-        kill.different = last.different
+            judge(checkout, hit, wanted)
+            kill.moment /= 1 if hit else 2
+            shutil.rmtree(place)
+            checkout, hit = Checkout.make(place, config), []
+        if hit:
+            note(checkout, hit[-1])
+        hit.append(kill)
+    go_on(checkout, kill)
+    judge(checkout, hit, wanted)
+
+
+def note(checkout: Checkout, kill: Kill) -> None:
+    """Keep what the command after a kill said, which was killed too or ended well."""
+    kill.commands = 1
+    kill.said = told_in((checkout.path / "killed.log").read_text(errors="replace"))
+
+
+def judge(checkout: Checkout, hit: Sequence[Kill], wanted: Mapping[str, bytes]) -> None:
+    """Compare a run that has ended with the undisturbed one."""
+    different = differences(contents(checkout.path), wanted)
+    for kill in hit:
+        kill.different += different
+    if hit and not hit[-1].commands:
+        note(checkout, hit[-1])
 
 
 def drawn(rng: random.Random, seconds: float) -> Kill:
