@@ -14,7 +14,6 @@ import pwd
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from mindtune.errors import UserError
@@ -130,5 +129,7 @@ def _among_others(handle: int) -> str | None:
 
 def _known(handle: int) -> Iterator[dict]:
     for line in os.pread(handle, 1 << 20, 0).splitlines():
-        with suppress(ValueError):  # cut off by a full disk
+        try:
             yield json.loads(line)
+        except ValueError:  # cut off by a full disk
+            yield {"host": "one that can't be read"}
