@@ -75,7 +75,7 @@ def test_checkpoints_of_other_settings_are_put_aside_and_not_continued(finished,
     assert (
         "holds checkpoints of other settings: put aside" in said and "from the base model" in said
     )
-    assert "(train.lr 0.001 -> 0.004); iteration 1 would have had a learning rate of" in said
+    assert "(train.lr 0.001 -> 0.004); iteration 2 would have had a learning rate of" in said
     assert checkout.read(MODEL) != first
     assert checkout.read(MODEL.replace("save_dir", "save_dir.superseded")) == first
 
