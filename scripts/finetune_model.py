@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mindtune.engines import stage
 from mindtune.engines.jobs import FinetuneJob
-from mindtune.engines.loss_log import LOSS
+from mindtune.engines.log_table import LOSS
 from mindtune.files import write_json, writing
 from mindtune.job import optional_path, run
 from mindtune.savedir import claimed, content_of, content_of_checkpoint

@@ -23,7 +23,11 @@ CHUNK = 1 << 20
 
 
 def partial_name(path: Path) -> Path:
-    """A new temporary name under which to write `path`."""
+    """The temporary name of something that is made in several runs, with a lock on it."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def _own_partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
@@ -51,7 +55,7 @@ def writing(path: str | os.PathLike, mode: str = "w", **kwargs: Any) -> Iterator
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_partials(path)
-    partial = partial_name(path)
+    partial = _own_partial_name(path)
     if "b" not in mode:
         kwargs.setdefault("encoding", "utf-8")
         kwargs.setdefault("newline", "\n")
@@ -76,7 +80,7 @@ def writing_directory(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_partials(path)
-    partial = partial_name(path)
+    partial = _own_partial_name(path)
     partial.mkdir()
     try:
         yield partial

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from mindtune.checkpoint.megatron import TRACKER
 from mindtune.continuation import Continuation, continuation
-from mindtune.engines.loss_log import LOSS, keep_rows
+from mindtune.engines.log_table import LOSS, LossTable
 from mindtune.errors import UserError
 from mindtune.files import sha256_file, write_json, writing
 
@@ -148,4 +148,4 @@ def _cut_back(save_dir: Path, kept: int, same: int) -> None:
                 shutil.rmtree(aside / name)
             (save_dir / name).rename(aside / name)
     if (save_dir / LOSS).is_file():
-        keep_rows(save_dir / LOSS, kept)
+        LossTable(save_dir / LOSS).begin(kept)

@@ -5,6 +5,7 @@ import json
 import pytest
 from mindtune import savedir
 from mindtune.continuation import continuation
+from mindtune.engines.log_table import COLUMNS, LOSS, LossTable
 
 TRAIN = {
     "train_iters": 100, "save_interval": 50, "eval_interval": 50, "eval_iters": 2, "lr": 1e-3,
@@ -59,8 +60,10 @@ def filled(place, iterations):
         rank.mkdir(parents=True)
         (rank / "model_optim_rng.pt").write_text(str(iteration))
     (place / "latest_checkpointed_iteration.txt").write_text(str(iterations[-1]))
-    rows = "".join(f"{n},0.5\n" for n in range(1, iterations[-1] + 1))
-    (place / "loss.csv").write_text("iteration,loss\n" + rows + "101")
+    table = LossTable(place / LOSS)
+    table.begin(0)
+    for n in range(1, iterations[-1] + 1):
+        table.append(dict.fromkeys(COLUMNS, "") | {"iteration": n})
 
 
 def names(place):

@@ -1,9 +1,7 @@
 """What happens beside the Trainer's loop: the log of iterations, checkpoints, progress."""
 
-import csv
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,23 +10,11 @@ from transformers import TrainerCallback
 
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.learning_rate import learning_rate
-from mindtune.engines.loss_log import LOSS, keep_rows
+from mindtune.engines.log_table import LOSS, LossTable
 from mindtune.errors import UserError
-from mindtune.files import writing
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
-
-COLUMNS = (
-    "iteration",
-    "consumed_samples",
-    "lr",
-    "loss",
-    "grad_norm",
-    "ms_per_iteration",
-    "samples_per_second",
-    "held_out_loss",
-)
 
 
 class IterationLog(TrainerCallback):
@@ -46,7 +32,7 @@ class IterationLog(TrainerCallback):
         checkpoints: Checkpoints,
         evaluated: bool,
     ) -> None:
-        self.path = save_dir / LOSS
+        self.table = LossTable(save_dir / LOSS)
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
@@ -61,11 +47,7 @@ class IterationLog(TrainerCallback):
         return iteration % interval == 0 or iteration == self.train["train_iters"]
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        if self.begun and self.path.is_file():
-            keep_rows(self.path, self.begun)
-            return
-        with writing(self.path) as handle:
-            csv.DictWriter(handle, COLUMNS, lineterminator="\n").writeheader()
+        self.table.begin(self.begun)
 
     def on_step_begin(self, args, state, control, *, model, **kwargs) -> None:
         self.checkpoints.restore_random(model.device)
@@ -106,13 +88,9 @@ class IterationLog(TrainerCallback):
 
     def finish(self, iteration: int, *, model, optimizer, **kwargs) -> None:
         """Write the iteration's line, and save a checkpoint when one is due."""
-        saves = self.due(iteration, self.train["save_interval"])
-        with open(self.path, "a", encoding="utf-8", newline="") as handle:
-            csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(self.row)
-            if saves:  # no checkpoint may outlive the lines that lead to it
-                handle.flush()
-                os.fsync(handle.fileno())
-        if saves:
+        self.table.append(self.row)
+        if self.due(iteration, self.train["save_interval"]):
+            self.table.sync()
             self.checkpoints.save(iteration, model, optimizer)
             log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
 
