@@ -116,13 +116,16 @@ def fill(filler, leaving):
 
 
 def test_two_at_once(finished, mine):
-    first = start(mine, "results/shared/answers_before.jsonl")
-    wait_for(mine.path / ".snakemake/locks", first)
-    said = refused(mine, f"Snakemake is at work here already (process {first.pid} of ")
-    assert "LockException" in said
+    answers = "results/shared/answers_before.jsonl"
+    first = start(mine, answers)
+    wait_for(mine.path / "logs/answer_prompts/shared_before.log", first)
+    said = refused(
+        mine, f"Snakemake is at work here already (process {first.pid} of ", target=answers
+    )
+    assert "LockException" in said and first.poll() is None
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    goes_on(mine, finished)
+    goes_on(mine, finished, answers)
 
 
 def test_files_from_the_future(finished, mine):
