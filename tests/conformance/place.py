@@ -9,10 +9,11 @@ from pathlib import Path
 
 import framework
 from draw_scenes import draw
+from mindtune.checkpoint import hf_to_mm
 from mindtune.data.mllm import convert
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines import stage
-from mindtune.engines.jobs import FinetuneJob, PrepareJob
+from mindtune.engines.jobs import FinetuneJob
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
 PICTURES = 200
@@ -40,7 +41,7 @@ class Place:
     def made_in(cls, directory: Path, pictures: int = PICTURES) -> "Place":
         place = cls(directory)
         write_base_model(place.base)
-        stage("hf", "prepare")(PrepareJob(place.base, place.mm, ONE_DEVICE))
+        hf_to_mm(place.base, place.mm, **ONE_RANK)
         draw(place.images, directory / "llava.json", pictures=pictures, text_only=TEXT_ONLY, seed=1)
         convert(
             directory / "llava.json", place.images, place.train, directory / "held_out.json",

@@ -17,6 +17,7 @@ from mindtune.engines.hf.finetune import freeze
 from mindtune.engines.hf.model import build_model, load_model
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.errors import UserError
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,16 @@ def test_a_long_conversation_is_cut_turn_by_turn(processor):
     assert cut[:60] == whole[:60]
 
 
+def test_a_picture_in_an_answer_is_expanded_too(processor):
+    messages = [
+        {"role": "user", "content": "Two: <image>"},
+        {"role": "assistant", "content": "<image>"},
+    ]
+    grids = [torch.tensor([1, 8, 10]), torch.tensor([1, 2, 2])]
+    ids, _ = processor.encode_conversation(messages, grids, 1024)
+    assert ids.count(processor.image_token_id) == 20 + 1
+
+
 def test_a_prompt_is_what_training_showed(processor):
     grid = torch.tensor([1, 8, 10])
     ids, _ = processor.encode_conversation(MESSAGES[:2], [grid], 1024)
@@ -110,6 +121,14 @@ def test_a_picture_becomes_twenty_tokens_and_a_large_one_is_shrunk(processor, im
     assert picture.pixel_values.shape == (80, 3 * 2 * 14 * 14)
     image.resize((1600, 1280)).save(tmp_path / "large.png")
     assert processor.open_image(tmp_path / "large.png").size == (572, 457)
+
+
+@pytest.mark.parametrize(
+    ("size", "read"), [((6000, 28), (5040, 28)), ((28, 6000), (28, 5040)), ((5600, 28), (5600, 28))]
+)
+def test_a_picture_too_long_for_the_model_is_pressed(processor, tmp_path, size, read):
+    Image.new("RGB", size).save(tmp_path / "long.png")
+    assert processor.open_image(tmp_path / "long.png").size == read
 
 
 def test_a_batch_is_padded_to_eights(processor, images):

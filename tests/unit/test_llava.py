@@ -87,6 +87,10 @@ def turns(*roles, first="<image>\nq"):
         ),
         ({"conversations": turns("human", "gpt", first="<image><image>")}, "2 `<image>` marks"),
         ({"image": None}, "1 `<image>` marks, but 0 image"),
+        (
+            {"conversations": turns("human", "gpt", first="<image>\nq <video>")},
+            "turn 0: `value` has a `<video>` mark",
+        ),
     ],
 )
 def test_a_record_on_which_the_framework_would_stop_is_refused(change, words):

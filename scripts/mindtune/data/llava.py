@@ -16,6 +16,7 @@ import orjson
 from mindtune.errors import UserError
 
 IMAGE_MARK = "<image>"
+VIDEO_MARK = "<video>"  # to the training framework; it stops, as a record here has no videos
 ROLES = {"human": "user", "gpt": "assistant"}
 CHUNK = 1 << 20
 LONGEST_BLOCK = 64 << 20
@@ -216,6 +217,11 @@ def check_record(record: dict, number: int) -> None:
         if not isinstance(turn.get("value"), str):
             raise UserError(
                 f"{here}, turn {position}: `value` is {turn.get('value')!r}, but must be text."
+            )
+        if VIDEO_MARK in turn["value"]:
+            raise UserError(
+                f"{here}, turn {position}: `value` has a `{VIDEO_MARK}` mark, but there are no videos; "
+                "write it in another way."
             )
         if not _is_unicode(turn["value"]):
             raise UserError(

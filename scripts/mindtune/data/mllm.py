@@ -20,6 +20,7 @@ import orjson
 from mindtune.data.llava import (
     IMAGE_MARK,
     ROLES,
+    VIDEO_MARK,
     check_record,
     images_of,
     leads_out,
@@ -63,10 +64,15 @@ def _sound_values(record: dict, images: Sequence[str]) -> list[str] | None:
         turns = record["conversations"]
         values = [turn["value"] for turn in turns]
         alternating = [turn["from"] for turn in turns] == ALTERNATING.get(len(turns))
-        marks = "".join(values).count(IMAGE_MARK)
+        text = "".join(values)
     except (KeyError, TypeError):
         return None
-    sound = alternating and type(images) is tuple and marks == len(images)
+    sound = (
+        alternating
+        and type(images) is tuple
+        and text.count(IMAGE_MARK) == len(images)
+        and VIDEO_MARK not in text
+    )
     return values if sound else None
 
 

@@ -8,13 +8,14 @@ from PIL import Image
 
 # Two patches of 14 pixels, merged: the least that Qwen2-VL makes a token of.
 SMALLEST = 28
+LONGEST, LONG = 200, 180
 
 
 def read_shrunk(source: str | Path | IO[bytes], image_resolution: int) -> Image.Image:
     """Read a picture as RGB, by nearest neighbour shrunk to at most `image_resolution` pixels.
 
-    `Qwen2vlPlugin._preprocess_image` of MindSpeed-MM 2.0.0, but for pictures more than 200 times
-    as wide as high, which its image processor refuses.
+    `Qwen2vlPlugin._preprocess_image` of MindSpeed-MM 2.0.0. A picture more than 200 times as wide as
+    high, which the image processor would refuse, becomes one of 180 times; a high one likewise.
     """
     with Image.open(source) as opened:
         image = opened.convert("RGB") if opened.mode != "RGB" else opened.copy()
@@ -26,4 +27,8 @@ def read_shrunk(source: str | Path | IO[bytes], image_resolution: int) -> Image.
     if min(image.size) < SMALLEST:
         size = (max(image.width, SMALLEST), max(image.height, SMALLEST))
         image = image.resize(size, Image.Resampling.NEAREST)
+    if image.width / image.height > LONGEST:
+        image = image.resize((image.height * LONG, image.height), Image.Resampling.NEAREST)
+    if image.height / image.width > LONGEST:
+        image = image.resize((image.width, image.width * LONG), Image.Resampling.NEAREST)
     return image

@@ -93,9 +93,7 @@ class Processor:
         labels: list[int] = []
         for turn in range(0, len(messages) - 1, 2):
             question, answer = messages[turn]["content"], messages[turn + 1]["content"]
-            here = question.count(IMAGE_MARK)
-            question = self.expand(question, grids[:here])
-            del grids[:here]
+            question, answer = self._take(question, grids), self._take(answer, grids)
             source = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
             if turn == 0:
                 source = f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n{source}"
@@ -121,6 +119,13 @@ class Processor:
             add_generation_prompt=True,
         )
         return self._tokens(text)
+
+    def _take(self, text: str, grids: list[torch.Tensor]) -> str:
+        """Expand a turn's `<image>` marks, with the first of the `grids` left, which it removes."""
+        marks = text.count(IMAGE_MARK)
+        text = self.expand(text, grids[:marks])
+        del grids[:marks]
+        return text
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
