@@ -1,5 +1,6 @@
-# The checked configuration, and where everything is. A dry run writes no file.
+# The checked configuration, and where everything is. A dry run writes no file but a lock.
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ sys.path.insert(0, str(SCRIPTS))
 
 from mindtune.config import LAYOUT, SHARED, STAGES
 from mindtune.errors import UserError
+from mindtune.process import SNAKEMAKE
 from mindtune.sourcecode import RECORDS, code_files, hash_of, record
+from mindtune.workdir import below, check_writable, enter
 from mindtune.workflow import Sources, read_configuration
 from mindtune.engines import stage_sources
 
@@ -24,23 +27,32 @@ try:
         table=Path(workflow.basedir) / "config" / "data_sources.yaml",
         schema=Path(workflow.basedir) / "config" / "data_sources.schema.yaml",
     )
+    if workflow.is_main_process and (SAID := enter(Path(".snakemake"))):
+        print(SAID, file=sys.stderr)
 except UserError as error:
     # A WorkflowError would add where in this file it was raised.
     print(error, file=sys.stderr)
     sys.exit(1)
 
+os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
+
 EXPERIMENTS = list(CONFIG.experiments)
 CODE = {}  # hash -> the files that it stands for
-
-
-onstart:
-    record(CODE, RECORDS)
 
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
     "download": CONFIG.common["sources"]["download"],
 }
+
+
+onstart:
+    try:
+        check_writable([*below(Path("results")), *below(Path("logs"), files=True)])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    record(CODE, RECORDS)
 
 
 wildcard_constraints:

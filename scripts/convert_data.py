@@ -7,6 +7,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
+from mindtune.clock import refuse_future
 from mindtune.data.mllm import convert
 from mindtune.job import run
 from mindtune.progress import progress
@@ -15,6 +16,7 @@ log = logging.getLogger("mindtune")
 
 
 def main(snakemake) -> None:
+    refuse_future(map(Path, [snakemake.input.instructions, *snakemake.input.get("mixture", [])]))
     report = convert(
         Path(snakemake.input.instructions),
         Path(snakemake.input.images),

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mindtune.engines import stage
 from mindtune.engines.jobs import FinetuneJob
-from mindtune.files import partial_name, write_json
+from mindtune.engines.log_table import LOSS
+from mindtune.files import write_json, writing
 from mindtune.job import optional_path, run
 from mindtune.savedir import claimed, content_of, content_of_checkpoint
 
@@ -37,9 +38,8 @@ def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -
     }
     with claimed(job.save_dir, settings) as fingerprint:
         stage(engine, "finetune")(job)
-        copied = partial_name(loss)
-        shutil.copyfile(job.save_dir / "loss.csv", copied)
-        copied.replace(loss)
+        with open(job.save_dir / LOSS, "rb") as own, writing(loss, "wb") as handle:
+            shutil.copyfileobj(own, handle)
         with open(loss, encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle))
         write_json(

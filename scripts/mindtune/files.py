@@ -3,12 +3,16 @@
 Everything here writes under a temporary name in the *same* directory as the
 target (a rename is atomic only within one file system), flushes it to disk, and
 renames it. A name that starts with a dot and ends in ``.partial`` is what a kill leaves
-behind; the next run of the same writer removes it.
+behind; the next writer of the same target removes it. Each writer has a name of its own, so
+that one that outlived its run and the next one never write to the same file: the older one
+finds its file gone and fails.
 """
 
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +23,21 @@ CHUNK = 1 << 20
 
 
 def partial_name(path: Path) -> Path:
-    """The temporary name under which `path` is written."""
+    """The temporary name of something that is made in several runs, with a lock on it."""
     return path.with_name(f".{path.name}.partial")
+
+
+def _own_partial_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def discard_partials(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.partial"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:
@@ -37,7 +54,8 @@ def writing(path: str | os.PathLike, mode: str = "w", **kwargs: Any) -> Iterator
     """Open `path` for writing; it appears, whole, when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(path)
+    discard_partials(path)
+    partial = _own_partial_name(path)
     if "b" not in mode:
         kwargs.setdefault("encoding", "utf-8")
         kwargs.setdefault("newline", "\n")
@@ -61,9 +79,8 @@ def writing_directory(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(path)
-    if partial.exists():
-        shutil.rmtree(partial)
+    discard_partials(path)
+    partial = _own_partial_name(path)
     partial.mkdir()
     try:
         yield partial

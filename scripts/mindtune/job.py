@@ -6,15 +6,23 @@ everything below a script's `main` takes plain values.
 
 import errno
 import logging
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mindtune.clock import refuse_future
 from mindtune.errors import UserError
+from mindtune.locks import Held, held
+from mindtune.process import Stopped, end_with_snakemake, stoppable
 
 log = logging.getLogger("mindtune")
+
+# A helper process of a killed job notices within five seconds that it is alone.
+SECONDS_FOR_OTHERS = 30.0
 
 
 def optional_path(file: Any) -> Path | None:
@@ -27,33 +35,73 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
 
     A mistake of the user's ends the job with its sentence and exit status 1; anything else
     that goes wrong leaves its traceback in the log file and a sentence that points there.
+    SIGTERM and Ctrl-C end it with 128 + the signal's number, when it has tidied up; and it
+    ends itself when Snakemake is gone.
     """
-    path = snakemake.log[0]
-    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    path = Path(snakemake.log[0])
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"{snakemake.rule}: %(message)s"))
     # What a program prints by the thousand lines is for the file alone.
     to_terminal.addFilter(lambda record: not getattr(record, "quiet", False))
     log.setLevel(logging.INFO)
-    log.handlers[:] = [to_file, to_terminal]
+    log.handlers[:] = [to_terminal]
     log.propagate = False
     try:
-        main(snakemake)
+        with stoppable(), _alone(path):
+            log.addHandler(_file_handler(path))
+            end_with_snakemake()
+            refuse_future(_products(snakemake))
+            main(snakemake)
     except UserError as error:
         _stop(str(error))
+    except Stopped:
+        _stop("stopped; the same command goes on from here", 128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command goes on from here", 128 + signal.SIGINT)
     except OSError as error:
-        sentence = _refusal_sentence(error.errno)
-        if sentence is None:
-            _report(path, to_file)
-        _stop(sentence + (f" ({error.filename})" if error.filename else ""))
+        said = sentence(error)
+        if said is None:
+            _report(path)
+        _stop(said + (f" ({error.filename})" if error.filename else ""))
     except Exception:
-        _report(path, to_file)
+        _report(path)
 
 
-def _refusal_sentence(number: int | None) -> str | None:
-    """What the system's refusal means to the user; None for one that is the program's affair."""
-    match number:
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a job: what a killed run left running is waited for."""
+    try:
+        with held(
+            path.with_name(f".{path.name}.lock"),
+            SECONDS_FOR_OTHERS,
+            lambda other: log.info("waiting for what an earlier run left running (%s)", other),
+        ):
+            yield
+    except Held as other:
+        raise UserError(
+            f"an earlier run's job still works on the same files ({other}); stop it or wait until it "
+            "ends, and run the same command again."
+        ) from None
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    # On a full disk logging would print a traceback for each line that can't be written.
+    handler.handleError = lambda record: None
+    return handler
+
+
+def _products(snakemake: Any) -> Iterator[Path]:
+    """The inputs that the workflow made, whose age Snakemake looks at."""
+    for path in map(Path, getattr(snakemake, "input", ())):
+        if path.parts[0] == "results" and not path.is_symlink():
+            yield path
+
+
+def sentence(error: OSError) -> str | None:
+    """What to say of an error of the machine's that its user can mend; None of another one."""
+    match error.errno:
         case errno.ENOSPC:
             return "the disk is full; free some space and run the same command again"
         case errno.EDQUOT:
@@ -65,15 +113,17 @@ def _refusal_sentence(number: int | None) -> str | None:
     return None
 
 
-def _stop(sentence: str) -> NoReturn:
-    log.error("%s", sentence)
-    sys.exit(1)
+def _stop(said: str, status: int = 1) -> NoReturn:
+    log.error("%s", said)
+    sys.exit(status)
 
 
-def _report(path: str, to_file: logging.Handler) -> NoReturn:
+def _report(path: Path) -> NoReturn:
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, traceback.format_exc(), (), None)
-    to_file.handle(record)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+            handler.flush()
     kind, error, _ = sys.exc_info()
-    to_file.flush()
     log.error("stopped by an error of the program (%s: %s); see %s", kind.__name__, error, path)
     sys.exit(1)

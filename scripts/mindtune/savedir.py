@@ -12,8 +12,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mindtune.checkpoint.megatron import TRACKER
+from mindtune.continuation import Continuation, continuation
+from mindtune.engines.log_table import LOSS, LossTable
 from mindtune.errors import UserError
-from mindtune.files import sha256_file, write_json
+from mindtune.files import sha256_file, write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +52,10 @@ def content_of_checkpoint(mm_dir: Path) -> str:
 def claimed(save_dir: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     """Hold a save_dir for one training of these settings; yields their fingerprint.
 
-    Checkpoints of the same settings are kept, and the training can go on from them. Those of
-    other settings are put aside as `save_dir.superseded` (one generation of them), never
-    continued.
+    Checkpoints of the same settings are kept, and the training can go on from them; so are
+    those of other settings, up to the iteration to which both are the same (see
+    `mindtune.continuation`). All others are put aside in `save_dir.superseded` (one generation
+    of them), never continued.
 
     Raises
     ------
@@ -62,7 +66,8 @@ def claimed(save_dir: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     try:
         with lock.acquire(timeout=0):
             mark = fingerprint(settings)
-            _put_aside_other_settings(save_dir, mark)
+            if save_dir.exists():
+                _keep_what_is_the_same(save_dir, settings, mark)
             save_dir.mkdir(exist_ok=True)
             write_json(save_dir / SETTINGS, {"fingerprint": mark, **settings})
             yield mark
@@ -73,16 +78,74 @@ def claimed(save_dir: Path, settings: Mapping[str, Any]) -> Iterator[str]:
         ) from error
 
 
-def _put_aside_other_settings(save_dir: Path, mark: str) -> None:
-    if not save_dir.exists():
+def _keep_what_is_the_same(save_dir: Path, settings: Mapping[str, Any], mark: str) -> None:
+    found = _settings_of(save_dir)
+    if found.pop("fingerprint", None) == mark:
         return
-    found = None
-    if (save_dir / SETTINGS).is_file():
-        found = json.loads((save_dir / SETTINGS).read_text(encoding="utf-8")).get("fingerprint")
-    if found == mark:
+    common = continuation(found, settings) if found else Continuation(0, "unknown", "")
+    usable = min(common.iteration, _tracked(save_dir))
+    kept = max((n for n in _iterations(save_dir) if n <= usable), default=0)
+    if kept:
+        _cut_back(save_dir, kept, common.iteration)
+        log.info(
+            "%s holds checkpoints of other settings (%s), the same up to iteration %d: going on from "
+            "iteration %d%s",
+            save_dir, common.changed, common.iteration, kept, _because(common),
+        )  # fmt: skip
         return
-    aside = save_dir.with_name(f"{save_dir.name}.superseded")
+    aside = _aside(save_dir)
     if aside.exists():
         shutil.rmtree(aside)
     save_dir.rename(aside)
-    log.info("%s holds checkpoints of other settings: put aside as %s", save_dir, aside)
+    log.info(
+        "%s holds checkpoints of other settings: put aside as %s (%s)%s",
+        save_dir, aside, common.changed, _because(common),
+    )  # fmt: skip
+
+
+def _because(common: Continuation) -> str:
+    return f"; {common.reason}" if common.reason else ""
+
+
+def _aside(save_dir: Path) -> Path:
+    return save_dir.with_name(f"{save_dir.name}.superseded")
+
+
+def _settings_of(save_dir: Path) -> dict[str, Any]:
+    try:
+        return json.loads((save_dir / SETTINGS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _tracked(save_dir: Path) -> int:
+    """What the tracker names, 0 for nothing: Megatron writes it when a checkpoint is whole."""
+    try:
+        return int((save_dir / TRACKER).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _iterations(save_dir: Path) -> list[int]:
+    """The iterations of which a save_dir has checkpoints."""
+    return sorted(
+        int(path.name.removeprefix("iter_"))
+        for path in save_dir.glob("iter_*")
+        if path.name.removeprefix("iter_").isdecimal() and any(path.glob("mp_rank_*/*.pt"))
+    )
+
+
+def _cut_back(save_dir: Path, kept: int, same: int) -> None:
+    """Leave what a training to `kept` left. Killed in between, it is done again from its start."""
+    with writing(save_dir / TRACKER) as handle:
+        handle.write(str(kept))
+    aside = _aside(save_dir)
+    for iteration in _iterations(save_dir):
+        if iteration > same:
+            aside.mkdir(exist_ok=True)
+            name = f"iter_{iteration:07d}"
+            if (aside / name).exists():
+                shutil.rmtree(aside / name)
+            (save_dir / name).rename(aside / name)
+    if (save_dir / LOSS).is_file():
+        LossTable(save_dir / LOSS).begin(kept)

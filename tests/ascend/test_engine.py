@@ -55,6 +55,7 @@ def test_a_training_that_died_goes_on_with_optimizer_and_random_states(played, c
     asked, words = options(played.starts()[-1])
     assert asked["--load"] == str(played.save_dir)
     assert not {"--no-load-optim", "--no-load-rng", "--no-save-optim"} & set(words)
+    assert "--override-opt_param-scheduler" in words  # or a longer training could not go on
     assert "going on from iteration 2" in caplog.text
 
 

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from mindtune.engines.hf.schedule import learning_rate
+from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.mindspeed.training_log import (
     DONE,
     loaded_path,

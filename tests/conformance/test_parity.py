@@ -14,7 +14,8 @@ import torch
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.processing import Processor
-from mindtune.engines.hf.schedule import learning_rate, sample_order
+from mindtune.engines.hf.schedule import sample_order
+from mindtune.engines.learning_rate import learning_rate
 from PIL import Image
 from place import RESOLUTION, TUTORIAL, Place
 from transformers.models.qwen2_vl import modeling_qwen2_vl

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mindtune.engines.hf.schedule import learning_rate
+from mindtune.engines.learning_rate import learning_rate
 from workflow.conftest import Checkout, merged
 
 HOME = os.environ.get("MINDSPEED_MM_HOME")

@@ -15,6 +15,7 @@ from mindtune.reference import filled, keys, reexecution_table
 DOCS = write_reference.ROOT / "docs"
 PAGES = (
     "tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md", "installation.md",
+    "interruptions.md",
 )  # fmt: skip
 KEYS = list(keys(load_schema(write_reference.ROOT / "config/schema.yaml")))
 

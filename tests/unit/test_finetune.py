@@ -18,6 +18,7 @@ from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.jobs import ExportJob, FinetuneJob, PrepareJob
 from mindtune.errors import UserError
+from mindtune.savedir import claimed
 
 TRAIN = {
     "train_iters": 4, "save_interval": 2, "eval_interval": 2, "eval_iters": 1, "micro_batch_size": 2,
@@ -60,7 +61,8 @@ def train(place, save_dir, mm="mm", machine=None, **changes):
     )  # fmt: skip
     save_dir.mkdir(exist_ok=True)
     stage("hf", "finetune")(job)
-    return (save_dir / "iter_0000004/mp_rank_00/model_optim_rng.pt").read_bytes()
+    last = f"iter_{job.train['train_iters']:07d}"
+    return (save_dir / last / "mp_rank_00/model_optim_rng.pt").read_bytes()
 
 
 def model(save_dir, iteration=4):
@@ -78,6 +80,29 @@ def test_two_halves_are_one_whole(place, tmp_path, precision):
     assert {tensor.dtype for tensor in model(tmp_path / "a").values()} == {dtype}
     with open(tmp_path / "a/loss.csv", newline="") as handle:
         assert [row["iteration"] for row in csv.DictReader(handle)] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(("iterations", "kept"), [(4, 4), (3, 2)])
+def test_a_training_given_more_iterations_ends_as_one_that_had_them(
+    place, tmp_path, caplog, iterations, kept
+):
+    """At 3, the end, held-out data was looked at, which the longer training would not have done."""
+    caplog.set_level("INFO")
+    long = {"lr_decay_style": "constant", "train_iters": 6}
+    for changes in (long | {"train_iters": iterations}, long):
+        with claimed(tmp_path / "a", {"train": TRAIN | changes}):
+            extended = train(place, tmp_path / "a", **changes)
+    assert f"going on from iteration {kept}" in caplog.text
+    assert extended == train(place, tmp_path / "b", **long)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+def rows(save_dir):
+    with open(save_dir / "loss.csv", newline="") as handle:
+        return [
+            {key: row[key] for key in ("iteration", "lr", "loss", "grad_norm", "held_out_loss")}
+            for row in csv.DictReader(handle)
+        ]
 
 
 def test_a_checkpoint_without_its_tracker_or_half_written_is_handled(place, tmp_path):

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 import torch
-from mindtune.engines.hf.schedule import learning_rate, sample_order
+from mindtune.engines.hf.schedule import sample_order
+from mindtune.engines.learning_rate import learning_rate
 
 TUTORIAL = {
     "lr": 1e-5, "min_lr": 0.0, "train_iters": 100, "lr_warmup_fraction": 0.1, "lr_decay_style": "cosine",

@@ -1,11 +1,14 @@
 """A training that is killed goes on, and ends with the bytes of one that was not."""
 
 import os
+import random
 import signal
 import subprocess
 import time
 
+import chaos
 import pytest
+from chaos import without_times
 from workflow.conftest import SMALL, Checkout, merged
 
 MODEL = "results/baseline/save_dir/iter_0000006/mp_rank_00/model_optim_rng.pt"
@@ -26,28 +29,38 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.005)
 
 
-def without_times(loss_csv: bytes) -> list[list[str]]:
-    rows = [line.split(",") for line in loss_csv.decode().splitlines()]
-    keep = [n for n, name in enumerate(rows[0]) if not name.startswith(("ms_per", "samples_per"))]
-    return [[row[n] for n in keep] for row in rows]
-
-
-def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(finished, tmp_path):
+@pytest.mark.parametrize("target", ["Snakemake alone", "all of it"])
+def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(finished, tmp_path, target):
     checkout = Checkout.make(tmp_path / "killed")
     checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
     process = start(checkout, "results/baseline/hf")
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000002", process)
-    os.killpg(process.pid, signal.SIGKILL)
+    if target == "all of it":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()  # its job is left running, and notices
+    said = checkout.snakemake("results/baseline/hf")
     process.wait()
-    assert not (checkout.path / "results/baseline/finetune.json").exists()
-    checkout.snakemake("--unlock")
-    checkout.snakemake("results/baseline/hf")
+    assert said.count("An earlier run was killed: its lock is removed") == 1
     log = (checkout.path / "logs/finetune_model/baseline.log").read_text()
     assert "from iteration 2" in log or "from iteration 4" in log
     assert checkout.read(MODEL) == finished.read(MODEL)
-    assert without_times(checkout.read("results/baseline/loss.csv")) == without_times(
-        finished.read("results/baseline/loss.csv")
+    assert without_times("loss.csv", checkout.read("results/baseline/loss.csv")) == without_times(
+        "loss.csv", finished.read("results/baseline/loss.csv")
     )
+
+
+def test_kills_at_random_moments_one_after_another(finished, tmp_path):
+    """A run that is hit again and again ends like one that was not: `tests/chaos.py` has more."""
+    checkout = Checkout.make(tmp_path / "chaos")
+    rng = random.Random(1)
+    for _ in range(4):
+        kill = chaos.drawn(rng, 12)
+        chaos.interrupt(checkout, kill)
+        print(kill.line())
+    chaos.go_on(checkout, kill)
+    assert kill.different == ()
+    assert chaos.differences(chaos.contents(checkout.path), chaos.contents(finished.path)) == ()
 
 
 def test_checkpoints_of_other_settings_are_put_aside_and_not_continued(finished, tmp_path):
@@ -62,6 +75,7 @@ def test_checkpoints_of_other_settings_are_put_aside_and_not_continued(finished,
     assert (
         "holds checkpoints of other settings: put aside" in said and "from the base model" in said
     )
+    assert "(train.lr 0.001 -> 0.004); iteration 2 would have had a learning rate of" in said
     assert checkout.read(MODEL) != first
     assert checkout.read(MODEL.replace("save_dir", "save_dir.superseded")) == first
 

@@ -22,7 +22,7 @@ from mindtune.checkpoint.megatron import RANK_FILE, TRACKER
 from mindtune.checkpoint.torch_zip import Archive
 from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
-from mindtune.files import partial_name, sync_directory, writing_directory
+from mindtune.files import sync_directory, writing_directory
 
 log = logging.getLogger("mindtune.checkpoint")
 
@@ -129,7 +129,7 @@ def target_directory(path: Path) -> Iterator[Path]:
             _open_to_owner(temporary)
             yield temporary
     except OSError as error:
-        where = error.filename or partial_name(path)
+        where = error.filename or path.parent
         raise UserError(f"{path} cannot be written: {where}: {error.strerror}") from error
 
 

@@ -1,11 +1,13 @@
 """`loss.csv`: a line for each iteration, the same for all engines."""
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from mindtune.files import writing
 
+LOSS = "loss.csv"
 COLUMNS = (
     "iteration",
     "consumed_samples",
@@ -38,6 +40,11 @@ class LossTable:
     def append(self, row: Mapping) -> None:
         with open(self.path, "a", encoding="utf-8", newline="") as handle:
             csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(row)
+
+    def sync(self) -> None:
+        """Flush it to disk: no checkpoint may outlive the lines that lead to it."""
+        with open(self.path, "rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def _is_up_to(row: Mapping, iteration: int) -> bool:

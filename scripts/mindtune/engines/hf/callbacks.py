@@ -9,8 +9,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from mindtune.engines.hf.checkpoints import Checkpoints
-from mindtune.engines.hf.schedule import learning_rate
-from mindtune.engines.log_table import LossTable
+from mindtune.engines.learning_rate import learning_rate
+from mindtune.engines.log_table import LOSS, LossTable
 from mindtune.errors import UserError
 from mindtune.progress import Progress
 
@@ -32,7 +32,7 @@ class IterationLog(TrainerCallback):
         checkpoints: Checkpoints,
         evaluated: bool,
     ) -> None:
-        self.table = LossTable(save_dir / "loss.csv")
+        self.table = LossTable(save_dir / LOSS)
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
@@ -90,6 +90,7 @@ class IterationLog(TrainerCallback):
         """Write the iteration's line, and save a checkpoint when one is due."""
         self.table.append(self.row)
         if self.due(iteration, self.train["save_interval"]):
+            self.table.sync()
             self.checkpoints.save(iteration, model, optimizer)
             log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
 

@@ -18,8 +18,9 @@ from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.processing import Processor
-from mindtune.engines.hf.schedule import learning_rate, sample_order
+from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.jobs import FinetuneJob
+from mindtune.engines.learning_rate import learning_rate
 from mindtune.errors import UserError
 
 log = logging.getLogger(__name__)

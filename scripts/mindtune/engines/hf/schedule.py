@@ -1,30 +1,8 @@
-"""Megatron's learning rate, and MindSpeed-MM's order of samples."""
+"""MindSpeed-MM's order of samples."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
-
-
-def learning_rate(step: int, train: Mapping) -> float:
-    """The learning rate after `step` iterations, which iteration `step` + 1 uses.
-
-    Megatron-LM's OptimizerParamScheduler: linear from 0 over `lr_warmup_fraction` of
-    `train_iters`, then `lr_decay_style` down to `min_lr` at `train_iters`. Iteration 1 runs with
-    a learning rate of 0; Megatron's log shows the value *after* each iteration.
-    """
-    peak, low, total = train["lr"], train["min_lr"], train["train_iters"]
-    warmup = train["lr_warmup_fraction"] * total
-    if warmup > 0 and step <= warmup:
-        return peak * step / warmup
-    if train["lr_decay_style"] == "constant":
-        return peak
-    if step > total:
-        return low
-    share = (step - warmup) / (total - warmup)
-    if train["lr_decay_style"] == "linear":
-        return low + (1 - share) * (peak - low)
-    return low + 0.5 * (math.cos(math.pi * share) + 1) * (peak - low)
 
 
 def sample_order(total: int, micro_batch_size: int, consumed: int) -> Iterator[int]:

@@ -72,7 +72,9 @@ def training_arguments(
 
     load: an mm checkpoint, or the save_dir to go on from when `resume`. A first start takes
     neither optimizer nor random states from a `release`; a resume takes both, or it would run
-    with Adam's moments at zero and a second warm-up.
+    with Adam's moments at zero and a second warm-up. Its schedule is the configuration's: Megatron
+    would refuse another `train_iters` than the checkpoint's, also where all rates so far are the
+    same (see `mindtune.continuation`).
     """
     arguments = [
         *_structure(world, layout, train["micro_batch_size"], train["global_batch_size"]),
@@ -98,7 +100,9 @@ def training_arguments(
         *("--save", str(save)),
         *DISTRIBUTED_BACKEND,
     ]
-    if not (resume and train["save_optim"]):
+    if resume and train["save_optim"]:
+        arguments += ["--override-opt_param-scheduler"]
+    else:
         arguments += ["--no-load-optim", "--no-load-rng"]
     if not train["save_optim"]:
         arguments += ["--no-save-optim", "--no-save-rng"]

@@ -1,0 +1,156 @@
+"""Signals, locks, leftovers and clocks: what an interruption meets."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from mindtune import clock, files, job, locks, workdir
+from mindtune.errors import UserError
+
+SCRIPTS = Path(files.__file__).parents[1]
+
+
+def end_of(tmp_path, main):
+    """How a job ends, and what its log says."""
+    with pytest.raises(SystemExit) as ended:
+        job.run(SimpleNamespace(log=[str(tmp_path / "a.log")], rule="a_rule"), main)
+    logging.getLogger("mindtune").handlers.clear()
+    return ended.value.code, (tmp_path / "a.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGTERM, "stopped"), (signal.SIGINT, "interrupted")]
+)
+def test_a_job_that_is_told_to_stop_tidies_up(tmp_path, number, word):
+    def main(_):
+        with files.writing(tmp_path / "result"):
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    status, said = end_of(tmp_path, main)
+    assert status == 128 + number and f"{word}; the same command goes on" in said
+    assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.log.lock", "a.log"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_job_ends_with_the_snakemake_that_started_it(tmp_path):
+    """Killed alone, it leaves a job that ends itself, with a shell between the two."""
+    working = textwrap.dedent(f"""
+        import sys, time
+        sys.path.insert(0, {str(SCRIPTS)!r})
+        from mindtune import files, process
+        with process.stoppable(), files.writing({str(tmp_path / "result")!r}) as handle:
+            process.end_with_snakemake()
+            print("works", flush=True)
+            time.sleep(60)
+    """)
+    starting = textwrap.dedent(f"""
+        import os, shlex, subprocess, sys
+        os.environ["MINDTUNE_SNAKEMAKE"] = str(os.getpid())
+        subprocess.run(shlex.join([sys.executable, "-c", {working!r}]) + "; true", shell=True)
+    """)
+    snakemake = subprocess.Popen([sys.executable, "-c", starting], stdout=subprocess.PIPE)
+    assert snakemake.stdout.readline() == b"works\n"
+    below = psutil.Process(snakemake.pid).children(recursive=True)
+    snakemake.kill()
+    _, alive = psutil.wait_procs(below, timeout=60)
+    snakemake.communicate()
+    assert len(below) >= 2 and not alive
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_no_ancestor_is_not_watched(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINDTUNE_SNAKEMAKE", "999999999")
+    job.run(SimpleNamespace(log=[str(tmp_path / "a.log")], rule="a_rule"), lambda _: None)
+
+
+def test_a_job_waits_for_one_that_is_left_and_then_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "SECONDS_FOR_OTHERS", 0.3)
+    with locks.held(tmp_path / ".a.log.lock", 0, print):
+        with pytest.raises(SystemExit):
+            job.run(SimpleNamespace(log=[str(tmp_path / "a.log")], rule="a_rule"), print)
+        assert not (tmp_path / "a.log").exists()  # its log is the other's
+    logging.getLogger("mindtune").handlers.clear()
+
+
+def test_a_lock_names_its_holder(tmp_path):
+    heard = []
+    with (
+        locks.held(tmp_path / "lock", 0, heard.append),
+        pytest.raises(locks.Held, match=f"process {os.getpid()} of "),
+        locks.held(tmp_path / "lock", 0.2, heard.append),
+    ):
+        pass
+    assert len(heard) == 1
+    with locks.held(tmp_path / "lock", 0, heard.append):
+        assert len(heard) == 1
+
+
+def test_of_two_writers_the_older_one_fails_and_mixes_nothing(tmp_path):
+    path = tmp_path / "a"
+    with pytest.raises(FileNotFoundError), files.writing(path) as first:
+        first.write("old")
+        with files.writing(path) as second:
+            second.write("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_of_that_name(tmp_path):
+    left, other = tmp_path / ".a[1].00000000.partial", tmp_path / ".a[1]2.00000000.partial"
+    left.mkdir()
+    other.touch()
+    with files.writing(tmp_path / "a[1]") as handle:
+        handle.write("x")
+    assert not left.exists() and other.exists()
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    """A `.snakemake` with a lock that was left behind."""
+    opened = []
+    monkeypatch.setattr(workdir, "_open", opened)
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "0.output.lock").write_text("results/a\n")
+    yield tmp_path
+    for handle in opened:
+        os.close(handle)
+
+
+def test_a_dead_runs_lock_is_removed(state):
+    assert "An earlier run was killed" in workdir.enter(state)
+    assert not list((state / "locks").iterdir())
+
+
+def test_a_lock_is_left_alone_while_somebody_is_there(state):
+    (state / "locks" / "0.output.lock").unlink()
+    assert workdir.enter(state) is None
+    (state / "locks" / "0.output.lock").touch()
+    assert f"at work here already (process {os.getpid()} of" in workdir.enter(state)
+    assert (state / "locks" / "0.output.lock").exists()
+
+
+def test_a_lock_is_left_alone_when_another_machine_was_there(state):
+    (state / workdir.NAME).write_text(json.dumps({"pid": 1, "user": "a", "host": "elsewhere"}))
+    assert workdir.enter(state) is None
+    assert (state / "locks" / "0.output.lock").exists()
+
+
+def test_a_file_from_the_future_is_refused_a_skewed_clock_is_not(tmp_path):
+    path = tmp_path / "a file"
+    path.touch()
+    os.utime(path, (time.time() + 30,) * 2)
+    clock.refuse_future([path])
+    os.utime(path, (time.time() + 3600,) * 2)
+    with pytest.raises(UserError, match=r"is dated .* type `touch '.*a file'`"):
+        clock.refuse_future([path])
