@@ -1,10 +1,11 @@
-"""Write the parts of docs/ that are made from the schema and the contract of the tables.
+"""Write the parts of docs/ that are made from the schema, the tables' contract and models' shapes.
 
     python scripts/write_reference.py          # writes them
     python scripts/write_reference.py --check  # says which are out of date, exit status 1
 
 config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/config.md
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
+mindtune.scale                                   -> the table in docs/scaling.md, docs/zh/scaling.md
 """
 
 import argparse
@@ -13,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from mindtune.checkpoint.model_shape import model_shape
 from mindtune.comparison.contract import COMPARE, SUMMARY
-from mindtune.config import load_schema
+from mindtune.config import load, load_schema
 from mindtune.files import writing
 from mindtune.reference import column_table, config_reference, filled
+from mindtune.scale import PUBLISHED, table
 
 ROOT = Path(__file__).resolve().parents[1]
 INTRO = """# Every key of the configuration
@@ -39,7 +42,12 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     chinese = yaml.safe_load((root / "docs/zh/config-meanings.yaml").read_text(encoding="utf-8"))
     outputs = root / "docs/outputs.md"
     tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
+    tutorial = yaml.safe_load((root / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
+    shapes = {name: model_shape(config) for name, config in PUBLISHED.items()}
+    sizes = {"sizes": table(shapes, load(tutorial, schema), (1, 30, 300))}
+    scaling = [root / "docs/scaling.md", root / "docs/zh/scaling.md"]
     return {
+        **{page: filled(page.read_text(encoding="utf-8"), sizes) for page in scaling},
         root / "docs/config.md": config_reference(schema, INTRO),
         root / "docs/zh/config.md": config_reference(schema, INTRO_ZH, chinese, "zh"),
         outputs: filled(outputs.read_text(encoding="utf-8"), tables),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Start munged, slurmctld and three slurmd on loopback, as root, without systemd:
+# Start munged, slurmctld and six slurmd on loopback, as root, without systemd:
 #
 #   tests/slurm/start.sh DIRECTORY    # new; gets all state and logs
 #
@@ -32,7 +32,7 @@ for name in slurm gres cgroup; do ln -s "$state/$name.conf" "/etc/slurm/$name.co
 munged --force --key-file="$state/munge/key" --seed-file="$state/munge/seed" --num-threads=2 \
   --socket="$state/munge.socket" --pid-file="$state/munged.pid" --log-file="$state/munged.log"
 slurmctld -c
-for node in npu1 npu2 cpu1; do slurmd -c -N "$node"; done
+for node in npu1 npu2 npu3 npu4 npu5 cpu1; do slurmd -c -N "$node"; done
 for attempt in $(seq 100); do
   [ "$(sinfo -h -N -o %T | sort -u)" = idle ] && exit
   sleep 0.1

@@ -1,4 +1,4 @@
-"""A copy of the workflow in a directory of its own, and one finished small run of it."""
+"""A copy of the workflow in a directory of its own."""
 
 import shutil
 import subprocess
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -97,11 +96,3 @@ class Checkout:
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Checkout:
-    """A small run that is complete. Tests may dry-run in it, and restore what they change."""
-    checkout = Checkout.make(tmp_path_factory.mktemp("finished"))
-    checkout.snakemake("results/compare.csv")
-    return checkout
