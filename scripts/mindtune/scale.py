@@ -170,8 +170,8 @@ def table(
             many = Configuration(first, {str(n): first for n in range(number)})
             need = estimate(many, parameters)
             rows.append(
-                f"| {name} | {number} | {parameters.all / 1e9:.2f} G "
-                f"| {need.trained / 1e9:.2f} G | {in_units(need.model)} "
+                f"| {name} | {number} | {parameters.all / 1e9:.2f}e9 "
+                f"| {need.trained / 1e9:.2f}e9 | {in_units(need.model)} "
                 f"| {in_units(need.checkpoint)} | {in_units(need.disk)} "
                 f"| {in_units(need.device)} | {need.jobs} |"
             )

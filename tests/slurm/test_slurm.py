@@ -5,7 +5,6 @@ each test waits for its own and looks at what it left.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -49,14 +48,6 @@ def facts(request, scenarios) -> SimpleNamespace:
     """What the test's own scenario found."""
     own = [mark.args[0] for mark in request.node.iter_markers("slurm") if mark.args]
     return scenarios[own[0]].result(timeout=900)
-
-
-def without_trainings(finished: Checkout, path: Path, *experiments: str) -> Checkout:
-    """A copy of the finished run in which some trainings never were."""
-    shutil.copytree(finished.path, path, symlinks=True)
-    for name in experiments:
-        shutil.rmtree(path / "results" / name)
-    return Checkout(path)
 
 
 def adapt(checkout: Checkout, profile: str = "slurm", **resources: object) -> None:
@@ -115,7 +106,7 @@ def full(finished: Checkout, path: Path) -> SimpleNamespace:
 @scenario
 def overtime(finished: Checkout, path: Path) -> SimpleNamespace:
     """A training that hangs until its time is over, at a site without accelerators."""
-    checkout = without_trainings(finished, path, "baseline")
+    checkout = finished.without(path, "baseline")
     adapt(checkout, slurm_partition="cpu", gres=None, runtime=1)
     run = Run(checkout, *PROFILE, "results/baseline/finetune.json")
     job = run.training("baseline")
@@ -128,7 +119,7 @@ def overtime(finished: Checkout, path: Path) -> SimpleNamespace:
 @scenario
 def broken(finished: Checkout, path: Path) -> SimpleNamespace:
     """A node that goes down under a training, and comes back."""
-    checkout = without_trainings(finished, path, "baseline")
+    checkout = finished.without(path, "baseline")
     adapt(checkout, **on("npu2"))
     run = Run(checkout, *PROFILE, "results/baseline/finetune.json")
     job = run.training("baseline")
@@ -146,7 +137,7 @@ def broken(finished: Checkout, path: Path) -> SimpleNamespace:
 @scenario
 def cancelled(finished: Checkout, path: Path) -> SimpleNamespace:
     """Of two trainings in the queue of one NPU, the running one is cancelled; then once more."""
-    checkout = without_trainings(finished, path, "baseline", "hot")
+    checkout = finished.without(path, "baseline", "hot")
     both = [f"results/{name}/finetune.json" for name in ("baseline", "hot")]
     adapt(checkout, **on("npu3"))
     run = Run(checkout, *PROFILE, "--retries", "0", "--", *both)
@@ -170,7 +161,7 @@ def cancelled(finished: Checkout, path: Path) -> SimpleNamespace:
 @scenario
 def spread(finished: Checkout, path: Path) -> SimpleNamespace:
     """One training on two nodes, interrupted from the terminal."""
-    checkout = without_trainings(finished, path, "baseline")
+    checkout = finished.without(path, "baseline")
     adapt(checkout, nodes=2, tasks=2, mpi="srun", **on("npu[4-5]"))
     run = Run(checkout, *PROFILE, "results/baseline/finetune.json")
     job = run.training("baseline")
@@ -193,7 +184,7 @@ def spread(finished: Checkout, path: Path) -> SimpleNamespace:
 @scenario
 def generic(finished: Checkout, path: Path) -> SimpleNamespace:
     """The other profile: a training, and one that fails as another holds its save_dir."""
-    checkout = without_trainings(finished, path, "baseline", "hot")
+    checkout = finished.without(path, "baseline", "hot")
     both = [f"results/{name}/finetune.json" for name in ("baseline", "hot")]
     options = ("--seconds-between-status-checks", "1", "--retries", "0", "--")
     with FileLock(checkout.path / "results/hot/.save_dir.lock"):
@@ -267,7 +258,7 @@ def test_the_generic_profile_submits_and_learns_what_became_of_it(facts, finishe
     assert facts.checkout.read(MODEL) == finished.read(MODEL)
     states = {job.comment: job.state for job in facts.run.jobs()}
     assert sorted(job.state for job in facts.run.jobs()) == ["COMPLETED", "FAILED"], states
-    assert "finetune_model: another training is writing to results/hot/save_dir" in facts.said
+    assert "another training is writing to results/hot/save_dir" in facts.said
     assert not (facts.checkout.path / "results/hot/finetune.json").exists()
 
 

@@ -62,6 +62,13 @@ class Checkout:
         checkout.configure(config or SMALL)
         return checkout
 
+    def without(self, path: Path, *experiments: str) -> "Checkout":
+        """A copy, of what has run too, in which some experiments never were."""
+        shutil.copytree(self.path, path, symlinks=True)
+        for name in experiments:
+            shutil.rmtree(path / "results" / name)
+        return Checkout(path)
+
     def configure(self, change: Mapping) -> None:
         """Write the demo's configuration with some keys changed."""
         demo = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
