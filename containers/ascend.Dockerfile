@@ -24,13 +24,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY envs /envs
 # uv is in an environment of its own, so that the framework's Python stays as it came.
+# Only `snakemake` is put on the path: `python3` and `python3.10` stay the image's.
 RUN python3.10 -m venv /opt/uv \
     && /opt/uv/bin/pip install --no-cache-dir uv==0.13.9 \
     && /opt/uv/bin/uv venv --python 3.11 --seed /opt/mindtune \
-    && /opt/mindtune/bin/pip install --no-cache-dir -r /envs/hf.txt -r /envs/cluster.txt
-# Snakemake's Python comes last, so that `python3.10` and `python3` stay the image's.
-RUN ln -s /opt/mindtune/bin/snakemake /usr/local/bin/snakemake
-RUN mkdir -m 1777 /home/mindtune
+    && /opt/mindtune/bin/pip install --no-cache-dir -r /envs/hf.txt -r /envs/cluster.txt \
+    && ln -s /opt/mindtune/bin/snakemake /usr/local/bin/snakemake \
+    && mkdir -m 1777 /home/mindtune
 ENV HOME=/home/mindtune
 WORKDIR /workflow
 CMD ["snakemake", "--help"]

@@ -10,9 +10,9 @@
 FROM python:3.11-slim-bookworm
 ARG PIP_EXTRA_INDEX_URL
 COPY envs /envs
-RUN pip install --no-cache-dir -r /envs/hf.txt -r /envs/cluster.txt
 # Any user may run it; Snakemake and matplotlib want a home to write to.
-RUN mkdir -m 1777 /home/mindtune
+RUN mkdir -m 1777 /home/mindtune \
+    && pip install --no-cache-dir -r /envs/hf.txt -r /envs/cluster.txt
 ENV HOME=/home/mindtune
 USER 1000
 WORKDIR /workflow

@@ -42,7 +42,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     chinese = yaml.safe_load((root / "docs/zh/config-meanings.yaml").read_text(encoding="utf-8"))
     outputs = root / "docs/outputs.md"
     tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
-    tutorial = yaml.safe_load((root / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
+    tutorial = yaml.safe_load((ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
     shapes = {name: model_shape(config) for name, config in PUBLISHED.items()}
     sizes = {"sizes": table(shapes, load(tutorial, schema), (1, 30, 300))}
     scaling = [root / "docs/scaling.md", root / "docs/zh/scaling.md"]

@@ -2,30 +2,33 @@
 """Create a Kubernetes Job that runs one of Snakemake's job scripts; prints the Job's name.
 
 The form of the Job is job.yaml beside this file; kubectl's own context and namespace are used.
+Any Python 3 will do.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 
-import yaml
+FORM = Path(__file__).with_name("job.yaml")
 
 
-def manifest(form: dict, given: argparse.Namespace) -> dict:
-    """The form with what this job runs and gets."""
-    name, number = given.device.rsplit("=", 1)
-    limits = {"cpu": str(given.cpus), "memory": f"{given.memory_mb}M"}
-    if int(number):
-        limits[name] = number
-    form["metadata"]["generateName"] = f"mindtune-{given.name.replace('_', '-')}-"
-    form["spec"]["activeDeadlineSeconds"] = 60 * given.minutes
-    [container] = form["spec"]["template"]["spec"]["containers"]
-    container["command"] = ["/bin/sh", str(given.script.resolve())]
-    container["workingDir"] = str(Path.cwd())
-    container["resources"] = {"requests": limits, "limits": limits}
-    return form
+def manifest(form: str, given: argparse.Namespace) -> str:
+    """The form with what this job runs and gets; texts are quoted, as YAML and JSON do alike."""
+    device, number = given.device.rsplit("=", 1)
+    return Template(form).substitute(
+        name=json.dumps(f"mindtune-{given.name.replace('_', '-')}-"),
+        seconds=60 * given.minutes,
+        script=json.dumps(str(given.script.resolve())),
+        directory=json.dumps(str(Path.cwd())),
+        cpus=given.cpus,
+        memory=f"{given.memory_mb}M",
+        device=json.dumps(device),
+        devices=int(number),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,10 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", required=True, metavar="NAME=NUMBER")
     add("script", type=Path)
     given = parser.parse_args(arguments)
-    form = yaml.safe_load(Path(__file__).with_name("job.yaml").read_text(encoding="utf-8"))
     created = subprocess.run(
         ["kubectl", "create", "-f", "-", "-o", "jsonpath={.metadata.name}"],
-        input=yaml.safe_dump(manifest(form, given)), text=True, stdout=subprocess.PIPE,
+        input=manifest(FORM.read_text(encoding="utf-8"), given), text=True, stdout=subprocess.PIPE,
     )  # fmt: skip
     print(created.stdout)
     return created.returncode

@@ -13,7 +13,8 @@ from mindtune.config import load_schema
 from mindtune.reference import filled, keys
 
 DOCS = write_reference.ROOT / "docs"
-PAGES = ("tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md", "clusters.md", "scaling.md")
+NAMES = ("tutorial", "howto", "explanation", "outputs", "config", "clusters", "scaling")
+PAGES = tuple(f"{name}.md" for name in NAMES)
 KEYS = list(keys(load_schema(write_reference.ROOT / "config/schema.yaml")))
 
 

@@ -168,7 +168,7 @@ def test_a_training_runs_as_a_job_of_kubernetes_with_an_npu(finished, tmp_path):
     assert job["spec"]["activeDeadlineSeconds"] == 1440 * 60
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"] == {
-        "cpu": "24", "memory": "64000M", "huawei.com/Ascend910": "1"
+        "cpu": 24, "memory": "64000M", "huawei.com/Ascend910": 1
     }  # fmt: skip
 
 
