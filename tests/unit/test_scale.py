@@ -25,8 +25,9 @@ def test_checkpoints_of_a_real_run_have_the_estimated_size(finished):
     folder = finished.path / "results/baseline/save_dir/iter_0000006"
     size = sum(path.stat().st_size for path in folder.rglob("*.pt"))
     assert checkpoint_bytes(parameters, train, "fp32") == pytest.approx(size, rel=0.01)
-    [weights] = (finished.path / "results/baseline/hf").glob("*.safetensors")
-    assert 4 * parameters.all == pytest.approx(weights.stat().st_size, rel=0.01)
+    weights = (finished.path / "results/baseline/hf").glob("*.safetensors")
+    exported = sum(path.stat().st_size for path in weights)
+    assert 4 * parameters.all == pytest.approx(exported, rel=0.02)
 
 
 def test_jobs_are_those_that_snakemake_plans(finished):
