@@ -6,8 +6,11 @@
 
 WORK_DIR needs room for four times the 2B model (18 GB), and once for the 7B model, whose
 source is a file of holes, for only memory is measured there. What is made is deleted at the end.
-Each case runs `--repeats` times, in turn with `cp -r` of the same source, source in the page
-cache, the disk idle (sync) at the start of each. Seconds are wall-clock, interpreter start-up
+Each case runs `--repeats` times, in turn with `cp -r` of the same source, and which of the two
+goes first alternates, for what a run leaves behind (free memory that a virtual machine has given
+back to its host, above all) slows the next. Before each, the last result is deleted and
+everything flushed (sync), so the disk is idle and both write a new file; the source is in the
+page cache. No run is left out. Seconds are wall-clock, interpreter start-up
 included: medians, the best run in brackets. CPU seconds are user and system together (what to
 look at when others use the machine as well). Memory is the largest resident set (ru_maxrss).
 `cp` does not flush to disk, nor does the converter by default; `--sync` measures both flushed.
@@ -303,10 +306,11 @@ def main() -> None:
             return
         for case in cases:
             for n in range(options.repeats):
-                case.once("cp", work / "copy", options.sync)
-                case.once("ours", work / "copy", options.sync)
+                kinds = ["cp", "ours"] if n % 2 == 0 else ["ours", "cp"]
                 if case.theirs and n < options.theirs:
-                    case.once("theirs", work / "copy", options.sync)
+                    kinds.append("theirs")
+                for kind in kinds:
+                    case.once(kind, work / "copy", options.sync)
             print(case.row(), flush=True)
     finally:
         remove(work)

@@ -1,11 +1,14 @@
 # What the configuration wants fetched. The files are kept in sources.download.directory, which
 # no rule has as an output: Snakemake deletes outputs before it makes them again, and nobody
-# wants to fetch 19 GB twice. Outputs are links to them, made when the files are verified.
+# wants to fetch 19 GB twice. Outputs are links to them, made when the files are verified. Nothing
+# is fetched for a framework that will not run: hence the input of that name.
 
 DOWNLOAD = CONFIG.common["sources"]["download"]
 
 
 rule download_file:
+    input:
+        framework=ancient(FRAMEWORK),
     output:
         file="results/sources/files/{download}/{file}",
     log:
@@ -24,6 +27,8 @@ rule download_file:
 
 
 rule download_model:
+    input:
+        framework=ancient(FRAMEWORK),
     output:
         model=directory("results/sources/models/{download}"),
     log:
@@ -43,6 +48,7 @@ rule download_model:
 rule unpack_images:
     input:
         archive=lambda wildcards: ancient(SOURCES.pictures[wildcards.archive].source),
+        framework=ancient(FRAMEWORK),
     output:
         images=directory("results/sources/pictures/{archive}/{stem}"),
     log:

@@ -2,7 +2,14 @@
 # anything heavy runs. What these rules tell is for others ancient: a framework in another place,
 # or another free port, is no reason to train again.
 
+from mindtune.framework.settings import doctor_settings
+from mindtune.savedir import content_of
+
 FRAMEWORK = "results/framework/machine.json" if ENGINE.framework else []
+
+
+# What it is installed from, and held against: by content, as all code is.
+PINS = sorted((Path(workflow.basedir) / "envs" / "mindspeed").iterdir())
 
 
 rule install_mindspeed_mm:
@@ -10,12 +17,14 @@ rule install_mindspeed_mm:
         installation="results/framework/installation.json",
     log:
         "logs/install_mindspeed_mm.log",
+    priority: 100
     params:
         home=CONFIG.common["mindspeed"]["home"],
         python=CONFIG.common["mindspeed"]["python"],
         set_env=CONFIG.common["mindspeed"]["set_env"],
         stand_in=CONFIG.common["mindspeed"]["stand_in"],
         install=CONFIG.common["mindspeed"]["install"],
+        pins=content_of({path.name: path for path in PINS}),
         code=code("install_mindspeed_mm"),
     message:
         "Making sure of MindSpeed-MM"
@@ -30,8 +39,9 @@ rule doctor:
         machine=FRAMEWORK or "results/framework/machine.json",
     log:
         "logs/doctor.log",
+    priority: 100  # before anything heavy
     params:
-        settings=CONFIG.common["mindspeed"],
+        settings=doctor_settings(CONFIG, SOURCES),
         code=code("doctor"),
     message:
         "Looking at this machine"

@@ -73,6 +73,7 @@ rule record_provenance:
         mm=shared("mm", rules.prepare_checkpoint.output.mm),
         tuned=rules.export_model.output.hf,
         finetune=rules.finetune_model.output.done,
+        framework=ancient(FRAMEWORK),
     output:
         provenance=report(
             "results/{experiment}/provenance.json",

@@ -3,6 +3,7 @@
 model, prompts.jsonl -> answers_before.jsonl or answers_after.jsonl
 """
 
+import json
 from pathlib import Path
 
 from mindtune.engines import stage
@@ -10,11 +11,18 @@ from mindtune.engines.jobs import AnswerJob
 from mindtune.job import optional_path, run
 
 
+def model_directory(model: Path) -> Path:
+    """The model: a directory, or what a finished training left, as its finetune.json says."""
+    if model.suffix != ".json":
+        return model
+    return Path(json.loads(model.read_text(encoding="utf-8"))["save_dir"])
+
+
 def main(snakemake) -> None:
     job = AnswerJob(
         prompts=Path(snakemake.input.prompts),
         images=Path(snakemake.input.images),
-        model_dir=Path(snakemake.input.model),
+        model_dir=model_directory(Path(snakemake.input.model)),
         hf_dir=Path(snakemake.input.hf),
         answers=Path(snakemake.output.answers),
         answer=snakemake.params.answer,

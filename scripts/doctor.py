@@ -1,16 +1,86 @@
 """Look at the machine: NPUs, CANN, versions, commits, disk; stop early where something is wrong.
 
+    python scripts/doctor.py [--configfile config/qwen2-vl-2b.yaml]
+
 installation.json, `mindspeed` section -> machine.json, which `mindtune.engines.mindspeed.machine`
 reads: home, python, set_env, stand_in (absolute paths or null), the settings that a launch needs,
-and the rows of the doctor's table.
+and the rows of the doctor's table. As a command it prints the table and writes nothing; the exit
+status is 1 when a row fails, 2 when the configuration can't be used.
 """
 
-from mindtune.job import run
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mindtune.errors import UserError
+from mindtune.framework.doctor import (
+    examine,
+    installation_of,
+    machine,
+    read_installation,
+)
+from mindtune.framework.pins import load_pins
+from mindtune.framework.rows import FAIL, stop_on_failures, table
+from mindtune.framework.settings import doctor_settings
+from mindtune.job import log, run
+from mindtune.workflow import Sources, read_configuration
+
+ROOT = Path(__file__).resolve().parents[1]
+INSTALLATION = Path("results/framework/installation.json")
+HEAD = "This machine can't run the workflow as it is configured:"
 
 
 def main(snakemake) -> None:
-    raise NotImplementedError
+    settings = snakemake.params.settings
+    installation = read_installation(Path(snakemake.input.installation))
+    rows = examine(settings, installation, load_pins())
+    for line in table(rows).splitlines():
+        log.info("%s", line)
+    stop_on_failures(rows, HEAD)
+    machine(settings, installation, rows).write(Path(snakemake.output.machine))
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--configfile", type=Path, default=Path("config/config.yaml"), help="as for snakemake"
+    )
+    try:
+        settings = _settings(parser.parse_args(arguments).configfile)
+        pins = load_pins()
+        rows = examine(settings, installation_of(settings, INSTALLATION, pins), pins)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table(rows))
+    return 1 if any(row.status == FAIL for row in rows) else 0
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    config = ROOT / "config"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--configfile {path} can't be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"--configfile {path} is not YAML: {error}.") from error
+    configuration, engine = read_configuration(
+        raw or {}, schema=config / "schema.yaml", files=[path]
+    )
+    if not engine.framework:
+        raise UserError(
+            f"{path} has the engine `{engine.name}`, which has no framework to look at; the doctor is "
+            "for `mindspeed`, such as --configfile config/qwen2-vl-2b.yaml."
+        )
+    table_of_sources = config / "data_sources.yaml"
+    sources = Sources(configuration, table_of_sources, config / "data_sources.schema.yaml")
+    return doctor_settings(configuration, sources)
 
 
 if "snakemake" in globals():
     run(snakemake, main)  # noqa: F821
+elif __name__ == "__main__":
+    sys.exit(command())

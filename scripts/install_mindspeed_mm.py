@@ -1,17 +1,18 @@
 """Install MindSpeed-MM in an environment of its own, or check the installation that is there.
 
-pins, `mindspeed` section -> installation.json: home, python, versions, commits, stand_in
+pins, `mindspeed` section -> installation.json: home, python, set_env, stand_in, versions, commits
 """
 
-import logging
-
+from mindtune.files import write_json
+from mindtune.framework.installation import make_sure
+from mindtune.framework.pins import load_pins
 from mindtune.job import run
-
-log = logging.getLogger(__name__)
 
 
 def main(snakemake) -> None:
-    raise NotImplementedError
+    keys = ("home", "python", "set_env", "stand_in", "install")
+    settings = {key: snakemake.params[key] for key in keys}
+    write_json(snakemake.output.installation, make_sure(settings, load_pins()))
 
 
 if "snakemake" in globals():

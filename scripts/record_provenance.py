@@ -6,7 +6,7 @@ sources, checkpoints, answers, benchmarks -> provenance.json
 from pathlib import Path
 
 from mindtune.files import write_json
-from mindtune.job import run
+from mindtune.job import optional_path, run
 from mindtune.provenance.record import record
 
 
@@ -19,6 +19,7 @@ def main(snakemake) -> None:
         snakemake.params.config,
         benchmarks=Path(snakemake.params.benchmarks),
         scopes=snakemake.params.scopes,
+        framework=optional_path(snakemake.input.framework),
         **{name: Path(snakemake.input[name]) for name in names},
     )
     write_json(Path(snakemake.output.provenance), found)

@@ -33,6 +33,8 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"{snakemake.rule}: %(message)s"))
+    # What a program prints by the thousand lines is for the file alone.
+    to_terminal.addFilter(lambda record: not getattr(record, "quiet", False))
     log.setLevel(logging.INFO)
     log.handlers[:] = [to_file, to_terminal]
     log.propagate = False

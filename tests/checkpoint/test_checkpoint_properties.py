@@ -2,15 +2,20 @@
 
 import tempfile
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors, mm_to_hf, resplit
 from mindtune.checkpoint.checksum import crc32, crc32_combine
+from mindtune.checkpoint.copying import CHUNK, Target, creating, write_all
 from mindtune.checkpoint.mapping import RULES, Split
+from mindtune.checkpoint.sources import FileSource, MemorySource, RecordSource
+from mindtune.checkpoint.views import stored
+from mindtune.errors import UserError
 from tiny_qwen2vl import Sizes, config_of, equal, rank_files, read_hf, same, write_hf
 
 COLUMNS = {rule.mm.split("{n}.")[-1] for rule in RULES if rule.split is Split.COLUMNS}
@@ -131,3 +136,52 @@ def test_checksums_are_those_of_zlib_and_join(one, other):
     assert crc32(one) == zlib.crc32(one)
     assert crc32(memoryview(other), 5) == zlib.crc32(other, 5)
     assert crc32_combine(zlib.crc32(one), zlib.crc32(other), len(other)) == zlib.crc32(one + other)
+
+
+@given(
+    data=st.binary(min_size=1, max_size=40),
+    reads=st.lists(st.tuples(st.integers(0, 39), st.integers(1, 40)), min_size=1),
+    damaged=st.integers(0, 39),
+)
+def test_a_record_is_checked_whatever_is_read_of_it(data, reads, damaged):
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        file = FileSource(path)
+        record = RecordSource(file, "record", 0, len(data), zlib.crc32(data))
+        for start, length in reads:
+            start %= len(data)
+            buffer = memoryview(bytearray(min(length, len(data) - start)))
+            record.read_into(buffer, start)
+            assert buffer == content[start : start + len(buffer)]
+        try:
+            record.check()
+        finally:
+            file.close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "file"
+        check(data)
+        other = bytearray(data)
+        other[damaged % len(data)] ^= 1
+        with pytest.raises(UserError, match="damaged"):
+            check(bytes(other))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+def test_any_number_of_threads_writes_the_same_files(tmp_path, workers):
+    sizes = [[3 * CHUNK + 5, 1, CHUNK, 700], [2 * CHUNK - 1], [9, 8, 7, 6, 5, 4]]
+    contents = [[bytes([(n + k) % 256]) * n for k, n in enumerate(file)] for file in sizes]
+    with ExitStack() as stack:
+        targets = []
+        for name, parts in enumerate(contents):
+            whole = sum(map(len, parts))
+            fd, offset = stack.enter_context(creating(tmp_path / str(name), whole)), 0
+            for part in parts:
+                view = stored(MemorySource(part), 0, (len(part),), "uint8")
+                targets.append(Target(fd, offset, view))
+                offset += len(part)
+        write_all(targets, workers=workers)
+    for name, parts in enumerate(contents):
+        assert (tmp_path / str(name)).read_bytes() == b"".join(parts)
+    flat = [part for parts in contents for part in parts]
+    assert [target.crc for target in targets] == list(map(zlib.crc32, flat))

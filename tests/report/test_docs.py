@@ -13,8 +13,10 @@ from mindtune.config import load_schema
 from mindtune.reference import filled, keys
 
 DOCS = write_reference.ROOT / "docs"
-NAMES = ("tutorial", "howto", "explanation", "outputs", "config", "clusters", "scaling")
-PAGES = tuple(f"{name}.md" for name in NAMES)
+PAGES = (
+    "tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md", "installation.md",
+    "clusters.md", "scaling.md",
+)  # fmt: skip
 KEYS = list(keys(load_schema(write_reference.ROOT / "config/schema.yaml")))
 
 

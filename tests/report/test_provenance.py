@@ -9,7 +9,15 @@ import pytest
 import verify_run
 from finished import build, finished
 from mindtune.provenance import machine
-from mindtune.provenance.record import frameworks, listing, said, seeds, wall_times, weights
+from mindtune.provenance.record import (
+    framework_packages,
+    frameworks,
+    listing,
+    said,
+    seeds,
+    wall_times,
+    weights,
+)
 from safetensors.numpy import save_file
 
 
@@ -127,10 +135,11 @@ def test_wall_times_of_an_experiments_own_scopes(tmp_path):
 
 
 def test_seeds_and_frameworks():
-    config = {"engine": "other", "train": {"seed": 3, "lr": 1}, "other": {"home": "."}}
-    assert seeds(config) == {"train.seed": 3}
-    found = frameworks(config)
-    assert found == {} or len(found["home"]["commit"]) == 40
+    assert seeds({"train": {"seed": 3, "lr": 1}, "engine": "hf"}) == {"train.seed": 3}
+    machine = {"commits": {"MindSpeed": "6f11a6c9"}, "versions": {"torch": "2.1.0"}}
+    assert frameworks(machine) == {"MindSpeed": {"commit": "6f11a6c9", "dirty": None}}
+    assert framework_packages(machine) == {"torch of the framework": "2.1.0"}
+    assert frameworks(None) == framework_packages(None) == {}
 
 
 def test_a_machine_without_git_or_cards_is_no_error(monkeypatch, tmp_path):

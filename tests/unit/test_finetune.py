@@ -47,7 +47,7 @@ def place(tmp_path_factory):
     records.insert(3, {"images": [], "messages": records[0]["messages"][2:]})
     (place / "train.json").write_text(json.dumps(records[:7]))
     (place / "held_out.json").write_text(json.dumps(records[7:]))
-    stage("hf", "prepare")(PrepareJob(place / "base", place / "mm", ONE))
+    stage("hf", "prepare")(PrepareJob(place / "base", place / "mm", ONE, {}))
     return place
 
 
@@ -102,7 +102,7 @@ def test_a_base_cut_into_tensor_parallel_shards_trains_alike(place, tmp_path):
         "llm_pp_layers": [[1, 3]],
         "vit_pp_layers": [[4, 0]],
     }
-    stage("hf", "prepare")(PrepareJob(place / "base", tmp_path / "mm", parallel))
+    stage("hf", "prepare")(PrepareJob(place / "base", tmp_path / "mm", parallel, {}))
     assert len(list((tmp_path / "mm/release").iterdir())) == 4
     assert train(place, tmp_path / "a", mm=tmp_path / "mm") == train(place, tmp_path / "b")
 
@@ -130,7 +130,7 @@ def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_pat
 
 def test_an_export_of_a_bf16_training_is_bf16(place, tmp_path):
     train(place, tmp_path / "a", machine={"precision": "bf16"})
-    stage("hf", "export")(ExportJob(tmp_path / "a", place / "base", tmp_path / "hf", ONE))
+    stage("hf", "export")(ExportJob(tmp_path / "a", place / "base", tmp_path / "hf", ONE, {}))
     config = json.loads((tmp_path / "hf/config.json").read_text())
     assert config["torch_dtype"] == "bfloat16"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "report")
+PARTS = ("Snakefile", "rules", "scripts", "envs", "config", "profiles", "report")
 
 # The whole demo in miniature: all rules, two experiments, a few seconds a job.
 SMALL = {

@@ -7,14 +7,10 @@ the same numbers some nine times as fast.
 
 try:
     from isal.isal_zlib import crc32
-
-    FAST = True
 except ImportError:
     from zlib import crc32
 
-    FAST = False
-
-__all__ = ["FAST", "crc32", "crc32_combine"]
+__all__ = ["crc32", "crc32_combine"]
 
 # A CRC is the remainder of a polynomial over GF(2). Appending n bytes multiplies the first
 # remainder by x^(8n) modulo the CRC's polynomial; the two remainders are then added.

@@ -1,23 +1,22 @@
 """Moving the bytes that views describe: in chunks, by several threads, in constant memory."""
 
 import os
-import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from mindtune.checkpoint.checksum import FAST, crc32
+from mindtune.checkpoint.checksum import crc32
 from mindtune.checkpoint.views import Patch, View
 from mindtune.errors import UserError
 
 CHUNK = 1 << 18  # bytes of each thread's buffer: small enough for a core's own cache
 
-AHEAD = 8  # chunks that a thread may read before they are written
+TOGETHER = 2  # threads that may write to one file; more would wait for each other
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
@@ -26,46 +25,14 @@ class Buffers:
     """A thread's reusable buffers: one for the chunk it hands out, one for rows on the way."""
 
     def __init__(self) -> None:
-        self._chunk = memoryview(bytearray(CHUNK))
+        self.chunk = memoryview(bytearray(CHUNK))
         self._rows = bytearray()
-
-    def next_chunk(self) -> memoryview:
-        """The buffer for the next chunk; the chunk before is done with."""
-        return self._chunk
 
     def rows(self, size: int) -> memoryview:
         """A buffer of `size` bytes for rows."""
         if len(self._rows) < size:
             self._rows = bytearray(size)
         return memoryview(self._rows)[:size]
-
-
-class _Ring(Buffers):
-    """Buffers for a thread that reads ahead: `AHEAD` chunks, each reused once it is released."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._chunks = [self._chunk, *(memoryview(bytearray(CHUNK)) for _ in range(AHEAD - 1))]
-        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._next = 0
-        self.stopped = False
-        for _ in self._chunks:
-            self._free.put(None)
-
-    def next_chunk(self) -> memoryview:
-        self._free.get()
-        if self.stopped:
-            raise _StoppedError
-        self._next = (self._next + 1) % AHEAD
-        return self._chunks[self._next]
-
-    def release(self) -> None:
-        """The oldest chunk handed out is done with."""
-        self._free.put(None)
-
-
-class _StoppedError(Exception):
-    """The thread that reads ahead is no longer needed."""
 
 
 def stream(view: View, buffers: Buffers) -> Iterator[memoryview]:
@@ -79,7 +46,7 @@ def stream(view: View, buffers: Buffers) -> Iterator[memoryview]:
         position = 0
         while position < piece.size:
             if not filled:
-                out = buffers.next_chunk()[: min(CHUNK, left)]
+                out = buffers.chunk[: min(CHUNK, left)]
             size = min(piece.size - position, len(out) - filled)
             piece.fill(out[filled : filled + size], position)
             position += size
@@ -174,76 +141,57 @@ def write_all(
 ) -> None:
     """Write every target's bytes to its place; up to `workers` threads at a time.
 
-    One file is written by one thread, from front to back, for two writing to one file wait
-    for each other in the kernel. Where there are more workers than files, each file has a
-    second thread that reads and checksums ahead of the one that writes, unless checksums are
-    so fast that handing chunks over would cost more. On the first error
-    the others stop and it is raised (a full disk: as UserError).
+    The kernel lets one thread at a time write to a file. So threads keep to files of their own
+    while there are enough; then two share a file, one of them reading and checksumming while
+    the other writes. On the first error the others stop and it is raised (a full disk: as
+    UserError).
     """
-    by_file: dict[int, list[Target]] = {}
-    for target in targets:
-        by_file.setdefault(target.fd, []).append(target)
     total = sum(target.view.nbytes for target in targets)
-    ahead = workers > len(by_file) and not FAST
-    tasks = [_FileWriter(group, ahead) for group in by_file.values()]
-    run_all(tasks, total, workers=min(workers, len(tasks)), progress=progress)
+    agenda = _Agenda(targets)
+    tasks = [agenda.work] * min(workers, len(targets))
+    run_all(tasks, total, workers=len(tasks), progress=progress)
 
 
-class _FileWriter:
-    """A task for `run_all`: the targets of one file."""
+class _Agenda:
+    """What is still to be written, by file; threads take it from here target by target."""
 
-    def __init__(self, targets: Sequence[Target], ahead: bool):
-        self.targets = targets
-        self.ahead = ahead
+    def __init__(self, targets: Sequence[Target]):
+        self._left: dict[int, deque[Target]] = {}
+        for target in targets:
+            self._left.setdefault(target.fd, deque()).append(target)
+        self._threads = dict.fromkeys(self._left, 0)
+        self._lock = threading.Lock()
 
-    def __call__(self, buffers: Buffers) -> Iterator[int]:
-        chunks = _read_ahead(self._chunks) if self.ahead else self._chunks(buffers)
-        with closing(chunks):
-            for fd, chunk, offset in chunks:
-                pwrite(fd, chunk, offset)
-                yield len(chunk)
+    def work(self, buffers: Buffers) -> Iterator[int]:
+        """A task for `run_all`: write targets until there are none left to take."""
+        target = self._next()
+        while target:
+            yield from _write(target, buffers)
+            target = self._next(target)
 
-    def _chunks(self, buffers: Buffers) -> Generator[tuple[int, memoryview, int], None, None]:
-        """(file, bytes, offset) of all that is to be written; sets the targets' checksums."""
-        for target in self.targets:
-            offset, crc = target.offset, 0
-            for chunk in stream(target.view, buffers):
-                if target.want_crc:
-                    crc = crc32(chunk, crc)
-                yield target.fd, chunk, offset
-                offset += len(chunk)
-            target.crc = crc
+    def _next(self, done: Target | None = None) -> Target | None:
+        """The first target of the file that the fewest threads write to, once `done` is done."""
+        with self._lock:
+            if done:
+                self._threads[done.fd] -= 1
+            files = [fd for fd, left in self._left.items() if left]
+            fd = min(files, key=self._threads.__getitem__, default=None)
+            if fd is None or self._threads[fd] == TOGETHER:
+                return None
+            self._threads[fd] += 1
+            return self._left[fd].popleft()
 
 
-def _read_ahead(
-    chunks: Callable[[Buffers], Iterator[tuple[int, memoryview, int]]],
-) -> Generator[tuple[int, memoryview, int], None, None]:
-    """The same items, made by a thread of their own up to `AHEAD` chunks in advance."""
-    ring = _Ring()
-    ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def produce() -> None:
-        try:
-            for item in chunks(ring):
-                ready.put(item)
-            ready.put(None)
-        except _StoppedError:
-            pass
-        except BaseException as error:
-            ready.put(error)
-
-    thread = threading.Thread(target=produce, daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            ring.release()
-    finally:
-        ring.stopped = True
-        ring.release()
-        thread.join()
+def _write(target: Target, buffers: Buffers) -> Iterator[int]:
+    """Write a target, yielding the number of bytes of each chunk; sets its checksum."""
+    offset, crc = target.offset, 0
+    for chunk in stream(target.view, buffers):
+        if target.want_crc:
+            crc = crc32(chunk, crc)
+        pwrite(target.fd, chunk, offset)
+        offset += len(chunk)
+        yield len(chunk)
+    target.crc = crc
 
 
 def pwrite(fd: int, data: bytes | memoryview, offset: int) -> None:

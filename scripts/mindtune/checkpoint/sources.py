@@ -6,7 +6,6 @@ shrinks under us is an error message instead of a SIGBUS.
 """
 
 import os
-import threading
 from pathlib import Path
 
 from mindtune.checkpoint.checksum import crc32, crc32_combine
@@ -51,8 +50,9 @@ class FileSource:
 class RecordSource:
     """`size` bytes at `start` of a file, with the CRC-32 that they must have.
 
-    Reads are checksummed as they happen, in whatever order they come; `check` joins the
-    checksums of the pieces, reads what nobody has read, and compares.
+    Reads are checksummed as they happen, in whatever order they come; one that goes on where
+    another ended goes on with its checksum. `check` joins the checksums of the runs of reads,
+    reads what nobody has read, and compares. Of several reads of the same bytes one counts.
     """
 
     def __init__(self, file: FileSource, name: str, start: int, size: int, crc: int):
@@ -61,8 +61,7 @@ class RecordSource:
         self.start = start
         self.size = size
         self.crc = crc
-        self._pieces: dict[int, tuple[int, int]] = {}  # offset -> (length, CRC-32)
-        self._lock = threading.Lock()
+        self._runs: dict[int, tuple[int, int]] = {}  # end -> (start, CRC-32)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from byte `offset` of the record on."""
@@ -72,25 +71,20 @@ class RecordSource:
                 f"but bytes {offset} to {offset + len(buffer)} are asked for"
             )
         self.file.read_into(buffer, self.start + offset)
-        with self._lock:
-            known = self._pieces.get(offset, (0, 0))[0]
-        if known < len(buffer):
-            piece = (len(buffer), crc32(buffer))
-            with self._lock:
-                self._pieces[offset] = piece
+        start, crc = self._runs.pop(offset, (offset, 0))
+        self._runs[offset + len(buffer)] = (start, crc32(buffer, crc))
 
     def check(self) -> None:
         """Raise UserError if anything of the record was read and the record is damaged."""
-        if not self._pieces:
+        if not self._runs:
             return
         crc = position = 0
-        for offset, (length, piece_crc) in sorted(self._pieces.items()):
-            end = offset + length
+        for start, end, run_crc in sorted((s, end, crc) for end, (s, crc) in self._runs.items()):
             if end <= position:
                 continue
-            crc = self._crc_of_gap(crc, position, offset)
-            if offset >= position:
-                crc = crc32_combine(crc, piece_crc, length)
+            crc = self._crc_of_gap(crc, position, start)
+            if start >= position:
+                crc = crc32_combine(crc, run_crc, end - start)
             else:  # overlaps what is already counted
                 crc = self._crc_of_gap(crc, position, end)
             position = end

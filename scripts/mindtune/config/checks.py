@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.model_shape import model_shape
+from mindtune.config.mindspeed import mindspeed_problems, training_problems
 from mindtune.data.archive import open_archive
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
@@ -71,6 +72,13 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
             "train.eval_iters to 0, or hold some images out."
         )
     yield from _layer_problems(parallel)
+    if settings["engine"] == "mindspeed":
+        yield from mindspeed_problems(settings)
+    elif parallel["context_parallel_size"] > 1:
+        yield (
+            f"parallel.context_parallel_size is {parallel['context_parallel_size']}, which the hf "
+            "engine can't do; write 1."
+        )
     for family, pattern in settings["prompts"]["families"].items():
         try:
             re.compile(pattern)
@@ -158,10 +166,10 @@ def source_problems(settings: Mapping) -> Iterator[str]:
             "zip file; write true."
         )
     if model["use"] == "path":
-        yield from model_problems(Path(model["path"]), settings["parallel"])
+        yield from model_problems(Path(model["path"]), settings)
     elif model["use"] == "demo":
         config = json.loads(DEMO_CONFIG.read_text(encoding="utf-8"))
-        yield from layout_problems(config, "the demo", settings["parallel"])
+        yield from layout_problems(config, "the demo", settings)
 
 
 def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[str]:
@@ -191,7 +199,7 @@ def _readable_directory(path: Path) -> bool:
     return True
 
 
-def model_problems(path: Path, parallel: Mapping) -> Iterator[str]:
+def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
     """What a Hugging Face directory lacks to be used as a Qwen2-VL base model."""
     if not path.is_dir():
         yield (
@@ -227,11 +235,12 @@ def model_problems(path: Path, parallel: Mapping) -> Iterator[str]:
                 "a qwen2_vl one."
             )
             return
-        yield from layout_problems(config, str(path / "config.json"), parallel)
+        yield from layout_problems(config, str(path / "config.json"), settings)
 
 
-def layout_problems(config: Mapping, where: str, parallel: Mapping) -> Iterator[str]:
+def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[str]:
     """Whether a model, by its config.json, can be cut as the parallel section says."""
+    parallel = settings["parallel"]
     try:
         ParallelLayout.make(
             model_shape(dict(config), where),
@@ -241,3 +250,5 @@ def layout_problems(config: Mapping, where: str, parallel: Mapping) -> Iterator[
         )
     except UserError as error:
         yield f"parallel does not fit the model in {where}: {error}."
+    if settings["engine"] == "mindspeed":
+        yield from training_problems(config, where, parallel)

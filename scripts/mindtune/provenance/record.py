@@ -34,16 +34,21 @@ def record(
     after: Path,
     benchmarks: Path,
     scopes: Iterable[str],
+    framework: Path | None = None,
 ) -> dict:
-    """All that is to be known of a finished experiment."""
+    """All that is to be known of a finished experiment.
+
+    framework: what `doctor` recorded, None for an engine without a framework of its own.
+    """
+    machine = json.loads(framework.read_text(encoding="utf-8")) if framework else None
     return {
         "form": FORM,
         "experiment": experiment,
         "workflow": {"version": __version__, **(commit(Path(__file__).parent) or NO_COMMIT)},
         "config": config,
         "seeds": seeds(config),
-        "packages": packages(),
-        "frameworks": frameworks(config),
+        "packages": packages() | framework_packages(machine),
+        "frameworks": frameworks(machine),
         "hardware": hardware(),
         "inputs": {
             "instructions": {
@@ -79,12 +84,16 @@ def seeds(config: Mapping) -> dict[str, int]:
     return found
 
 
-def frameworks(config: Mapping) -> dict[str, dict]:
-    """The commit of each git checkout that the engine's section of the configuration names."""
-    own = config.get(config["engine"], {})
-    places = {key: Path(value) for key, value in own.items() if isinstance(value, str) and value}
-    found = {key: commit(place) for key, place in places.items() if place.is_dir()}
-    return {key: state for key, state in found.items() if state}
+def frameworks(machine: Mapping | None) -> dict[str, dict]:
+    """The commit of each repository of the engine's own framework."""
+    commits = machine["commits"] if machine else {}
+    return {name: {"commit": found, "dirty": None} for name, found in commits.items()}
+
+
+def framework_packages(machine: Mapping | None) -> dict[str, str]:
+    """The versions in the framework's own Python, beside ours."""
+    versions = machine["versions"] if machine else {}
+    return {f"{name} of the framework": version for name, version in versions.items()}
 
 
 def listing(pictures: Path) -> dict:

@@ -1,6 +1,5 @@
 """What happens beside the Trainer's loop: the log of iterations, checkpoints, progress."""
 
-import csv
 import logging
 import math
 import time
@@ -11,22 +10,11 @@ from transformers import TrainerCallback
 
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.schedule import learning_rate
+from mindtune.engines.log_table import LossTable
 from mindtune.errors import UserError
-from mindtune.files import writing
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
-
-COLUMNS = (
-    "iteration",
-    "consumed_samples",
-    "lr",
-    "loss",
-    "grad_norm",
-    "ms_per_iteration",
-    "samples_per_second",
-    "held_out_loss",
-)
 
 
 class IterationLog(TrainerCallback):
@@ -44,7 +32,7 @@ class IterationLog(TrainerCallback):
         checkpoints: Checkpoints,
         evaluated: bool,
     ) -> None:
-        self.path = save_dir / "loss.csv"
+        self.table = LossTable(save_dir / "loss.csv")
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
@@ -59,16 +47,7 @@ class IterationLog(TrainerCallback):
         return iteration % interval == 0 or iteration == self.train["train_iters"]
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        kept = []
-        if self.begun and self.path.is_file():
-            with open(self.path, encoding="utf-8", newline="") as handle:
-                kept = [
-                    row for row in csv.DictReader(handle) if int(row["iteration"]) <= self.begun
-                ]
-        with writing(self.path) as handle:
-            writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept)
+        self.table.begin(self.begun)
 
     def on_step_begin(self, args, state, control, *, model, **kwargs) -> None:
         self.checkpoints.restore_random(model.device)
@@ -109,8 +88,7 @@ class IterationLog(TrainerCallback):
 
     def finish(self, iteration: int, *, model, optimizer, **kwargs) -> None:
         """Write the iteration's line, and save a checkpoint when one is due."""
-        with open(self.path, "a", encoding="utf-8", newline="") as handle:
-            csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(self.row)
+        self.table.append(self.row)
         if self.due(iteration, self.train["save_interval"]):
             self.checkpoints.save(iteration, model, optimizer)
             log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)

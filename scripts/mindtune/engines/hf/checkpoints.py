@@ -70,15 +70,11 @@ class Checkpoints:
         extra = {}
         if self.train["save_optim"]:
             state = {"optimizer": optimizer.state_dict(), "random": random_states(model.device)}
-            if self.dtype != torch.float32:
-                state["main_weights"] = trained_weights(model)
             extra[STATE] = to_cpu(state)
         save_trained(self.save_dir, iteration, tensors, self.config, extra=extra)
 
-    def restore(
-        self, iteration: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Bring optimizer and fp32 weights to where they were at `iteration`.
+    def restore(self, iteration: int, optimizer: torch.optim.Optimizer) -> None:
+        """Bring optimizer and main weights to where they were at `iteration`.
 
         The generators follow with `restore_random`, at the last moment before training: making
         a data loader draws a number.
@@ -95,11 +91,6 @@ class Checkpoints:
             return
         state = content[STATE]
         optimizer.load_state_dict(state["optimizer"])
-        with torch.no_grad():
-            weights = state.get("main_weights", {})
-            for name, parameter in model.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
         self.random = state["random"]
 
     def restore_random(self, device: torch.device) -> None:
@@ -117,10 +108,6 @@ def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
         for name, tensor in model.state_dict().items()
         if not (tied and name == "lm_head.weight")
     }
-
-
-def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def to_cpu(value):

@@ -14,8 +14,9 @@ from mindtune.data.mllm import read_mllm
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
-from mindtune.engines.hf.device import open_device
+from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import build_model
+from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import learning_rate, sample_order
 from mindtune.engines.jobs import FinetuneJob
@@ -52,8 +53,7 @@ def finetune(job: FinetuneJob) -> None:
         )
     source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
-    # The optimizer keeps weights in fp32 whatever the precision of the products.
-    model = build_model(job.hf_dir, tensors, torch.float32)
+    model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
     del tensors
     trained = freeze(model, train)
     log.info(
@@ -63,12 +63,12 @@ def finetune(job: FinetuneJob) -> None:
         len(data), len(held_out), f"iteration {begun}" if begun else "the base model",
     )  # fmt: skip
     model.to(device)
-    optimizer = make_optimizer(model, train)
+    optimizer = MainWeightsAdamW(model, train)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate(step + begun, train) / train["lr"]
     )
     if begun:
-        checkpoints.restore(begun, model, optimizer)
+        checkpoints.restore(begun, optimizer)
     evaluated = held_out_part(held_out, train)
     with tempfile.TemporaryDirectory() as unused:
         trainer = MegatronOrderTrainer(
@@ -142,20 +142,6 @@ def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def make_optimizer(model: torch.nn.Module, train) -> torch.optim.Optimizer:
-    """AdamW; like Megatron it decays no biases and no vectors."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": train["weight_decay"]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=train["lr"],
-        betas=(train["adam_beta1"], train["adam_beta2"]),
-        eps=train["adam_eps"],
-    )
-
-
 def held_out_part(held_out: Conversations, train) -> Subset | None:
     """The first `eval_iters` global batches of held-out data, or None for no evaluation."""
     wanted = min(len(held_out), train["eval_iters"] * train["global_batch_size"])
@@ -172,7 +158,6 @@ def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> Trainin
         per_device_eval_batch_size=train["micro_batch_size"],
         gradient_accumulation_steps=train["global_batch_size"] // train["micro_batch_size"],
         max_grad_norm=train["clip_grad"],
-        bf16=job.machine["precision"] == "bf16",
         use_cpu=job.machine["device"] == "cpu",
         seed=train["seed"],
         logging_steps=1,

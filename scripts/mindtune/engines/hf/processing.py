@@ -5,7 +5,6 @@ this project does without; the two halves it needs, tokenizer and image
 processor, are used directly.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from mindtune.data.llava import IMAGE_MARK
+from mindtune.data.shrinking import read_shrunk
 from mindtune.errors import UserError
 
 IGNORE_INDEX = -100
@@ -65,18 +65,7 @@ class Processor:
 
     def open_image(self, path: str | Path) -> Image.Image:
         """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour)."""
-        with Image.open(path) as opened:
-            image = opened.convert("RGB") if opened.mode != "RGB" else opened.copy()
-        area = image.width * image.height
-        if area > self.image_resolution:
-            factor = math.sqrt(self.image_resolution / area)
-            size = (int(image.width * factor), int(image.height * factor))
-            image = image.resize(size, Image.Resampling.NEAREST)
-        smallest = 2 * self.image_processor.patch_size
-        if min(image.size) < smallest:
-            size = (max(image.width, smallest), max(image.height, smallest))
-            image = image.resize(size, Image.Resampling.NEAREST)
-        return image
+        return read_shrunk(path, self.image_resolution)
 
     def picture(self, image: Image.Image) -> Picture:
         """The patches of an RGB picture."""

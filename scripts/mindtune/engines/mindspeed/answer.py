@@ -1,1 +1,192 @@
-"""To be written."""
+"""Answering from checkpoints, by the framework's own pipeline under its own Python."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
+from mindtune.engines.jobs import AnswerJob
+from mindtune.engines.mindspeed import rendering
+from mindtune.engines.mindspeed.arguments import World, answering_arguments
+from mindtune.engines.mindspeed.checkpoints import missing_weights, open_to_owner, tracked
+from mindtune.engines.mindspeed.faults import FaultWatch
+from mindtune.engines.mindspeed.launching import ANSWERING, Launch, environment_of
+from mindtune.engines.mindspeed.machine import Machine
+from mindtune.engines.mindspeed.training_log import loaded_path
+from mindtune.engines.mindspeed.tutorial_script import answer_by_script
+from mindtune.errors import UserError
+from mindtune.files import write_json, writing
+from mindtune.progress import Progress
+
+log = logging.getLogger(__name__)
+
+PROGRAM = Path(__file__).parent / "programs" / "answer.py"
+ANSWERED = re.compile(r"mindtune: answered (\d+)/(\d+)$")
+SEED = 42  # decoding is greedy: nothing is drawn
+
+
+@dataclass(frozen=True)
+class Asking:
+    """All that one launch of answering needs, made from a job.
+
+    run: a directory of its own, for the files of the launch.
+    """
+
+    job: AnswerJob
+    machine: Machine
+    config: dict
+    shape: ModelShape
+    layout: ParallelLayout
+    checkpoint: Path
+    run: Path
+
+    def model_file(self, **values) -> dict:
+        """`--mm-model` of answering."""
+        generation = self.job.hf_dir / "generation_config.json"
+        return (
+            rendering.inference_file(
+                rendering.shipped(self.machine.home, "inference_qwen2vl", self.shape),
+                self.config,
+                self.layout,
+                hf_dir=self.job.hf_dir,
+                generation=json.loads(generation.read_text()) if generation.is_file() else {},
+                max_new_tokens=self.job.answer["max_new_tokens"],
+            )
+            | values
+        )
+
+    def launch(self, program: Path, name: str, extra: tuple[str, ...] = (), **values) -> Launch:
+        """Write the model file of a launch, and say how it is started."""
+        directory = self.run / name if name else self.run
+        directory.mkdir(parents=True, exist_ok=True)
+        model_file = directory / "inference.json"
+        write_json(model_file, self.model_file(**values))
+        world = World.of_answering(self.layout)
+        arguments = answering_arguments(
+            world,
+            self.layout,
+            vocab=self.shape.vocab,
+            seed=SEED,
+            load=self.checkpoint,
+            model_file=model_file,
+        )
+        given = self.job.machine["environment"]
+        return Launch(
+            directory,
+            [str(program)],
+            [*arguments, *extra],
+            self.machine,
+            world,
+            environment_of(ANSWERING, given),
+        )
+
+
+def answer(job: AnswerJob) -> None:
+    """Write an answer for each prompt, in the order of the prompts."""
+    prompts = [json.loads(line) for line in job.prompts.read_text(encoding="utf-8").splitlines()]
+    asking = prepare_asking(job)
+    how = answer_by_script if job.machine["inference"] == "script" else answer_by_pipeline
+    answered = {line["id"]: line for line in how(asking, prompts)}
+    with writing(job.answers) as handle:
+        for prompt in prompts:
+            line = answered[prompt["id"]]
+            kept = {name: prompt[name] for name in ("id", "image", "prompt")} | line
+            handle.write(json.dumps(kept, ensure_ascii=False) + "\n")
+
+
+def prepare_asking(job: AnswerJob) -> Asking:
+    """
+    Raises
+    ------
+    UserError: the checkpoint is not whole, or can't be answered from.
+    """
+    config = read_config(job.hf_dir)
+    shape = model_shape(config)
+    layout = ParallelLayout.make(
+        shape,
+        tp_size=job.parallel["tensor_model_parallel_size"],
+        llm_pp_layers=job.parallel["llm_pp_layers"],
+        vit_pp_layers=job.parallel["vit_pp_layers"],
+    )
+    if layout.vpp_size > 1:
+        raise UserError(
+            f"parallel.llm_pp_layers has {layout.vpp_size} rows (virtual pipeline stages), from "
+            "which MindSpeed-MM can train but not answer; answer with `engine: hf` on the same "
+            "files, or use one row."
+        )
+    checkpoint = job.model_dir.resolve()
+    open_to_owner(checkpoint)
+    missing = missing_weights(checkpoint, layout)
+    if missing:
+        raise UserError(
+            f"the checkpoint {job.model_dir} ({tracked(checkpoint) or 'no tracker'}) is not whole: "
+            f"{missing[0]} is missing; remove it and run the same command again to make it anew."
+        )
+    run = (job.answers.parent / "run" / job.answers.stem).resolve()
+    if run.exists():
+        shutil.rmtree(run)
+    run.mkdir(parents=True)
+    return Asking(job, Machine.read(job.framework), config, shape, layout, checkpoint, run)
+
+
+def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
+    """All prompts with one load of the model."""
+    answers = asking.run / "answers.jsonl"
+    write_json(
+        asking.run / "job.json",
+        {
+            "prompts": str(asking.job.prompts.resolve()),
+            "images": str(asking.job.images.resolve()),
+            "answers": str(answers),
+            "image_resolution": asking.job.processor["image_resolution"],
+        },
+    )
+    launch = asking.launch(PROGRAM, "", ("--mindtune-job", str(asking.run / "job.json")))
+    log.info("the launch is %s", launch.directory / "launch.sh")
+    with Progress("answering", "prompts", len(prompts)) as shown:
+        watch = AnsweringWatch(asking.checkpoint, shown)
+        status = launch.run(watch.hear)
+    watch.check_loaded(status)
+    lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    if [line["id"] for line in lines] != [prompt["id"] for prompt in prompts]:
+        raise UserError(watch.failure(status, f"{len(lines)} of {len(prompts)} prompts answered"))
+    yield from lines
+
+
+@dataclass
+class AnsweringWatch:
+    """Listens to an answering: whose weights were loaded, how far it is, what goes wrong."""
+
+    load: Path
+    shown: Progress
+    faults: FaultWatch = field(default_factory=FaultWatch)
+    loaded: bool = False
+
+    def hear(self, line: str) -> None:
+        log.info("%s", line, extra={"quiet": True})
+        self.faults.hear(line)
+        self.loaded |= loaded_path(line) == str(self.load)
+        if ANSWERED.match(line):
+            self.shown.advance()
+
+    def check_loaded(self, status: int) -> None:
+        """
+        Raises
+        ------
+        UserError: nothing said that the weights came from our checkpoint.
+        """
+        if not self.loaded:
+            raise UserError(self.failure(status, f"{self.load} was not loaded"))
+
+    def failure(self, status: int, what: str) -> str:
+        if self.faults.cause:
+            return f"answering failed ({what}): {self.faults.cause}"
+        return (
+            f"answering ended with status {status}: {what}; the framework's own words are at the "
+            "end of the log."
+        )

@@ -2,7 +2,11 @@
 
 from mindtune.checkpoint import mm_to_hf
 from mindtune.engines.jobs import ExportJob
+from mindtune.engines.mindspeed import mm_convert
 
 
 def export(job: ExportJob) -> None:
+    if job.machine["converter"] == "mm-convert":
+        mm_convert.mm_to_hf(job)
+        return
     mm_to_hf(job.save_dir, job.hf_dir, job.out_dir)

@@ -1,1 +1,302 @@
-"""To be written."""
+"""Fine-tuning by the framework's own pretrain_vlm.py, watched line by line.
+
+What counts as success is on the disk and in the log, since the framework ends with status 0 in
+many ways: the tracker names the last iteration, every rank's files are whole, the
+weights came from our checkpoint, and training said that it is done.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.model_shape import model_shape, read_config
+from mindtune.data.mllm import read_mllm
+from mindtune.engines.jobs import FinetuneJob
+from mindtune.engines.log_table import LossTable
+from mindtune.engines.mindspeed import rendering
+from mindtune.engines.mindspeed.arguments import World, training_arguments
+from mindtune.engines.mindspeed.cache import cache_directory
+from mindtune.engines.mindspeed.checkpoints import (
+    missing_files,
+    missing_weights,
+    newest_whole,
+    open_to_owner,
+    remove_after,
+    track,
+    tracked,
+)
+from mindtune.engines.mindspeed.faults import FaultWatch
+from mindtune.engines.mindspeed.launching import TRAINING, Launch, environment_of
+from mindtune.engines.mindspeed.machine import Machine
+from mindtune.engines.mindspeed.training_log import (
+    DONE,
+    Iteration,
+    loaded_path,
+    parse_iteration,
+    saved_iteration,
+)
+from mindtune.errors import UserError
+from mindtune.files import write_json
+from mindtune.progress import Progress
+
+log = logging.getLogger(__name__)
+
+# In save_dir: what the run was started with, which goes aside with it.
+RUN = "run"
+
+
+def finetune(job: FinetuneJob) -> None:
+    """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
+    machine = Machine.read(job.framework)
+    config = read_config(job.hf_dir)
+    layout = layout_of(job.parallel, config)
+    world = World.of_training(job.machine, job.parallel, layout)
+    train = job.train
+    open_to_owner(job.save_dir)
+    begun = newest_whole(job.save_dir, layout, train["save_optim"], train["train_iters"])
+    if begun == train["train_iters"]:
+        track(job.save_dir, begun)
+        log.info("iteration %d is there already: nothing to train", begun)
+        return
+    check_amount(job, world)
+    check_base(job.mm_dir, layout)
+    if begun:
+        track(job.save_dir, begun)
+        say_what_resumes(begun, train["save_optim"])
+    launch = make_launch(job, machine, config, layout, world, begun)
+    load = (job.save_dir if begun else job.mm_dir).resolve()
+    table = LossTable(job.save_dir / "loss.csv")
+    table.begin(begun)
+    log.info("the launch is %s", launch.directory / "launch.sh")
+    with Progress("training", "iterations", train["train_iters"], begun) as shown:
+        watch = TrainingWatch(load, table, train, shown, last=begun)
+        try:
+            status = launch.run(watch.hear)
+        finally:
+            open_to_owner(job.save_dir)
+            if not watch.loaded:
+                # Nobody may go on from what random weights became.
+                remove_after(job.save_dir, begun)
+    check_success(job, layout, watch, status)
+
+
+def layout_of(parallel, config) -> ParallelLayout:
+    """The layout that the `parallel` section asks for, checked against the model.
+
+    Raises
+    ------
+    UserError: the framework can't train it.
+    """
+    layout = ParallelLayout.make(
+        model_shape(config),
+        tp_size=parallel["tensor_model_parallel_size"],
+        llm_pp_layers=parallel["llm_pp_layers"],
+        vit_pp_layers=parallel["vit_pp_layers"],
+    )
+    for problem in layout.training_problems():
+        raise UserError(f"parallel can't be trained by MindSpeed-MM: {problem}.")
+    return layout
+
+
+def check_amount(job: FinetuneJob, world: World) -> None:
+    """
+    Raises
+    ------
+    UserError: there is too little data for one step of all ranks.
+    """
+    needed = job.train["micro_batch_size"] * world.data
+    count = len(read_mllm(job.train_data))
+    if count < needed:
+        raise UserError(
+            f"there are {count} samples to train on, fewer than one step takes "
+            f"(train.micro_batch_size {job.train['micro_batch_size']} x data parallel size "
+            f"{world.data}); lower it, or give more data."
+        )
+
+
+def check_base(mm_dir: Path, layout: ParallelLayout) -> None:
+    """
+    Raises
+    ------
+    UserError: the base checkpoint is not whole, or cut in another way than training wants it.
+    """
+    open_to_owner(mm_dir)
+    missing = missing_weights(mm_dir, layout)
+    if missing:
+        raise UserError(
+            f"the base checkpoint {mm_dir} is not one of {layout.describe()}: {missing[0].name} of "
+            f"{missing[0].parent.name} is missing or not whole; remove it and run the same command "
+            "again to make it anew."
+        )
+    found = len(list((mm_dir / str(tracked(mm_dir))).glob("mp_rank_*")))
+    wanted = layout.tp_size * layout.pp_size
+    if found != wanted:
+        raise UserError(
+            f"the base checkpoint {mm_dir} has {found} ranks, but parallel asks for {wanted} "
+            f"({layout.describe()}); remove it and run the same command again to make it anew."
+        )
+
+
+def say_what_resumes(begun: int, save_optim: bool) -> None:
+    log.info("going on from iteration %d", begun)
+    if not save_optim:
+        log.warning(
+            "without train.save_optim nothing but the weights is left of iteration %d: Adam's "
+            "moments begin at zero and the learning rate with a new warm-up, so the result is not "
+            "that of an undisturbed training; set train.save_optim to true for one",
+            begun,
+        )
+
+
+def make_launch(
+    job: FinetuneJob,
+    machine: Machine,
+    config: dict,
+    layout: ParallelLayout,
+    world: World,
+    begun: int,
+) -> Launch:
+    """Write the JSON files of a run, and say how it is started."""
+    shape = model_shape(config)
+    run = (job.save_dir / RUN).resolve()
+    run.mkdir(exist_ok=True)
+    cache = cache_directory(
+        machine.cache,
+        train_data=job.train_data,
+        images=job.images,
+        hf_dir=job.hf_dir,
+        image_resolution=job.processor["image_resolution"],
+        seq_length=job.train["seq_length"],
+        versions={**machine.versions, **machine.commits},
+    )
+    write_json(
+        run / "data.json",
+        rendering.data_file(
+            rendering.shipped(machine.home, "data", shape),
+            hf_dir=job.hf_dir,
+            images=job.images,
+            train_data=job.train_data,
+            cache=cache,
+            image_resolution=job.processor["image_resolution"],
+            workers=machine.preprocessing_num_workers,
+        ),
+    )
+    template = rendering.shipped(machine.home, "model", shape)
+    write_json(run / "model.json", rendering.model_file(template, config, layout, job.train))
+    arguments = training_arguments(
+        job.train,
+        world,
+        layout,
+        vocab=shape.vocab,
+        load=(job.save_dir if begun else job.mm_dir).resolve(),
+        resume=bool(begun),
+        save=job.save_dir.resolve(),
+        data_file=run / "data.json",
+        model_file=run / "model.json",
+        tool_file=machine.home / "mindspeed_mm" / "tools" / "tools.json",
+        num_workers=machine.num_workers,
+        timeout_minutes=machine.distributed_timeout_minutes,
+        extra=job.machine["extra_arguments"],
+    )
+    return Launch(
+        run,
+        [str(machine.home / "pretrain_vlm.py")],
+        arguments,
+        machine,
+        world,
+        environment_of(TRAINING, job.machine["environment"]),
+    )
+
+
+@dataclass
+class TrainingWatch:
+    """Listens to a training: keeps `loss.csv`, shows progress, and stops what has gone wrong.
+
+    load: the directory from which the weights have to come. last: the iteration that was heard last.
+    """
+
+    load: Path
+    table: LossTable
+    train: dict
+    shown: Progress
+    faults: FaultWatch = field(default_factory=FaultWatch)
+    last: int = 0
+    loaded: bool = False
+    done: bool = False
+
+    def hear(self, line: str) -> None:
+        log.info("%s", line, extra={"quiet": True})
+        iteration = parse_iteration(line)
+        if iteration:
+            self.note(iteration)
+            return
+        self.faults.hear(line)
+        self.loaded |= loaded_path(line) == str(self.load)
+        self.done |= DONE in line
+        saved = saved_iteration(line)
+        if saved:
+            log.info("saved checkpoint at iteration %d to %s", saved, self.table.path.parent)
+
+    def note(self, iteration: Iteration) -> None:
+        """
+        Raises
+        ------
+        UserError: training began without our weights, or the loss is no longer a number.
+        """
+        if iteration.iteration != self.last + 1:
+            log.warning("the log has no line of iteration %d", self.last + 1)
+        self.last = iteration.iteration
+        if not self.loaded:
+            raise UserError(
+                f"training began, but nothing said that {self.load} was loaded: it would be one "
+                "of random weights. See the log."
+            )
+        if iteration.loss is None or iteration.nan_iterations or iteration.skipped_iterations:
+            raise UserError(
+                f"the loss of iteration {iteration.iteration} is not a number; lower train.lr (now "
+                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to "
+                "1.0."
+            )
+        speed = iteration.samples_per_second
+        self.table.append(
+            {
+                "iteration": iteration.iteration,
+                "consumed_samples": iteration.consumed_samples,
+                "lr": repr(iteration.lr),
+                "loss": repr(iteration.loss),
+                "grad_norm": "" if iteration.grad_norm is None else repr(iteration.grad_norm),
+                "ms_per_iteration": iteration.milliseconds,
+                "samples_per_second": "" if speed is None else f"{speed:.2f}",
+                "held_out_loss": "",
+            }
+        )
+        self.shown.advance(note=f"loss {iteration.loss:.4f}")
+
+
+def check_success(
+    job: FinetuneJob, layout: ParallelLayout, watch: TrainingWatch, status: int
+) -> None:
+    """
+    Raises
+    ------
+    UserError: what a finished training leaves is not there.
+    """
+    wanted = job.train["train_iters"]
+    missing = missing_files(job.save_dir, wanted, layout, job.train["save_optim"])
+    if watch.done and watch.loaded and tracked(job.save_dir) == str(wanted) and not missing:
+        if status:
+            log.warning("the framework ended with status %d, after all was written", status)
+        return
+    if watch.faults.cause:
+        raise UserError(f"training failed: {watch.faults.cause}")
+    reached = newest_whole(job.save_dir, layout, job.train["save_optim"], wanted)
+    if status == 0 and missing and watch.done:
+        raise UserError(
+            f"training said that it is done, but {missing[0]} is missing or not whole; run the same "
+            "command again to go on from the last whole checkpoint."
+        )
+    raise UserError(
+        f"training ended with status {status} before iteration {wanted} was saved (whole checkpoint: "
+        f"{reached or 'none'}); the framework's own words are at the end of the log."
+    )

@@ -2,9 +2,13 @@
 
 from mindtune.checkpoint import hf_to_mm
 from mindtune.engines.jobs import PrepareJob
+from mindtune.engines.mindspeed import mm_convert
 
 
 def prepare(job: PrepareJob) -> None:
+    if job.machine["converter"] == "mm-convert":
+        mm_convert.hf_to_mm(job)
+        return
     hf_to_mm(
         job.hf_dir,
         job.mm_dir,

@@ -1,0 +1,47 @@
+"""`loss.csv`: a line for each iteration, the same for all engines."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from mindtune.files import writing
+
+COLUMNS = (
+    "iteration",
+    "consumed_samples",
+    "lr",
+    "loss",
+    "grad_norm",
+    "ms_per_iteration",
+    "samples_per_second",
+    "held_out_loss",
+)
+
+
+class LossTable:
+    """Appends lines to a `loss.csv`. A training that goes on keeps those up to where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, iteration: int) -> None:
+        """Keep the lines up to `iteration`; those after it will run again."""
+        kept = []
+        if iteration and self.path.is_file():
+            with open(self.path, encoding="utf-8", newline="") as handle:
+                kept = [row for row in csv.DictReader(handle) if _is_up_to(row, iteration)]
+        with writing(self.path) as handle:
+            writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def append(self, row: Mapping) -> None:
+        with open(self.path, "a", encoding="utf-8", newline="") as handle:
+            csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(row)
+
+
+def _is_up_to(row: Mapping, iteration: int) -> bool:
+    """Whether a line is whole, and of an iteration that is not run again."""
+    number = row.get("iteration") or ""
+    whole = row.get("held_out_loss") is not None
+    return whole and number.isdigit() and int(number) <= iteration

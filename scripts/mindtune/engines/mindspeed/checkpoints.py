@@ -1,0 +1,122 @@
+"""The checkpoints that a training left in a save_dir: which are whole, and whose turn it is."""
+
+import logging
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.megatron import TRACKER
+from mindtune.files import writing
+
+log = logging.getLogger(__name__)
+
+MODEL = "model_optim_rng.pt"
+OPTIMIZER = "distrib_optim.pt"
+RELEASE = "release"
+
+
+def iteration_directory(save_dir: Path, iteration: int) -> Path:
+    return save_dir / f"iter_{iteration:07d}"
+
+
+def rank_files(layout: ParallelLayout, with_optimizer: bool) -> Iterator[Path]:
+    """The files of a whole checkpoint, below its own directory."""
+    for tensor_rank in range(layout.tp_size):
+        for stage in range(layout.pp_size):
+            rank = Path(layout.rank_directory(tensor_rank, stage))
+            yield rank / MODEL
+            if with_optimizer:
+                yield rank / OPTIMIZER
+
+
+def missing_files(
+    save_dir: Path, iteration: int, layout: ParallelLayout, with_optimizer: bool
+) -> list[Path]:
+    """Which files of a checkpoint are not there, or end before their end.
+
+    torch.save writes a zip file, whose directory is its last part: a file that was cut short has
+    none.
+    """
+    return _missing(iteration_directory(save_dir, iteration), layout, with_optimizer)
+
+
+def missing_weights(directory: Path, layout: ParallelLayout) -> list[Path]:
+    """Which files of the weights that a directory's tracker names are missing or cut short."""
+    named = tracked(directory)
+    if named is None:
+        return [directory / TRACKER]
+    below = directory / named if named == RELEASE else iteration_directory(directory, int(named))
+    return _missing(below, layout, with_optimizer=False)
+
+
+def _missing(directory: Path, layout: ParallelLayout, with_optimizer: bool) -> list[Path]:
+    return [
+        directory / name
+        for name in rank_files(layout, with_optimizer)
+        if not (directory / name).is_file() or not zipfile.is_zipfile(directory / name)
+    ]
+
+
+def newest_whole(save_dir: Path, layout: ParallelLayout, with_optimizer: bool, at_most: int) -> int:
+    """The newest iteration whose checkpoint is whole, 0 for none."""
+    return max(
+        (
+            iteration
+            for iteration in _iterations(save_dir)
+            if iteration <= at_most
+            and not missing_files(save_dir, iteration, layout, with_optimizer)
+        ),
+        default=0,
+    )
+
+
+def remove_after(save_dir: Path, iteration: int) -> None:
+    """Remove all checkpoints of later iterations, and let the tracker name `iteration`."""
+    for later in list(_iterations(save_dir)):
+        if later > iteration:
+            shutil.rmtree(iteration_directory(save_dir, later))
+    if iteration:
+        track(save_dir, iteration)
+    else:
+        (save_dir / TRACKER).unlink(missing_ok=True)
+
+
+def _iterations(save_dir: Path) -> Iterator[int]:
+    for path in save_dir.glob("iter_*"):
+        match = re.fullmatch(r"iter_(\d{7,})", path.name)
+        if match and path.is_dir():
+            yield int(match[1])
+
+
+def tracked(directory: Path) -> str | None:
+    """What a tracker says: `release`, or an iteration."""
+    try:
+        return (directory / TRACKER).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def track(save_dir: Path, iteration: int) -> None:
+    """Let the tracker name an iteration, from which the framework then goes on."""
+    if tracked(save_dir) != str(iteration):
+        with writing(save_dir / TRACKER) as handle:
+            handle.write(str(iteration))
+
+
+def open_to_owner(directory: Path) -> None:
+    """Let the owner read, write and enter all below, which the framework takes away in places.
+
+    mm-convert leaves its directory at mode 0640; for anyone but root a checkpoint
+    in it is then not there, and training begins with random weights.
+    """
+    for path in (directory, *directory.rglob("*")):
+        if path.is_symlink():
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        wanted = mode | stat.S_IRUSR | stat.S_IWUSR | (stat.S_IXUSR if path.is_dir() else 0)
+        if mode != wanted:
+            path.chmod(wanted)

@@ -1,0 +1,115 @@
+"""The framework's own converter, mm-convert, by choice; its result is compared with its source.
+
+Its exit status and its silence say nothing (reference: it drops rows without a word when the
+tensor parallel size doesn't divide), so every element of what it wrote is read back.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mindtune.checkpoint import verify
+from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.model_shape import model_shape, read_config
+from mindtune.engines.jobs import ExportJob, PrepareJob
+from mindtune.engines.mindspeed.checkpoints import open_to_owner
+from mindtune.engines.mindspeed.faults import FaultWatch
+from mindtune.engines.mindspeed.launching import Launch, environment_of
+from mindtune.engines.mindspeed.machine import Machine
+from mindtune.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PROGRAM = ("-m", "checkpoint.convert_cli", "Qwen2VLConverter")
+
+
+def hf_to_mm(job: PrepareJob) -> None:
+    """A Hugging Face model to a `release` checkpoint."""
+    layout = _layout(job)
+    with _beside(job.mm_dir) as place:
+        made = Path(place, "mm")
+        _convert(
+            job,
+            Path(place),
+            "hf_to_mm",
+            {"mm_dir": made, "hf_config.hf_dir": job.hf_dir.resolve()}
+            | _parallel(layout, flat=False),
+        )
+        _take(made, job.mm_dir, verified_against=job.hf_dir)
+
+
+def mm_to_hf(job: ExportJob) -> None:
+    """The newest checkpoint of a save_dir to a Hugging Face model."""
+    layout = _layout(job)
+    if layout.vpp_size > 1:
+        raise UserError(
+            "mm-convert can't read checkpoints of virtual pipeline stages; set mindspeed.converter "
+            "to mindtune."
+        )
+    with _beside(job.out_dir) as place:
+        made = Path(place, "hf")
+        _convert(
+            job,
+            Path(place),
+            "mm_to_hf",
+            {
+                "save_hf_dir": made,
+                "mm_dir": job.save_dir.resolve(),
+                "hf_config.hf_dir": job.hf_dir.resolve(),
+            }
+            | _parallel(layout, flat=True),
+        )
+        _take(made, job.out_dir, verified_against=job.save_dir)
+
+
+def _layout(job: PrepareJob | ExportJob) -> ParallelLayout:
+    return ParallelLayout.make(
+        model_shape(read_config(job.hf_dir)),
+        tp_size=job.parallel["tensor_model_parallel_size"],
+        llm_pp_layers=job.parallel["llm_pp_layers"],
+        vit_pp_layers=job.parallel["vit_pp_layers"],
+    )
+
+
+def _parallel(layout: ParallelLayout, flat: bool) -> dict[str, object]:
+    """Layer lists in the one of two forms that a command takes."""
+    lists = {"llm_pp_layers": layout.llm_pp_layers, "vit_pp_layers": layout.vit_pp_layers}
+    return {"parallel_config.tp_size": layout.tp_size} | {
+        f"parallel_config.{name}": json.dumps(rows[0] if flat else rows)
+        for name, rows in lists.items()
+    }
+
+
+def _beside(path: Path) -> tempfile.TemporaryDirectory:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=path.parent.resolve(), prefix=f".{path.name}.")
+
+
+def _convert(
+    job: PrepareJob | ExportJob, directory: Path, command: str, options: Mapping[str, object]
+) -> None:
+    machine = Machine.read(job.framework)
+    arguments = [command, *(f"--cfg.{name}={value}" for name, value in options.items())]
+    launch = Launch(directory, PROGRAM, arguments, machine, None, environment_of({}, {}))
+    faults = FaultWatch()
+
+    def hear(line: str) -> None:
+        log.info("%s", line, extra={"quiet": True})
+        faults.hear(line)
+
+    status = launch.run(hear)
+    if status:
+        cause = faults.cause or "its own words are at the end of the log."
+        raise UserError(f"mm-convert {command} ended with status {status}: {cause}")
+
+
+def _take(made: Path, path: Path, verified_against: Path) -> None:
+    """Give a result its name, once it is readable and equal to its source."""
+    if not made.is_dir():
+        raise UserError(f"mm-convert ended well, but wrote nothing to {path}.")
+    open_to_owner(made)
+    found = verify(verified_against, made)
+    log.info("mm-convert's result holds what %s does: %s", verified_against, found)
+    made.replace(path)

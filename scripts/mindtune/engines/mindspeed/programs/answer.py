@@ -1,0 +1,124 @@
+"""Answers many prompts with one load of a model, by MindSpeed-MM's own pipeline class.
+
+This program runs under the framework's Python (3.10), on all ranks by torchrun, with the
+arguments of inference_vlm.py and one more, `--mindtune-job`, a JSON file:
+
+    prompts, images, answers: paths. image_resolution: pixels above which a picture is shrunk,
+    as in training.
+
+All ranks ask the same prompts in the same order. The first tensor rank of the last pipeline
+stage writes `answers`, a JSON line for each prompt: id, answer, tokens, cut, seconds.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import mindspeed.megatron_adaptor  # noqa: F401 - patches Megatron, and so comes first
+import torch
+from megatron.core import mpu
+from megatron.training import get_args
+from megatron.training.initialize import initialize_megatron
+from mindspeed_mm.arguments import extra_args_provider_decorator
+from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
+from mindspeed_mm.data.data_utils.func_utils.mm_plugin import Qwen2vlPlugin
+from mindspeed_mm.tasks.inference.pipeline import vlm_pipeline_dict
+from PIL import Image
+
+# As in training, and as the `hf` engine asks: system prompt, picture, line end, question.
+SYSTEM_PROMPT = "You are a helpful assistant."
+
+
+def main():
+    torch.set_grad_enabled(False)
+    initialize_megatron(
+        extra_args_provider=extra_args_provider_decorator(with_job),
+        args_defaults={"tokenizer_type": "NullTokenizer"},
+    )
+    args = get_args()
+    merge_mm_args(args)
+    if not hasattr(args, "dist_train"):
+        args.dist_train = False
+    with open(args.mindtune_job, encoding="utf-8") as handle:
+        job = json.load(handle)
+    with open(job["prompts"], encoding="utf-8") as handle:
+        prompts = [json.loads(line) for line in handle]
+    pipeline = vlm_pipeline_dict[args.mm.model.pipeline_class](args.mm.model)
+    speaks = mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
+    if speaks:
+        with open(job["answers"], "w", encoding="utf-8") as handle:
+            for number, line in enumerate(answers(pipeline, prompts, job), start=1):
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+                handle.flush()
+                print(f"mindtune: answered {number}/{len(prompts)}", flush=True)
+    else:
+        for _ in answers(pipeline, prompts, job):
+            pass
+
+
+def with_job(parser):
+    parser = mm_extra_args_provider(parser)
+    parser.add_argument("--mindtune-job", required=True)
+    return parser
+
+
+def answers(pipeline, prompts, job):
+    """Ask all prompts; yields a line for each (of None, on ranks that don't get the answer)."""
+    shrink = Qwen2vlPlugin(None, None)  # it needs no tokens to shrink a picture
+    for prompt in prompts:
+        begun = time.perf_counter()
+        with Image.open(Path(job["images"], prompt["image"])) as opened:
+            opened.load()
+            picture = shrink._preprocess_image(opened, image_resolution=job["image_resolution"])
+        ids = ask(pipeline, picture, prompt["prompt"])
+        yield (
+            None if ids is None else told(pipeline, ids, prompt["id"], time.perf_counter() - begun)
+        )
+
+
+def ask(pipeline, picture, question):
+    """Token ids of a greedy answer, on the rank that gets it; None on others.
+
+    The pipeline's own call would put the question before the picture, and would not shrink the
+    picture as training does; its `generate` is what both ways come to.
+    """
+    processor = pipeline.image_processor
+    text = processor.apply_chat_template(
+        [
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {
+                "role": "user",
+                "content": [{"type": "image"}, {"type": "text", "text": "\n" + question}],
+            },
+        ],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    inputs = processor(text=[text], images=[picture], padding=True, return_tensors="pt")
+    inputs = inputs.to(pipeline.infer_config.device)
+    inputs["pixel_values"] = inputs["pixel_values"].unsqueeze(0)
+    asked = inputs["input_ids"].shape[1]
+    generated = pipeline.generate(**inputs, do_sample=False)
+    pipeline.model.inference_params = None  # the cache of keys and values
+    return None if generated is None else generated[0, asked:].tolist()
+
+
+def told(pipeline, ids, name, seconds):
+    stops = pipeline.generation_config.eos_token_id
+    end = next((place for place, token in enumerate(ids) if token in stops), None)
+    said = ids if end is None else ids[:end]
+    text = pipeline.image_processor.tokenizer.decode(
+        said, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return {
+        "id": name,
+        "answer": text.strip(),
+        "tokens": len(said),
+        "cut": end is None,
+        "seconds": round(seconds, 4),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

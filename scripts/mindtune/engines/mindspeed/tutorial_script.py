@@ -1,0 +1,80 @@
+"""Answering as the tutorial does: inference_vlm.py, once for each prompt, read off its output.
+
+It loads the model anew for each question, and asks with the question before the
+picture; it is here as a cross-check of the other way.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from mindtune.data.shrinking import read_shrunk
+from mindtune.engines.mindspeed.faults import FaultWatch
+from mindtune.engines.mindspeed.training_log import loaded_path
+from mindtune.errors import UserError
+from mindtune.progress import Progress
+
+log = logging.getLogger(__name__)
+
+# The last line before an answer: each rank prints it once its model is there.
+READY = "warning: Both `max_new_tokens`"
+
+
+def answer_by_script(asking, prompts: list[dict]) -> Iterator[dict]:
+    """A launch of inference_vlm.py for each prompt. Tokens are counted afterwards, in the text."""
+    tokenizer = Tokenizer.from_file(str(asking.job.hf_dir / "tokenizer.json"))
+    with Progress("answering", "prompts", len(prompts)) as shown:
+        for number, prompt in enumerate(prompts):
+            begun = time.perf_counter()
+            text = _ask(asking, f"{number:04d}", prompt)
+            tokens = len(tokenizer.encode(text, add_special_tokens=False).ids)
+            yield {
+                "id": prompt["id"],
+                "answer": text,
+                "tokens": tokens,
+                "cut": tokens >= asking.job.answer["max_new_tokens"],
+                "seconds": round(time.perf_counter() - begun, 4),
+            }
+            shown.advance()
+
+
+def _ask(asking, name: str, prompt: dict) -> str:
+    picture = asking.run / name / "picture.png"
+    picture.parent.mkdir()
+    limit = asking.job.processor["image_resolution"]
+    read_shrunk(asking.job.images / prompt["image"], limit).save(picture)
+    launch = asking.launch(
+        asking.machine.home / "inference_vlm.py",
+        name,
+        image_path=str(picture),
+        prompts=prompt["prompt"],
+    )
+    listener = _Listener(asking.checkpoint)
+    status = launch.run(listener.hear, listener.hear_error)
+    if status or not listener.loaded or listener.answer is None:
+        cause = listener.faults.cause or "the framework's own words are at the end of the log."
+        raise UserError(f"inference_vlm.py gave no answer to prompt {prompt['id']}: {cause}")
+    return "\n".join(listener.answer).strip()
+
+
+class _Listener:
+    def __init__(self, load: Path) -> None:
+        self.load = load
+        self.faults = FaultWatch()
+        self.loaded = False
+        self.answer: list[str] | None = None
+
+    def hear(self, line: str) -> None:
+        self.hear_error(line)
+        if line.startswith(READY):
+            self.answer = []
+        elif self.answer is not None:
+            self.answer.append(line)
+
+    def hear_error(self, line: str) -> None:
+        log.info("%s", line, extra={"quiet": True})
+        self.faults.hear(line)
+        self.loaded |= loaded_path(line) == str(self.load)

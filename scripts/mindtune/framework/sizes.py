@@ -1,0 +1,80 @@
+"""What a run writes and holds, from the sizes of its model."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindtune.checkpoint.mapping import hf_shapes
+from mindtune.checkpoint.model_shape import model_shape
+
+BF16 = 2  # bytes a weight, in training and in the published models
+OPTIMIZER = 12  # bytes a trained parameter: an fp32 copy and Adam's two moments
+GRADIENT = 4  # bytes a trained parameter: gradients are summed in fp32
+PIXEL = 2 * 3 * 4  # bytes a pixel of pixel_values: every picture is two frames, three fp32 colours
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many parameters a model has, and of these are trained, at most where `exact` is false."""
+
+    total: int
+    trained: int
+    exact: bool = True
+
+
+def parameters(config: Mapping[str, Any], train: Mapping[str, Any]) -> Parameters:
+    """Of a Qwen2-VL's config.json and the keys of `train` that freeze parts of it."""
+    counts = {name: math.prod(shape) for name, shape in hf_shapes(model_shape(config)).items()}
+
+    def frozen(name: str) -> bool:
+        if name.startswith("visual.merger."):
+            return train["freeze_vision_projector"]
+        return name.startswith("visual.") and train["freeze_vision_encoder"]
+
+    trained = sum(count for name, count in counts.items() if not frozen(name))
+    return Parameters(sum(counts.values()), trained)
+
+
+def known_parameters(experiment: Mapping[str, Any]) -> Parameters | None:
+    """Of an experiment of `doctor_settings`; None where nothing is known of its model yet."""
+    path = Path(experiment["config"])
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return parameters(config, experiment["train"])
+    if experiment["weight_bytes"]:
+        total = experiment["weight_bytes"] // BF16
+        return Parameters(total, total, exact=False)
+    return None
+
+
+def saves(train: Mapping[str, Any]) -> int:
+    """How many checkpoints a training leaves; all of them are kept."""
+    return math.ceil(train["train_iters"] / train["save_interval"])
+
+
+def optimizer_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
+    """Optimizer states in all checkpoints of a training."""
+    return saves(train) * OPTIMIZER * known.trained if train["save_optim"] else 0
+
+
+def experiment_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
+    """What an experiment writes: mm checkpoint, checkpoints of the training, exported model."""
+    return BF16 * known.total * (2 + saves(train)) + optimizer_bytes(known, train)
+
+
+def npu_bytes(known: Parameters, model_parallel: int, data_parallel: int) -> float:
+    """On each NPU, without activations: weights, gradients, and its part of the optimizer's state."""
+    shared = (
+        BF16 * known.total + GRADIENT * known.trained + OPTIMIZER * known.trained / data_parallel
+    )
+    return shared / model_parallel
+
+
+def shared_memory_bytes(
+    workers: int, npus: int, micro_batch_size: int, image_resolution: int
+) -> int:
+    """What loaders hold in /dev/shm at a time: two micro-batches a worker, a picture a sample."""
+    return 2 * workers * npus * micro_batch_size * image_resolution * PIXEL

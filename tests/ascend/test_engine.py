@@ -1,0 +1,212 @@
+"""Training and answering with a framework that is played: what is asked of it, and what is believed."""
+
+import json
+import shutil
+
+import pytest
+from ascend.values import PARALLEL
+from mindtune.engines import stage
+from mindtune.engines.jobs import PrepareJob
+from mindtune.engines.mindspeed.cache import cache_directory
+from mindtune.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _hear_all(caplog):
+    caplog.set_level("INFO", logger="mindtune")
+
+
+def options(start):
+    words = start["arguments"]
+    return dict(zip(words, [*words[1:], None], strict=True)), words
+
+
+def test_a_training_leaves_checkpoints_and_a_table(played):
+    lines = played.finetune()
+    assert lines[0].startswith("iteration,consumed_samples,lr,loss")
+    assert lines[1] == "1,2,7.5e-06,10.0,,100.0,20.00,"
+    assert len(lines) == 5
+    assert (played.save_dir / "iter_0000004/mp_rank_00/distrib_optim.pt").is_file()
+    (start,) = played.starts()
+    asked, words = options(start)
+    assert asked["--load"] == str(played.base / "mm") and asked["--lr"] == "1e-05"
+    assert asked["--global-batch-size"] == "2" and asked["--adam-eps"] == "1e-08"
+    assert {"--no-load-optim", "--no-load-rng", "--log-throughput", "--bf16"} <= set(words)
+    assert "--no-save-optim" not in words
+    data = json.loads((played.save_dir / "run/data.json").read_text())["dataset_param"]
+    assert data["basic_parameters"]["dataset"] == str(played.base / "train.json")
+    assert data["basic_parameters"]["dataset_dir"] == str(played.base / "images")
+    assert not list(played.here.rglob("hacked"))
+
+
+def test_a_finished_training_is_not_started_again(played):
+    played.finetune()
+    played.finetune()
+    assert len(played.starts()) == 1
+
+
+def test_a_training_that_died_goes_on_with_optimizer_and_random_states(played, caplog):
+    played.play(die_at=3)
+    with pytest.raises(UserError, match=r"before iteration 4 was saved \(whole checkpoint: 2\)"):
+        played.finetune()
+    played.play()
+    lines = played.finetune()
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4"]
+    asked, words = options(played.starts()[-1])
+    assert asked["--load"] == str(played.save_dir)
+    assert not {"--no-load-optim", "--no-load-rng", "--no-save-optim"} & set(words)
+    assert "going on from iteration 2" in caplog.text
+
+
+def test_without_the_optimizer_a_warning_says_what_is_lost(played, caplog):
+    played.play(die_at=3)
+    with pytest.raises(UserError):
+        played.finetune(save_optim=False)
+    played.play()
+    played.finetune(save_optim=False)
+    _, words = options(played.starts()[-1])
+    assert {"--no-load-optim", "--no-save-optim", "--no-load-rng", "--no-save-rng"} <= set(words)
+    assert "a new warm-up" in caplog.text
+
+
+def test_a_newest_checkpoint_that_is_cut_is_passed_over(played):
+    played.play(cut=True)
+    with pytest.raises(UserError, match="is missing or not whole"):
+        played.finetune()
+    assert (played.save_dir / "latest_checkpointed_iteration.txt").read_text() == "4"
+    played.play()
+    played.finetune()
+    asked, _ = options(played.starts()[-1])
+    assert asked["--load"] == str(played.save_dir)
+    assert [line.split(",")[0] for line in
+            (played.save_dir / "loss.csv").read_text().splitlines()[1:]] == ["1", "2", "3", "4"]  # fmt: skip
+
+
+def test_a_training_from_random_weights_is_stopped(played):
+    played.play(no_load=True)
+    with pytest.raises(UserError, match="begun with random weights"):
+        played.finetune()
+    assert not list(played.save_dir.glob("iter_*"))
+    played.play()
+    played.finetune()
+    asked, _ = options(played.starts()[-1])
+    assert asked["--load"] == str(played.base / "mm")
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(played):
+    played.play(nan_at=2)
+    with pytest.raises(UserError, match=r"iteration 2 is not a number; lower train\.lr"):
+        played.finetune()
+
+
+def test_a_known_fault_is_said_with_its_remedy(played):
+    played.play(say=["RuntimeError: NPU out of memory. Tried to allocate 2 GiB"], die_at=1)
+    with pytest.raises(UserError, match="training failed: the device is out of memory: lower"):
+        played.finetune()
+
+
+def test_a_status_of_zero_is_not_believed_and_one_of_another_is_after_all_is_written(played):
+    played.play(die_at=1, status=0)
+    with pytest.raises(UserError, match="ended with status 0 before iteration 4"):
+        played.finetune()
+    played.play(status=3)
+    assert len(played.finetune()) == 5
+
+
+def test_too_little_data_for_all_ranks_is_said_before_anything_starts(played):
+    with pytest.raises(UserError, match="4 samples to train on, fewer than one step takes"):
+        played.finetune(launch={"npus_per_node": 8}, global_batch_size=8)
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_a_base_of_another_layout_is_refused_before_anything_starts(played, base, tmp_path):
+    layout = {"tensor_model_parallel_size": 2}
+    with pytest.raises(UserError, match="is not one of tp 2, pp 1"):
+        played.finetune(launch={"npus_per_node": 2}, parallel=layout)
+    job = PrepareJob(base / "base", tmp_path / "mm", PARALLEL | layout, {"converter": "mindtune"})
+    stage("mindspeed", "prepare")(job)
+    with pytest.raises(UserError, match="has 2 ranks, but parallel asks for 1"):
+        played.finetune(mm=tmp_path / "mm")
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_directories_that_lost_their_x_bit_are_mended(played):
+    copied = played.here / "mm"
+    shutil.copytree(played.base / "mm", copied)
+    copied.chmod(0o640)
+    played.answer(model=copied)
+    assert copied.stat().st_mode & 0o700 == 0o700
+
+
+def test_all_answers_come_from_one_start(played):
+    answers = played.answer()
+    assert [line["id"] for line in answers] == ["0", "1", "2", "3"]
+    assert list(answers[0]) == ["id", "image", "prompt", "answer", "tokens", "cut", "seconds"]
+    assert answers[1]["answer"] == f"an answer to {answers[1]['prompt']}"
+    (start,) = played.starts()
+    asked, words = options(start)
+    assert asked["--load"] == str(played.base / "mm") and "--no-load-optim" in words
+    assert start["environment"]["PYTORCH_NPU_ALLOC_CONF"] == "expandable_segments:True"
+
+
+def test_answers_that_are_too_few_are_none(played):
+    played.play(die_at=3)
+    with pytest.raises(UserError, match="2 of 4 prompts answered"):
+        played.answer()
+    assert not (played.here / "answers_before.jsonl").exists()
+
+
+def test_a_checkpoint_that_lacks_a_shard_is_refused_before_anything_starts(played):
+    layout = {"tensor_model_parallel_size": 2}
+    with pytest.raises(UserError, match=r"mp_rank_01.*is missing"):
+        played.answer(**layout)
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_answers_of_random_weights_are_refused(played):
+    played.play(no_load=True)
+    with pytest.raises(UserError, match="random weights"):
+        played.answer()
+
+
+def test_the_tutorials_script_is_started_for_each_prompt(played):
+    answers = played.answer(inference="script")
+    assert len(played.starts()) == 4
+    assert answers[2]["answer"] == f"It is picture.png.\nAsked: {answers[2]['prompt']}"
+    assert answers[2]["tokens"] > 4 and answers[2]["cut"] is (answers[2]["tokens"] >= 24)
+    played.play(mute=True)
+    assert all(line["answer"] == "" for line in played.answer(inference="script"))
+
+
+def test_shards_of_a_layout_are_all_wanted(played, base, tmp_path):
+    layout = {
+        "tensor_model_parallel_size": 2, "llm_pp_layers": [[1, 3]], "vit_pp_layers": [[4, 0]],
+    }  # fmt: skip
+    job = PrepareJob(base / "base", tmp_path / "mm", layout, {"converter": "mindtune"})
+    stage("mindspeed", "prepare")(job)
+    played.finetune(launch={"npus_per_node": 4}, parallel=layout, mm=tmp_path / "mm")
+    assert len(list((played.save_dir / "iter_0000004").iterdir())) == 4
+    asked, _ = options(played.starts()[-1])
+    assert asked["--pipeline-model-parallel-size"] == "2" and asked["--nproc_per_node"] == "4"
+
+
+def test_a_caches_place_is_named_by_all_that_counts(base, tmp_path):
+    def place(**changes):
+        given = {
+            "train_data": base / "train.json", "images": base / "images", "hf_dir": base / "base",
+            "image_resolution": 262144, "seq_length": 1024, "versions": {"torch": "2.1.0"},
+        }  # fmt: skip
+        return cache_directory(tmp_path, **given | changes)
+
+    images = tmp_path / "images"
+    shutil.copytree(base / "images", images)
+    first = place(images=images)
+    assert first == place(images=images) == place()
+    other = tmp_path / "train.json"
+    other.write_text("[]")
+    assert place(train_data=other) != first
+    assert place(image_resolution=784) != first and place(seq_length=64) != first
+    assert place(versions={"torch": "2.2.0"}) != first
+    picture = next(images.iterdir())
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    assert place(images=images) != first

@@ -1,0 +1,134 @@
+"""Rendering, against the files of a real run (tests/ascend/recorded)."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ascend.values import RECORDED, TRAIN, scrambled
+from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.model_shape import model_shape
+from mindtune.demo.base_model import write_base_model
+from mindtune.engines.mindspeed import rendering
+from mindtune.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    place = tmp_path_factory.mktemp("base")
+    write_base_model(place)
+    return json.loads((place / "config.json").read_text())
+
+
+def recorded(name):
+    return json.loads((RECORDED / f"{name}.json").read_text())
+
+
+def whole(config):
+    return ParallelLayout.make(model_shape(config))
+
+
+def test_the_model_file_is_that_of_the_real_run(config):
+    made = rendering.model_file(scrambled(recorded("model")), config, whole(config), TRAIN)
+    assert made == recorded("model")
+
+
+def test_the_inference_file_is_that_of_the_real_run(config):
+    wanted = recorded("inference")
+    for part in wanted["image_encoder"].values():
+        part["freeze"] = "scrambled"  # of no account: nothing is trained
+    made = rendering.inference_file(
+        scrambled(wanted), config, whole(config),
+        hf_dir=Path(wanted["tokenizer"]["from_pretrained"]), generation={}, max_new_tokens=24,
+    )  # fmt: skip
+    assert made == wanted
+
+
+def test_the_data_file_is_that_of_the_real_run():
+    wanted = recorded("data")
+    made = rendering.data_file(
+        scrambled(wanted),
+        hf_dir=Path("/place/results/sources/Qwen2-VL-demo"),
+        images=Path("/place/results/sources/COCO2017/train2017"),
+        train_data=Path("/place/results/shared/data/train.json"),
+        cache=Path("/place/results/cache/node/c4827655ccf0c1c1"),
+        image_resolution=262144,
+        workers=2,
+    )
+    assert made == wanted
+
+
+def test_pipeline_stages_and_what_is_frozen(config):
+    layout = ParallelLayout.make(
+        model_shape(config), llm_pp_layers=[[1, 3]], vit_pp_layers=[[4, 0]]
+    )
+    train = TRAIN | {"freeze_vision_encoder": False}
+    made = rendering.model_file(recorded("model"), config, layout, train)
+    encoder = made["image_encoder"]["vision_encoder"]
+    assert made["text_decoder"]["pipeline_num_layers"] == [1, 3]
+    assert encoder["pipeline_num_layers"] == [4, 0]
+    assert (encoder["freeze"], made["image_encoder"]["vision_projector"]["freeze"]) == (False, True)
+
+
+def test_virtual_stages_are_nested(config):
+    layout = ParallelLayout.make(
+        model_shape(config), llm_pp_layers=[[0, 1], [1, 2]], vit_pp_layers=[[4, 0], [0, 0]]
+    )
+    made = rendering.model_file(recorded("model"), config, layout, TRAIN)
+    assert made["text_decoder"]["pipeline_num_layers"] == [[0, 1], [1, 2]]
+
+
+def test_a_layout_of_another_model_is_refused(config):
+    layout = ParallelLayout.make(llm_pp_layers=[[28]], vit_pp_layers=[[32]])
+    with pytest.raises(UserError, match="adds up to 28 layers; the model has 4"):
+        rendering.model_file(recorded("model"), config, layout, TRAIN)
+
+
+PUBLISHED = {
+    "2b": {
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "7b": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+    "72b": {
+        "hidden_size": 8192,
+        "intermediate_size": 29568,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_the_nearest_shipped_file_is_taken(tmp_path, size):
+    for name in PUBLISHED:
+        path = tmp_path / f"examples/qwen2vl/model_{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"size": name}))
+    shape = model_shape(
+        {"model_type": "qwen2_vl", "vision_config": {"depth": 32}} | PUBLISHED[size]
+    )
+    assert rendering.shipped(tmp_path, "model", shape) == {"size": size}
+
+
+def test_an_installation_that_is_not_whole_is_said(tmp_path):
+    shape = model_shape(
+        {"model_type": "qwen2_vl", "vision_config": {"depth": 32}} | PUBLISHED["2b"]
+    )
+    with pytest.raises(UserError, match="the installation of MindSpeed-MM is not whole"):
+        rendering.shipped(tmp_path, "model", shape)

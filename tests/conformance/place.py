@@ -1,0 +1,135 @@
+"""Both sides' inputs, and a training by either of them."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import framework
+from draw_scenes import draw
+from mindtune.data.mllm import convert
+from mindtune.demo.base_model import write_base_model
+from mindtune.engines import stage
+from mindtune.engines.jobs import FinetuneJob, PrepareJob
+
+RESOLUTION = 512 * 512  # the shipped data_2b.json's
+PICTURES = 200
+TEXT_ONLY = 4
+ONE_RANK = {"tp_size": 1, "llm_pp_layers": [[4]], "vit_pp_layers": [[4]]}
+ONE_DEVICE = {"tensor_model_parallel_size": 1, "llm_pp_layers": None, "vit_pp_layers": None}
+
+# The tutorial's settings, in Megatron's words.
+TUTORIAL = {
+    "train_iters": 100, "save_interval": 1000, "eval_interval": 1000, "eval_iters": 0,
+    "micro_batch_size": 1, "global_batch_size": 24, "lr": 1e-5, "min_lr": 0.0,
+    "lr_decay_style": "cosine", "lr_warmup_fraction": 0.1, "weight_decay": 0.0, "clip_grad": 0.0,
+    "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_eps": 1e-8, "seed": 42, "seq_length": 1024,
+    "freeze_vision_encoder": True, "freeze_vision_projector": True, "save_optim": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory with the demo's base model, its mm checkpoint, pictures and mllm-format data."""
+
+    directory: Path
+
+    @classmethod
+    def made_in(cls, directory: Path, pictures: int = PICTURES) -> "Place":
+        place = cls(directory)
+        write_base_model(place.base)
+        stage("hf", "prepare")(PrepareJob(place.base, place.mm, ONE_DEVICE))
+        draw(place.images, directory / "llava.json", pictures=pictures, text_only=TEXT_ONLY, seed=1)
+        convert(
+            directory / "llava.json", place.images, place.train, directory / "held_out.json",
+            directory / "conversion.json", held_out_fraction=0.05, split_seed=1, max_samples=None,
+            max_dropped_fraction=0.0,
+        )  # fmt: skip
+        return place
+
+    @property
+    def base(self) -> Path:
+        return self.directory / "base"
+
+    @property
+    def mm(self) -> Path:
+        return self.directory / "mm"
+
+    @property
+    def images(self) -> Path:
+        return self.directory / "images"
+
+    @property
+    def train(self) -> Path:
+        return self.directory / "train.json"
+
+    @cached_property
+    def config(self) -> dict:
+        return json.loads((self.base / "config.json").read_text())
+
+    def command_line(
+        self,
+        mindspeed: framework.Framework,
+        out: Path,
+        settings: Mapping,
+        layout: Mapping = ONE_RANK,
+        mm: Path | None = None,
+    ) -> list[str]:
+        """Write model.json and data.json into `out`; returns the arguments of pretrain_vlm.py."""
+        model = framework.model_json(mindspeed.example("model_2b.json"), self.config, layout)
+        data = framework.data_json(
+            mindspeed.example("data_2b.json"),
+            hf_dir=self.base,
+            images=self.images,
+            data=self.train,
+            cache=self.directory / "cache",
+        )
+        (out / "model.json").write_text(json.dumps(model))
+        (out / "data.json").write_text(json.dumps(data))
+        tools = mindspeed.home / "mindspeed_mm/tools/tools.json"
+        return framework.command_line(settings, self.config, layout, out, mm or self.mm, tools)
+
+    def train_by_framework(
+        self,
+        mindspeed: framework.Framework,
+        out: Path,
+        settings: Mapping,
+        *,
+        precision: str = "bf16",
+        layout: Mapping = ONE_RANK,
+        mm: Path | None = None,
+    ) -> list[framework.Iteration]:
+        """The real pretrain_vlm.py in `out`; returns its log's iterations.
+
+        layout: tp_size and layers by stage, as `hf_to_mm` takes them, of the checkpoint `mm`.
+        """
+        out.mkdir(exist_ok=True)
+        arguments = self.command_line(mindspeed, out, settings, layout, mm)
+        if precision == "fp32":
+            arguments.remove("--bf16")
+            framework.to_fp32(out / "model.json")
+        processes = layout["tp_size"] * len(layout["llm_pp_layers"][0])
+        log = mindspeed.torchrun(mindspeed.home / "pretrain_vlm.py", arguments, out, processes)
+        (out / "train.log").write_text(log)
+        return framework.iterations(log)
+
+    def train_by_hf(self, save_dir: Path, settings: Mapping, precision: str) -> list[dict]:
+        """Our `hf` engine into `save_dir`; returns the rows of loss.csv."""
+        save_dir.mkdir(exist_ok=True)
+        job = FinetuneJob(
+            train_data=self.train,
+            held_out_data=self.directory / "held_out.json",
+            images=self.images,
+            hf_dir=self.base,
+            mm_dir=self.mm,
+            save_dir=save_dir,
+            train=settings,
+            processor={"image_resolution": RESOLUTION},
+            parallel=ONE_DEVICE,
+            machine={"device": "cpu", "precision": precision, "threads": 1},
+        )
+        stage("hf", "finetune")(job)
+        with open(save_dir / "loss.csv", encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))

@@ -1,0 +1,1 @@
+"""Stands in for CANN's Python binding; MindSpeed imports it for its tuner, and calls nothing."""
