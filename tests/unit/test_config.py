@@ -217,11 +217,6 @@ def test_a_model_directory_is_looked_through(tmp_path):
     assert "is a llama model, but must be a qwen2_vl one" in with_model(tmp_path)[0]
 
 
-def test_an_engine_that_is_not_there_yet_is_said():
-    with pytest.raises(ConfigError, match="engine is mindspeed, which this version does not have"):
-        read_configuration(TUTORIAL, schema=ROOT / "config" / "schema.yaml")
-
-
 def test_the_demos_named_pictures_are_checked_too():
     raw = changed("prompts.named", [{"image": "000000000000.jpg", "prompt": "q"}])
     found = list(source_problems(load(raw, SCHEMA).common))
@@ -246,3 +241,40 @@ def test_the_demos_named_pictures_are_checked_too():
 def test_a_layout_that_does_not_fit_the_demo_is_said_before_anything_runs(parallel, words):
     found = list(source_problems(load(changed("parallel", parallel), SCHEMA).common))
     assert len(found) == 1 and words in found[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "machine", "sentence"),
+    [
+        ({"parallel": {"tensor_model_parallel_size": 2}}, {"npus_per_node": 3},
+         "are 3 NPUs, no multiple of the 2 that one copy of the model takes"),
+        ({"train": {"global_batch_size": 12}}, {"npus_per_node": 8},
+         r"no multiple of train.micro_batch_size 1 x data parallel size 8; the nearest that is: 16"),
+        ({}, {"nodes": 2, "hosts": ["a"]}, "names 1 hosts, but mindspeed.nodes is 2"),
+        ({}, {"nodes": 2, "hosts": ["a", "a"]}, "names a host twice"),
+        ({}, {"extra_arguments": ["--lr 3"]}, "which has a key of its own: write train.lr"),
+        ({}, {"stand_in": "nowhere"}, "no directory of stand-ins"),
+        ({"parallel": {"llm_pp_layers": [[0, 1], [1, 2]], "vit_pp_layers": [[4, 0], [0, 0]]}},
+         {"npus_per_node": 2}, "MindSpeed-MM trains but can't answer"),
+    ],
+)  # fmt: skip
+def test_what_mindspeed_cannot_do_is_said(change, machine, sentence):
+    raw = {"engine": "mindspeed", "mindspeed": machine, **change}
+    with pytest.raises(ConfigError, match=sentence):
+        load(raw, SCHEMA)
+
+
+def test_context_parallel_is_not_for_the_hf_engine():
+    with pytest.raises(ConfigError, match="which the hf engine can't do"):
+        load({"parallel": {"context_parallel_size": 2}}, SCHEMA)
+
+
+def test_stages_that_mindspeed_cannot_train_are_said():
+    raw = {
+        "engine": "mindspeed", "mindspeed": {"npus_per_node": 2},
+        "parallel": {"llm_pp_layers": [[2, 2]], "vit_pp_layers": [[2, 2]]},
+    }  # fmt: skip
+    with pytest.raises(
+        ConfigError, match="can't be trained by MindSpeed-MM: language layers start"
+    ):
+        read_configuration(raw, schema=ROOT / "config" / "schema.yaml")

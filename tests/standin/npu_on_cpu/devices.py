@@ -134,6 +134,7 @@ def install() -> None:
         kind.to = _moving(kind.to)
         kind.cuda = kind.npu = _unmoved
     tensor.pin_memory = _unmoved
-    tensor.is_npu = property(lambda self: True)
+    # transfer_to_npu answers for `is_cuda`, too; Megatron asserts it of what it sends between stages.
+    tensor.is_npu = tensor.is_cuda = property(lambda self: True)
     tensor.type = _tensor_type(tensor.type)
     torch.load = _loading(torch.load)
