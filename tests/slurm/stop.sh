@@ -9,16 +9,22 @@ for attempt in $(seq 50); do
   [ -z "$(squeue -h 2>/dev/null)" ] && break
   sleep 0.1
 done
-for file in "$state"/slurmd.*.pid "$state/slurmctld.pid" "$state/munged.pid"; do
-  [ -s "$file" ] || continue
-  process=$(cat "$file")
-  kill "$process" 2>/dev/null || continue
-  for attempt in $(seq 100); do
-    kill -0 "$process" 2>/dev/null || break
-    sleep 0.1
+# Nodes first, all at once, then what they answer to.
+stop() {
+  for file in "$@"; do [ ! -s "$file" ] || kill "$(cat "$file")" 2>/dev/null || true; done
+  for file in "$@"; do
+    [ -s "$file" ] || continue # a daemon takes its file away when it ends
+    process=$(cat "$file")
+    for attempt in $(seq 100); do
+      kill -0 "$process" 2>/dev/null || break
+      sleep 0.1
+    done
+    ! kill -9 "$process" 2>/dev/null || echo "$file: had to be killed" >&2
   done
-  ! kill -9 "$process" 2>/dev/null || echo "$file: had to be killed" >&2
-done
+}
+stop "$state"/slurmd.*.pid
+stop "$state/slurmctld.pid"
+stop "$state/munged.pid"
 for name in slurm gres cgroup; do
   [ "$(readlink "/etc/slurm/$name.conf")" = "$state/$name.conf" ] && rm "/etc/slurm/$name.conf"
 done
