@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 from workflow.conftest import Checkout
 
 HERE = Path(__file__).parent
+EXECUTORS = ("slurm", "cluster_generic")
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 
 
@@ -23,6 +25,8 @@ def unavailable() -> str | None:
     absent = [name for name in NEEDED if shutil.which(name) is None]
     if absent:
         return f"there is no {', no '.join(absent)}: run tests/slurm/install.sh"
+    if any(find_spec(f"snakemake_executor_plugin_{name}") is None for name in EXECUTORS):
+        return "the executors are not installed: pip install -r envs/dev.txt"
     if os.geteuid() != 0:
         return "they start daemons and want root"
     if Path("/etc/slurm/slurm.conf").exists():

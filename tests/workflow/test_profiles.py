@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,8 @@ def status(profile: Path, environment: dict[str, str]) -> str:
 
 
 def test_a_training_runs_as_a_job_of_kubernetes_with_an_npu(finished, tmp_path):
-    pytest.importorskip("snakemake_executor_plugin_cluster_generic")
+    if find_spec("snakemake_executor_plugin_cluster_generic") is None:
+        lacking("KUBERNETES PROFILE NOT RUN: pip install -r envs/dev.txt")
     checkout = finished.without(tmp_path / "pods", "baseline")
     state = tmp_path / "state"
     state.mkdir()
