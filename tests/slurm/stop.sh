@@ -13,8 +13,8 @@ done
 stop() {
   for file in "$@"; do [ ! -s "$file" ] || kill "$(cat "$file")" 2>/dev/null || true; done
   for file in "$@"; do
-    [ -s "$file" ] || continue # a daemon takes its file away when it ends
-    process=$(cat "$file")
+    process=$(cat "$file" 2>/dev/null) || continue # it takes its file away when it ends
+    [ -n "$process" ] || continue
     for attempt in $(seq 100); do
       kill -0 "$process" 2>/dev/null || break
       sleep 0.1
