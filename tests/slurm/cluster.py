@@ -42,6 +42,17 @@ def stop(state: Path) -> None:
     subprocess.run([HERE / "stop.sh", state], check=True, timeout=120)
 
 
+def kill_stragglers(below: Path) -> None:
+    """Kill jobs that run in checkouts below a directory.
+
+    Without cgroups the batch process of a job whose node went down can outlive it.
+    """
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        place, command = process.info["cwd"] or "", process.info["cmdline"] or []
+        if "slurm-jobstep" in command and place.startswith(f"{below}/"):
+            process.kill()
+
+
 def wait_until(what: Callable[[], object], seconds: float = 300) -> object:
     """What `what` returns, once it is true."""
     end = time.monotonic() + seconds

@@ -11,7 +11,7 @@ from slurm import cluster
 
 
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[None]:
+def slurm(tmp_path_factory) -> Iterator[None]:
     """Start a Slurm, or skip: nothing is installed from here."""
     if why := cluster.unavailable():
         lacking(f"SLURM TESTS NOT RUN: {why}")
@@ -23,4 +23,5 @@ def slurm() -> Iterator[None]:
         yield
     finally:
         cluster.stop(state)
+        cluster.kill_stragglers(tmp_path_factory.getbasetemp())
         shutil.rmtree(folder)
