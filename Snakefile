@@ -41,6 +41,24 @@ include: "rules/comparison.smk"
 include: "rules/report.smk"
 
 
+# On a cluster these run where snakemake does: they take seconds, or want a network. The others
+# become jobs of the cluster. The profiles in profiles/ say with which resources.
+localrules:
+    all,
+    install_mindspeed_mm,
+    draw_scenes,
+    build_base_model,
+    download_file,
+    download_model,
+    select_prompts,
+    compare_answers,
+    score_answers,
+    summarize_scores,
+    plot_training,
+    draw_samples,
+    build_report,
+
+
 rule all:
     default_target: True
     input:

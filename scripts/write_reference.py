@@ -1,4 +1,4 @@
-"""Write the parts of the documentation that are made from the schema and the contract of the tables.
+"""Write the parts of the documentation that are made from what they describe.
 
     python scripts/write_reference.py          # writes them
     python scripts/write_reference.py --check  # says which are out of date, exit status 1
@@ -7,6 +7,7 @@ config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/conf
 docs/errors.yaml                                 -> docs/errors.md, docs/zh/errors.md
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
 tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
+mindtune.scale                                   -> the table in docs/scaling.md, docs/zh/scaling.md
 """
 
 import argparse
@@ -15,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from mindtune.checkpoint.model_shape import model_shape
 from mindtune.comparison.contract import COMPARE, SUMMARY
-from mindtune.config import load_schema
+from mindtune.config import load, load_schema
 from mindtune.files import writing
 from mindtune.reference import (
     column_table,
@@ -25,6 +27,7 @@ from mindtune.reference import (
     filled,
     reexecution_table,
 )
+from mindtune.scale import PUBLISHED, table
 
 ROOT = Path(__file__).resolve().parents[1]
 RERUNS = "tests/workflow/reexecution.yaml"
@@ -82,7 +85,12 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     outputs = root / "docs/outputs.md"
     reruns = yaml.safe_load((root / RERUNS).read_text(encoding="utf-8"))
     tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
+    tutorial = yaml.safe_load((ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
+    shapes = {name: model_shape(config) for name, config in PUBLISHED.items()}
+    sizes = {"sizes": table(shapes, load(tutorial, schema), (1, 30, 300))}
+    scaling = [root / "docs/scaling.md", root / "docs/zh/scaling.md"]
     return {
+        **{page: filled(page.read_text(encoding="utf-8"), sizes) for page in scaling},
         root / "docs/config.md": config_reference(schema, INTRO),
         root / "docs/zh/config.md": config_reference(schema, INTRO_ZH, chinese, "zh"),
         root / "docs/errors.md": error_reference(errors, ERRORS),

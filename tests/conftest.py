@@ -1,9 +1,14 @@
-"""The sentences that the tests provoke are remembered, for tests/errors/test_catalogue.py."""
+"""What several directories of tests need: one finished small run, and the sentences that were said.
+
+The sentences that tests provoke are remembered for tests/errors/test_catalogue.py.
+"""
 
 import pytest
 from errors import recorder
 
 recorder.start()
+
+from workflow.conftest import HOSTILE, Checkout  # noqa: E402 - after the recorder, which watches imports
 
 CACHE = "mindtune/messages"
 LAST = "test_every_sentence_was_provoked_by_its_test"
@@ -25,3 +30,18 @@ def pytest_sessionfinish(session):
     for pattern, tests in recorder.SEEN.items():
         kept[pattern] = sorted({*kept.get(pattern, []), *tests})
     session.config.cache.set(CACHE, kept)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Checkout:
+    """A small run that is complete. Tests may dry-run in it, and restore what they change."""
+    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / HOSTILE)
+    checkout.snakemake("results/compare.csv")
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def complete(finished) -> Checkout:
+    """The finished run with all that `all` makes beside."""
+    finished.snakemake("all")
+    return finished

@@ -5,16 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lacking import lacking
 
 ROOT = Path(__file__).parents[2]
 REPORT = Path(os.environ.get("MINDTUNE_REPORT", ROOT / "results/report.html"))
-
-
-def lacking(message: str) -> None:
-    """Skip, loudly; fail where these tests are required, as in CI."""
-    if os.environ.get("MINDTUNE_NOTHING_SKIPPED"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

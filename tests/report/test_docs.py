@@ -16,6 +16,7 @@ DOCS = write_reference.ROOT / "docs"
 PAGES = (
     "tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md", "installation.md",
     "interruptions.md",
+    "clusters.md", "scaling.md",
 )  # fmt: skip
 KEYS = list(keys(load_schema(write_reference.ROOT / "config/schema.yaml")))
 

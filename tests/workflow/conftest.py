@@ -1,4 +1,4 @@
-"""A copy of the workflow in a directory of its own, and one finished small run of it."""
+"""A copy of the workflow in a directory of its own."""
 
 import shutil
 import subprocess
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import yaml
 from workflow.planning import asked
 
@@ -68,6 +67,13 @@ class Checkout:
         checkout.configure(config or SMALL)
         return checkout
 
+    def without(self, path: Path, *experiments: str) -> "Checkout":
+        """A copy, of what has run too, in which some experiments never were."""
+        shutil.copytree(self.path, path, symlinks=True)
+        for name in experiments:
+            shutil.rmtree(path / "results" / name)
+        return Checkout(path)
+
     def configure(self, change: Mapping) -> None:
         """Write the demo's configuration with some keys changed."""
         demo = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
@@ -97,18 +103,3 @@ class Checkout:
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Checkout:
-    """A small run that is complete. Tests may dry-run in it, and restore what they change."""
-    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / HOSTILE)
-    checkout.snakemake("results/compare.csv")
-    return checkout
-
-
-@pytest.fixture(scope="session")
-def complete(finished) -> Checkout:
-    """The finished run with all that `all` makes beside."""
-    finished.snakemake("all")
-    return finished

@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from mindtune.config.checks import SHARED, condition_problems, overlay_problems, source_problems
@@ -82,6 +82,7 @@ class Configuration:
         self.common = common
         self.experiments = experiments
         self.stages = dict(STAGES)
+        self._scopes: dict[tuple[str, ...], dict[str, str]] = {}
 
     def answer_from_checkpoints(self) -> None:
         """Let answers depend on how checkpoints are cut, for an engine that reads them."""
@@ -97,15 +98,20 @@ class Configuration:
         It is `shared` when the experiment changes nothing that the stage depends on, and
         otherwise the first experiment with equal settings.
         """
-        wanted = self._stage_settings(experiment, stage)
-        for scope in (SHARED, *self.experiments):
-            if self._stage_settings(scope, stage) == wanted:
-                return scope
-        raise AssertionError(f"{experiment} is none of its own scopes")
+        keys = self.stages[stage]
+        if keys not in self._scopes:
+            self._scopes[keys] = self._first_with_equal(keys)
+        return self._scopes[keys][experiment]
 
-    def _stage_settings(self, scope: str, stage: str) -> list:
-        settings = self.settings(scope)
-        return [lookup(settings, key) for key in self.stages[stage]]
+    def _first_with_equal(self, keys: tuple[str, ...]) -> dict[str, str]:
+        """For each scope the first one with equal settings of these keys."""
+        first: dict[Hashable, str] = {}
+        found = {}
+        for scope in (SHARED, *self.experiments):
+            settings = self.settings(scope)
+            wanted = tuple(_frozen(lookup(settings, key)) for key in keys)
+            found[scope] = first.setdefault(wanted, scope)
+        return found
 
 
 def load(
@@ -162,6 +168,13 @@ def load(
     if problems:
         raise ConfigError(dict.fromkeys(problems), files)
     return Configuration(common, experiments)
+
+
+def _frozen(value: Any) -> Hashable:
+    """Settings as something that a dictionary can look up, equal where they are."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _frozen(item)) for key, item in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def merge(base: Mapping, overlay: Mapping) -> dict:

@@ -1,0 +1,178 @@
+"""What a configuration will take: disk, memory, jobs, and hours of accelerators.
+
+Sizes are computed from the shapes of the model and were held against real files; time can't
+be computed, and comes from a training that ran (`ms_per_iteration` in its loss.csv).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mindtune.checkpoint.model_shape import ModelShape
+from mindtune.config import SHARED, Configuration
+
+# Bytes of train2017, as a zip and as files.
+COCO_ZIP, COCO_UNPACKED = 19.3e9, 19.1e9
+
+# What Qwen publishes in the three config.json.
+_VISION = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
+PUBLISHED = {
+    name: {
+        "model_type": "qwen2_vl", "hidden_size": hidden, "num_hidden_layers": layers,
+        "intermediate_size": ffn, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+        "vocab_size": vocab, "tie_word_embeddings": tied,
+        "vision_config": {**_VISION, "hidden_size": hidden},
+    }
+    for name, hidden, layers, ffn, heads, kv_heads, vocab, tied in (
+        ("2B", 1536, 28, 8960, 12, 2, 151936, True),
+        ("7B", 3584, 28, 18944, 28, 4, 152064, False),
+        ("72B", 8192, 80, 29568, 64, 8, 152064, False),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters of a model's parts."""
+
+    language: int
+    vision: int
+    projector: int
+
+    @property
+    def all(self) -> int:
+        return self.language + self.vision + self.projector
+
+    def trained(self, train: Mapping) -> int:
+        """Those that a training changes, by its `freeze_…` keys."""
+        vision = 0 if train["freeze_vision_encoder"] else self.vision
+        projector = 0 if train["freeze_vision_projector"] else self.projector
+        return self.language + vision + projector
+
+
+def count_parameters(shape: ModelShape) -> Parameters:
+    """The parameters of a Qwen2-VL of this shape."""
+    hidden, head_rows = shape.hidden, shape.heads * shape.head_dim
+    attention = (head_rows + 2 * shape.kv_rows) * (hidden + 1) + head_rows * hidden
+    layer = attention + 3 * hidden * shape.ffn + 2 * hidden
+    embeddings = shape.vocab * hidden * (1 if shape.tied else 2)
+    width, inner = shape.vit_hidden, shape.vit_ffn
+    block = 4 * (width * width + width) + 2 * width * inner + width + inner + 4 * width
+    merged = shape.merged_hidden
+    return Parameters(
+        language=embeddings + shape.llm_layers * layer + hidden,
+        vision=math.prod(shape.patch_shape) * width + shape.vit_layers * block,
+        projector=2 * width + merged * (merged + 1) + shape.projector_out * (merged + 1),
+    )
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a whole run takes; bytes, numbers and hours.
+
+    model: a Hugging Face or mm copy. checkpoint: one of a training, whose number is
+    `checkpoints`. disk: at the end, with all experiments. device: weights, gradients and
+    optimizer in bf16 training, over all devices of one training, without activations. jobs: of
+    a cluster. device_hours: None without a measured time per iteration.
+    """
+
+    experiments: int
+    trained: int
+    model: float
+    checkpoint: float
+    checkpoints: int
+    disk: float
+    device: float
+    jobs: int
+    device_hours: float | None
+
+
+def checkpoint_bytes(parameters: Parameters, train: Mapping, precision: str = "bf16") -> float:
+    """A checkpoint of a training: all weights, and 12 bytes for each trained one to go on.
+
+    In fp32 there is no second copy of the weights, and it is 8 bytes.
+    """
+    width, extra = (2, 12) if precision == "bf16" else (4, 8)
+    return width * parameters.all + (
+        extra * parameters.trained(train) if train["save_optim"] else 0
+    )
+
+
+def estimate(
+    configuration: Configuration, parameters: Parameters, ms_per_iteration: float | None = None
+) -> Need:
+    """What all experiments of a configuration take, with a model of so many parameters."""
+    common = configuration.common
+    precision = "bf16" if common["engine"] == "mindspeed" else common["hf"]["precision"]
+    model = (2 if precision == "bf16" else 4) * parameters.all
+    trainings = [settings["train"] for settings in configuration.experiments.values()]
+    saved = [math.ceil(train["train_iters"] / train["save_interval"]) for train in trainings]
+    sizes = [checkpoint_bytes(parameters, train, precision) for train in trainings]
+    devices = 1
+    if common["engine"] == "mindspeed":
+        devices = common["mindspeed"]["npus_per_node"] * common["mindspeed"]["nodes"]
+    scopes = {
+        stage: len({configuration.scope(name, stage) for name in configuration.experiments})
+        for stage in ("data", "mm", "before")
+    }
+    iterations = sum(train["train_iters"] for train in trainings)
+    most = max(device_bytes(parameters, train) for train in trainings)
+    return Need(
+        experiments=len(trainings),
+        trained=max(parameters.trained(train) for train in trainings),
+        model=model,
+        checkpoint=max(sizes),
+        checkpoints=sum(saved),
+        disk=pictures(common)
+        + model * (1 + scopes["mm"] + len(trainings))
+        + sum(size * number for size, number in zip(sizes, saved, strict=True)),
+        device=most,
+        jobs=sum(scopes.values()) + 3 * len(trainings),
+        device_hours=None
+        if ms_per_iteration is None
+        else iterations * ms_per_iteration / 3.6e6 * devices,
+    )
+
+
+def device_bytes(parameters: Parameters, train: Mapping) -> float:
+    """Weights (2), gradients (4) and optimizer (12 bytes) of a training in bf16."""
+    return 2 * parameters.all + 16 * parameters.trained(train)
+
+
+def pictures(common: Mapping) -> float:
+    """Bytes of the pictures that are fetched; a user's own and drawn ones count nothing."""
+    source = common["sources"]["images"]
+    if source["use"] in ("demo", "path"):
+        return 0
+    return COCO_ZIP + (0 if source["unpack"] is False else COCO_UNPACKED)
+
+
+def in_units(size: float) -> str:
+    """Bytes in MB, GB or TB, with three digits."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size / 1e6:.3g} MB"
+
+
+def table(
+    shapes: Mapping[str, ModelShape], configuration: Configuration, numbers: tuple[int, ...]
+) -> str:
+    """A table of sizes x numbers of experiments, in Markdown, for docs/scaling.md."""
+    rows = [
+        "| model | experiments | parameters | trained | model | one checkpoint | disk, all | on devices | jobs |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, shape in shapes.items():
+        parameters = count_parameters(shape)
+        for number in numbers:
+            first = configuration.settings(SHARED)
+            many = Configuration(first, {str(n): first for n in range(number)})
+            need = estimate(many, parameters)
+            rows.append(
+                f"| {name} | {number} | {parameters.all / 1e9:.2f}e9 "
+                f"| {need.trained / 1e9:.2f}e9 | {in_units(need.model)} "
+                f"| {in_units(need.checkpoint)} | {in_units(need.disk)} "
+                f"| {in_units(need.device)} | {need.jobs} |"
+            )
+    return "\n".join(rows)

@@ -1,0 +1,74 @@
+"""Estimates, held against what is published and what a run really left."""
+
+import json
+
+import estimate_scale
+import pytest
+from mindtune.checkpoint.model_shape import model_shape
+from mindtune.config import load, load_schema
+from mindtune.scale import PUBLISHED, checkpoint_bytes, count_parameters, estimate
+
+ROOT = estimate_scale.ROOT
+SCHEMA = load_schema(ROOT / "config/schema.yaml")
+COUNTS = {"2B": 2_208_985_600, "7B": 8_291_375_616, "72B": 73_405_560_320}
+
+
+@pytest.mark.parametrize(("name", "parameters"), COUNTS.items())
+def test_parameters_are_those_of_the_published_models(name, parameters):
+    assert count_parameters(model_shape(PUBLISHED[name])).all == parameters
+
+
+def test_checkpoints_of_a_real_run_have_the_estimated_size(finished):
+    config = json.loads((finished.path / "results/baseline/hf/config.json").read_text())
+    parameters = count_parameters(model_shape(config))
+    train = estimate_scale.configuration_in(finished.path / "config/config.yaml").common["train"]
+    folder = finished.path / "results/baseline/save_dir/iter_0000006"
+    size = sum(path.stat().st_size for path in folder.rglob("*.pt"))
+    assert checkpoint_bytes(parameters, train, "fp32") == pytest.approx(size, rel=0.01)
+    weights = (finished.path / "results/baseline/hf").glob("*.safetensors")
+    exported = sum(path.stat().st_size for path in weights)
+    assert 4 * parameters.all == pytest.approx(exported, rel=0.02)
+
+
+def test_jobs_are_those_that_snakemake_plans(finished):
+    need = estimate(
+        estimate_scale.configuration_in(finished.path / "config/config.yaml"),
+        count_parameters(model_shape(PUBLISHED["2B"])),
+    )
+    planned = finished.planned("--forceall")
+    heavy = ("convert_data", "prepare_checkpoint", "finetune_model", "export_model")
+    assert need.jobs == sum(planned[rule] for rule in (*heavy, "answer_prompts"))
+
+
+def test_hours_count_every_experiment_and_npu():
+    raw = {
+        "engine": "mindspeed",
+        "mindspeed": {"npus_per_node": 8, "nodes": 2},
+        "train": {"train_iters": 1000, "global_batch_size": 96},
+        "experiments": {"a": {}, "b": {"train": {"train_iters": 500}}},
+    }
+    parameters = count_parameters(model_shape(PUBLISHED["2B"]))
+    assert estimate(load(raw, SCHEMA), parameters).device_hours is None
+    assert estimate(load(raw, SCHEMA), parameters, 3600.0).device_hours == pytest.approx(1.5 * 16)
+
+
+def test_the_command_says_it_in_words(finished, capsys):
+    loss = str(finished.path / "results/baseline/loss.csv")
+    config = str(finished.path / "config/config.yaml")
+    assert estimate_scale.main(["--configfile", config, "--loss-csv", loss]) == 0
+    said = capsys.readouterr().out
+    assert "trained parameters     870,528" in said
+    assert "for the iterations alone" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--configfile", "nowhere.yaml"], "--configfile nowhere.yaml can't be read"),
+        (["--model", "3B"], "--model is 3B, but 3B/config.json can't be read; write 2B, 7B, 72B"),
+        (["--loss-csv", str(ROOT / "README.md")], "has no usable column ms_per_iteration"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(arguments, sentence, capsys):
+    assert estimate_scale.main(arguments) == 1
+    assert sentence in capsys.readouterr().err
