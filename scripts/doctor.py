@@ -26,6 +26,7 @@ from mindtune.framework.pins import load_pins
 from mindtune.framework.rows import FAIL, stop_on_failures, table
 from mindtune.framework.settings import doctor_settings
 from mindtune.job import log, run
+from mindtune.process import needed_by_all
 from mindtune.workflow import Sources, read_configuration
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +40,8 @@ def main(snakemake) -> None:
     rows = examine(settings, installation, load_pins())
     for line in table(rows).splitlines():
         log.info("%s", line)
-    stop_on_failures(rows, HEAD)
+    with needed_by_all():
+        stop_on_failures(rows, HEAD)
     machine(installation, rows).write(Path(snakemake.output.machine))
 
 

@@ -7,12 +7,14 @@ from mindtune.files import write_json
 from mindtune.framework.installation import make_sure
 from mindtune.framework.pins import load_pins
 from mindtune.job import run
+from mindtune.process import needed_by_all
 
 
 def main(snakemake) -> None:
     keys = ("home", "python", "set_env", "stand_in", "install")
     settings = {key: snakemake.params[key] for key in keys}
-    write_json(snakemake.output.installation, make_sure(settings, load_pins()))
+    with needed_by_all():
+        write_json(snakemake.output.installation, make_sure(settings, load_pins()))
 
 
 if "snakemake" in globals():

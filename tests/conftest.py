@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_sessionfinish(session):
     """Keep what was seen, so that `python tests/errors/catalogue.py` can name the tests."""
+    if not hasattr(session.config, "cache"):
+        return
     kept = session.config.cache.get(CACHE, {})
     for pattern, tests in recorder.SEEN.items():
         kept[pattern] = sorted({*kept.get(pattern, []), *tests})

@@ -50,6 +50,22 @@ def end_with_snakemake() -> None:
         threading.Thread(target=_watch, args=(snakemake,), daemon=True).start()
 
 
+@contextmanager
+def needed_by_all() -> Iterator[None]:
+    """Should the block fail, let the Snakemake that started this job start no other.
+
+    With `keep-going` it would go on with what doesn't depend on this, such as hours of
+    fetching for a machine that can't use it. As at SIGTERM, what runs already ends by itself.
+    """
+    try:
+        yield
+    except BaseException:
+        snakemake = _ancestor(int(os.environ.get(SNAKEMAKE, 0)))
+        if snakemake is not None:
+            snakemake.terminate()
+        raise
+
+
 def _ancestor(pid: int) -> psutil.Process | None:
     try:
         return next((one for one in psutil.Process().parents() if one.pid == pid), None)

@@ -64,7 +64,7 @@ def test_models_that_cannot_be_loaded(tmp_path):
 
 def test_records_and_programs_that_are_not_what_they_should_be(tmp_path):
     (tmp_path / "machine.json").write_text("{}")
-    told("is no record of the rule doctor", Machine.read, tmp_path / "machine.json")
+    told("is no record of the rule doctor", Machine.read, tmp_path / "machine.json", {})
     told("can't be run (No such file", environment.run, [str(tmp_path / "none")], "asking none")
 
 

@@ -402,9 +402,9 @@ def test_a_rehearsal_says_so_and_is_recorded(settings, origins, tmp_path):
     ):
         assert found[name].status == REHEARSED, found[name]
     assert found["import torch"].status == OK and found["files"].status == OK
-    record = doctor.machine(settings, installation | {"versions": {"torch": "2.1.0"}}, rows)
+    record = doctor.machine(installation | {"versions": {"torch": "2.1.0"}}, rows)
     record.write(tmp_path / "machine.json")
-    read = Machine.read(tmp_path / "machine.json")
+    read = Machine.read(tmp_path / "machine.json", settings["mindspeed"])
     assert read.home == finding_home(settings) and read.stand_in.is_absolute()
     assert read.cache == tmp_path / "results/cache" and read.versions == {"torch": "2.1.0"}
     assert len(read.rows) == len(rows) and read.rows[0]["status"] == REHEARSED

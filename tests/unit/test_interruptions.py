@@ -154,3 +154,16 @@ def test_a_file_from_the_future_is_refused_a_skewed_clock_is_not(tmp_path):
     os.utime(path, (time.time() + 3600,) * 2)
     with pytest.raises(UserError, match=r"is dated .* type `touch '.*a file'`"):
         clock.refuse_future([path])
+
+
+def test_a_disk_without_room_for_snakemakes_own_records_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir.shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
+    with pytest.raises(UserError, match="the disk is full \\(3 bytes are free in"):
+        workdir.enter(tmp_path / ".snakemake")
+    assert not (tmp_path / ".snakemake").exists()
+
+
+def test_a_file_in_the_place_of_snakemakes_directory_is_told(tmp_path):
+    (tmp_path / ".snakemake").touch()
+    with pytest.raises(UserError, match=r"\.snakemake can't be written: File exists"):
+        workdir.enter(tmp_path / ".snakemake")
