@@ -6,6 +6,7 @@
 config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/config.md
 docs/errors.yaml                                 -> docs/errors.md, docs/zh/errors.md
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
+mindtune.engines.mindspeed.faults                -> the table in docs/ascend.md
 tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
 mindtune.scale                                   -> the table in docs/scaling.md, docs/zh/scaling.md
 """
@@ -19,11 +20,13 @@ import yaml
 from mindtune.checkpoint.model_shape import model_shape
 from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.config import load, load_schema
+from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
 from mindtune.reference import (
     column_table,
     config_reference,
     error_reference,
+    fault_table,
     filled,
     reexecution_table,
 )
@@ -83,6 +86,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     chinese = yaml.safe_load((root / "docs/zh/config-meanings.yaml").read_text(encoding="utf-8"))
     errors = yaml.safe_load((root / "docs/errors.yaml").read_text(encoding="utf-8"))
     outputs = root / "docs/outputs.md"
+    ascend = root / "docs/ascend.md"
     reruns = yaml.safe_load((root / RERUNS).read_text(encoding="utf-8"))
     tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
     tutorial = yaml.safe_load((ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
@@ -93,6 +97,10 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
         **{page: filled(page.read_text(encoding="utf-8"), sizes) for page in scaling},
         root / "docs/config.md": config_reference(schema, INTRO),
         root / "docs/zh/config.md": config_reference(schema, INTRO_ZH, chinese, "zh"),
+        ascend: filled(
+            ascend.read_text(encoding="utf-8"),
+            {"known faults": fault_table((fault.name, fault.sentence) for fault in FAULTS)},
+        ),
         root / "docs/errors.md": error_reference(errors, ERRORS),
         root / "docs/zh/errors.md": error_reference(errors, ERRORS_ZH, "zh"),
         outputs: filled(outputs.read_text(encoding="utf-8"), tables),

@@ -1,7 +1,7 @@
 """Reference pages that are made from what they describe, so that they can't drift from it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mindtune.config.schema import resolve
@@ -128,6 +128,12 @@ _RERUN = {
         "before": "前", "after": "后", "(": "（", ")": "）",
     },
 }  # fmt: skip
+
+
+def fault_table(faults: Iterable[tuple[str, str]]) -> str:
+    """A table of known faults: a name, and the sentence that is told."""
+    rows = [f"| {name} | {sentence.replace('|', chr(92) + '|')} |" for name, sentence in faults]
+    return "\n".join(["| fault | what is told |", "|---|---|", *rows])
 
 
 def reexecution_table(table: Mapping, language: str = "en") -> str:

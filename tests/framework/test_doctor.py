@@ -481,7 +481,8 @@ def command(checkout, *arguments):
 
 
 def test_the_command_fails_with_the_table(checkout):
-    checkout.configure(merged(SMALL, {"engine": "mindspeed"}))
+    model = {"sources": {"model": {"use": "official"}}}
+    checkout.configure(merged(SMALL, {"engine": "mindspeed", **model}))
     done = command(checkout)
     assert done.returncode == 1 and done.stderr == ""
     assert "NPU devices   FAIL" in done.stdout and "isn't installed yet" in done.stdout

@@ -347,9 +347,15 @@ def test_context_parallel_is_not_for_the_hf_engine():
         load({"parallel": {"context_parallel_size": 2}}, SCHEMA)
 
 
+def test_a_model_with_other_tokens_is_refused_on_an_npu():
+    with pytest.raises(ConfigError, match="has 539 for its image_token_id"):
+        read_configuration({"engine": "mindspeed"}, schema=ROOT / "config" / "schema.yaml")
+
+
 def test_stages_that_mindspeed_cannot_train_are_said():
     raw = {
-        "engine": "mindspeed", "mindspeed": {"npus_per_node": 2},
+        "engine": "mindspeed",
+        "mindspeed": {"npus_per_node": 2, "stand_in": str(ROOT / "tests/standin")},
         "parallel": {"llm_pp_layers": [[2, 2]], "vit_pp_layers": [[2, 2]]},
     }  # fmt: skip
     with pytest.raises(

@@ -258,4 +258,4 @@ def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[
     except UserError as error:
         yield f"parallel does not fit the model in {where}: {error}."
     if settings["engine"] == "mindspeed":
-        yield from training_problems(config, where, parallel)
+        yield from training_problems(config, where, settings)

@@ -42,6 +42,9 @@ GIVEN = {
 }
 
 
+IMAGE_TOKEN = 151655
+
+
 def mindspeed_problems(settings: Mapping) -> Iterator[str]:
     """What can't work with MindSpeed-MM, a sentence for each."""
     machine = settings["mindspeed"]
@@ -110,8 +113,18 @@ def _host_problems(machine: Mapping) -> Iterator[str]:
         yield "mindspeed.hosts names a host twice; a node has one line."
 
 
-def training_problems(config: Mapping, where: str, parallel: Mapping) -> Iterator[str]:
-    """Why MindSpeed-MM can't train a model in a layout that could be converted."""
+def training_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[str]:
+    """Why MindSpeed-MM can't train a model that could be converted."""
+    parallel = settings["parallel"]
+    # mindspeed_mm 2.0.0 finds pictures in training by these numbers, whatever model.json says;
+    # the stand-in corrects that for tiny models.
+    token = config.get("image_token_id", IMAGE_TOKEN)
+    if token != IMAGE_TOKEN and not settings["mindspeed"]["stand_in"]:
+        yield (
+            f"the model in {where} has {token} for its image_token_id, but MindSpeed-MM 2.0.0 trains "
+            f"with {IMAGE_TOKEN} only, that of the published models, and would give pictures the "
+            "positions of text; use a published Qwen2-VL, or `engine: hf`."
+        )
     try:
         layout = ParallelLayout.make(
             model_shape(dict(config), where),
