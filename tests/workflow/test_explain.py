@@ -29,7 +29,7 @@ def state(checkout):
     return {
         path: (path.stat().st_mtime_ns, path.stat().st_size)
         for path in checkout.path.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.name != "mindtune.lock"
     }
 
 
