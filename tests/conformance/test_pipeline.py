@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from mindtune.engines.learning_rate import learning_rate
+from safetensors import safe_open
 from workflow.conftest import Checkout, merged
 
 HOME = os.environ.get("MINDSPEED_MM_HOME")
@@ -209,34 +211,42 @@ def test_a_killed_run_ends_in_the_same_bytes(home, tmp_path, one):
     assert checkout.read("results/compare.csv") == one.read("results/compare.csv")
 
 
+def exported(checkout: Checkout) -> dict[str, tuple]:
+    """All tensors of the exported model, bit for bit; whose file they are in is no matter."""
+    found = {}
+    for path in sorted(checkout.path.glob("results/baseline/hf/*.safetensors")):
+        with safe_open(path, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                tensor = tensors.get_tensor(name)
+                bits = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+                found[name] = (str(tensor.dtype), tuple(tensor.shape), bits)
+    return found
+
+
 def test_the_frameworks_converter_and_script_do_it_too(home, tmp_path, one):
     config = settings(home, SHORT, converter="mm-convert", inference="script")
     checkout = make(tmp_path, merged(config, {"prompts": {"held_out_questions": 1}}))
     run(checkout)
     for rule in ("prepare_checkpoint/shared", "export_model/baseline"):
         assert "equal, bit for bit" in (checkout.path / f"logs/{rule}.log").read_text()
-    names = [
-        path.relative_to(one.path) for path in one.path.glob("results/baseline/hf/*.safetensors")
-    ]
-    assert all(checkout.read(str(name)) == one.read(str(name)) for name in names)
+    assert exported(checkout) == exported(one)
     assert len(table(checkout, "results/compare.csv")) == 2
 
 
-LOOK = {"doctor": 1}
 AGAIN = {"finetune_model": 1, "export_model": 1, "compare_answers": 1}
 EDITS = {
-    "npus_per_node": (2, LOOK | AGAIN | {"answer_prompts": 1}),
+    "npus_per_node": (2, AGAIN | {"answer_prompts": 1}),
     "environment": ({"A": "1"}, AGAIN | {"answer_prompts": 2}),
     "extra_arguments": (["--log-throughput"], AGAIN | {"answer_prompts": 1}),
     "converter": (
         "mm-convert", AGAIN | {"prepare_checkpoint": 1, "answer_prompts": 2},
     ),
     "inference": ("script", {"answer_prompts": 2, "compare_answers": 1}),
-    "num_workers": (2, LOOK),
-    "preprocessing_num_workers": (1, LOOK),
-    "distributed_timeout_minutes": (9, LOOK),
-    "master_port": (6001, LOOK),
-    "cache": ("elsewhere", LOOK),
+    "num_workers": (2, {}),
+    "preprocessing_num_workers": (1, {}),
+    "distributed_timeout_minutes": (9, {}),
+    "master_port": (6001, {}),
+    "cache": ("elsewhere", {}),
 }  # fmt: skip
 
 

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import sys
 
 import pytest
+from forking import loaded_forks
 from mindtune.download import store, transfer
 from mindtune.download.parts import PartFile
 from mindtune.download.store import Wanted, fetch, is_there, receipt_path
@@ -93,18 +92,8 @@ def _extents(journal):
     return [(int(f[0]), int(f[0]) + int(f[1])) for f in fields if len(f) == 3]
 
 
-@pytest.fixture(scope="module")
-def forks():
-    """Processes that begin with everything imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, sys.path)))
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sources.test_download"])
-        yield context
-
-
 @pytest.mark.parametrize("seed", range(50))
-def test_killed_and_resumed(tmp_path, forks, seed):
+def test_killed_and_resumed(tmp_path, seed):
     """Killed at a random byte, twice: right at the end, and no good byte asked for twice."""
     rng = random.Random(seed)
     target, connections = tmp_path / "a.zip", rng.randrange(1, 5)
@@ -114,7 +103,7 @@ def test_killed_and_resumed(tmp_path, forks, seed):
         kills = 0
         for kill_at in sorted(rng.randrange(SIZE) for _ in range(2)):
             good, asked = _extents(journal), len(server.requests)
-            process = forks.Process(
+            process = loaded_forks().Process(
                 target=_killed, args=(target, server.url("a.zip"), connections), daemon=True
             )
             process.start()

@@ -4,24 +4,18 @@ Each question has a process of its own, which imports the checkout's code and no
 project's, as `python -m snakemake` there would; but it need not import Snakemake again.
 """
 
-import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
-LOADED = (
-    "jsonschema", "pandas", "pulp", "requests", "snakemake.cli", "snakemake.api",
-    "snakemake.parser", "snakemake.report.html_reporter", "snakemake.executors.dryrun",
-)  # fmt: skip
+from forking import loaded_forks
 
 
 @cache
 def _forks() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(LOADED))
-    return ProcessPoolExecutor(1, context, max_tasks_per_child=1)
+    return ProcessPoolExecutor(1, loaded_forks(), max_tasks_per_child=1)
 
 
 def asked(checkout: Path, arguments: tuple[str, ...]):
@@ -32,6 +26,8 @@ def asked(checkout: Path, arguments: tuple[str, ...]):
 def _asked(checkout: str, arguments: tuple[str, ...]):
     os.chdir(checkout)
     sys.path.insert(0, str(Path(checkout, "scripts")))
+    for name in [name for name in sys.modules if name.split(".")[0] == "mindtune"]:
+        del sys.modules[name]
     from mindtune.dryrun import plan
     from mindtune.explain import causes
     from mindtune.sourcecode import RECORDS, recorded
