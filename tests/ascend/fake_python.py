@@ -3,7 +3,7 @@
 
 FAKE_FRAMEWORK names a directory. A line for each start is appended to `starts.jsonl` in it
 (arguments, some environment variables, working directory), and `play.json` there, if any, says what goes wrong:
-`die_at` an iteration, `status` to end with, `no_load`, `nan_at`, `cut` the last file, `say` a line,
+`die_at` an iteration, `status` to end with, `no_load`, `silent`, `nan_at`, `cut` the last file, `say` a line,
 `wait` seconds after it.
 """
 
@@ -29,6 +29,8 @@ def main(arguments):
     for line in play.get("say", []):
         print(line, flush=True)
     time.sleep(play.get("wait", 0))
+    if "checkpoint.convert_cli" in arguments:
+        return play.get("status", 0)
     program = next((Path(word).name for word in arguments if word.endswith(".py")), "")
     status = {"pretrain_vlm.py": train, "answer.py": answer, "inference_vlm.py": infer}[program](
         Options(arguments), play
@@ -54,6 +56,8 @@ def load(options, play):
     named = (directory / "latest_checkpointed_iteration.txt").read_text().strip()
     begun = 0 if named == "release" else int(named)
     source = directory / (named if not begun else f"iter_{begun:07d}")
+    if play.get("silent"):
+        return begun, source
     print(f"  successfully loaded checkpoint from {directory} [ t 0, p 0 ] at iteration {begun}")
     return begun, source
 

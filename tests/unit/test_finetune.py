@@ -183,3 +183,9 @@ def test_a_device_that_is_not_there_is_said(place, tmp_path):
     for device in ("cuda", "npu"):
         with pytest.raises(UserError, match=f"hf.device is {device}"):
             train(place, tmp_path / "a", machine={"device": device})
+
+
+def test_a_training_that_ends_too_early_is_no_success(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("mindtune.engines.hf.finetune.MegatronOrderTrainer.train", lambda _: None)
+    with pytest.raises(UserError, match="training ended at iteration 0 of 4"):
+        train(place, tmp_path / "a")

@@ -75,3 +75,9 @@ def test_the_command_says_it_in_words(finished, capsys):
 def test_mistakes_are_told_in_a_sentence(arguments, sentence, capsys):
     assert estimate_scale.main(arguments) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_a_config_that_is_no_json(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{")
+    assert estimate_scale.main(["--model", str(tmp_path)]) == 1
+    assert "config.json is not JSON" in capsys.readouterr().err
