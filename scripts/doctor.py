@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from mindtune.config.yaml_files import read_yaml
 from mindtune.errors import UserError
 from mindtune.framework.doctor import (
     examine,
@@ -63,15 +63,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 def _settings(path: Path) -> Mapping[str, Any]:
     config = ROOT / "config"
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--configfile {path} can't be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"--configfile {path} is not YAML: {error}.") from error
-    configuration, engine = read_configuration(
-        raw or {}, schema=config / "schema.yaml", files=[path]
-    )
+    raw = read_yaml(path, "--configfile") or {}
+    configuration, engine = read_configuration(raw, schema=config / "schema.yaml", files=[path])
     if not engine.framework:
         raise UserError(
             f"{path} has the engine `{engine.name}`, which has no framework to look at; the doctor is "

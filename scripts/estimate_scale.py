@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import yaml
 from mindtune.checkpoint.model_shape import ModelShape, model_shape
 from mindtune.config import Configuration, load, load_schema
 from mindtune.config.sources import KINDS
+from mindtune.config.yaml_files import read_yaml
 from mindtune.errors import UserError
 from mindtune.scale import PUBLISHED, Need, count_parameters, estimate, in_units
 
@@ -30,13 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def configuration_in(path: Path) -> Configuration:
     """A checked configuration file; the files that it names need not be there."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--configfile {path} can't be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"--configfile {path} is not YAML: {error}.") from error
-    return load(raw or {}, load_schema(ROOT / "config/schema.yaml"), [str(path)])
+    raw = read_yaml(path, "--configfile") or {}
+    return load(raw, load_schema(ROOT / "config/schema.yaml"), [str(path)])
 
 
 def model_of(configuration: Configuration) -> str:

@@ -65,8 +65,7 @@ is told by the rule that reads them. What was there before stays as it was.
 A message that is not here, with the words *stopped by an error of the program*, is a mistake of
 ours: the log file that it names has the traceback.
 
-A test provokes each of these (`tests/errors/test_catalogue.py` sees to it), but for those with a †,
-which no test leads to yet.
+A test provokes each of these (`tests/errors/test_catalogue.py` sees to it).
 """
 ERRORS_ZH = """# 全部错误信息、原因和办法
 
@@ -76,7 +75,7 @@ ERRORS_ZH = """# 全部错误信息、原因和办法
 便于用终端里看到的文字搜索。
 
 如果看到 *stopped by an error of the program*，那是程序自身的错误，所指的日志文件中有完整的记录。
-每一条都有测试触发（由 `tests/errors/test_catalogue.py` 保证）；带 † 的除外，还没有测试触发它们。
+每一条都有测试触发（由 `tests/errors/test_catalogue.py` 保证）。
 """
 
 

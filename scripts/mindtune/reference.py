@@ -191,15 +191,14 @@ def error_reference(areas: list[Mapping], intro: str, language: str = "en") -> s
     parts = [intro.rstrip()]
     for area in areas:
         rows = [
-            f"| {' <br> '.join(_cell(*told) for told in entry['says'].items())} "
-            f"| {entry['why']} | {entry['do']} |"
+            f"| {' <br> '.join(map(_cell, entry['says']))} | {entry['why']} | {entry['do']} |"
             for entry in area["entries"]
         ]
         parts.append("\n".join(["", f"## {area['area']}", "", *head, *rows]))
     return "\n".join(parts) + "\n"
 
 
-def _cell(pattern: str, test: str | None) -> str:
-    """A sentence in a cell of a table; `…` stands for what is filled in, `†` for no test."""
+def _cell(pattern: str) -> str:
+    """A sentence in a cell of a table; `…` stands for what is filled in."""
     text = pattern.replace("{}", "…").replace("|", "\\|").replace("*", "\\*")
-    return " ".join(text.split()) + ("" if test else " †")
+    return " ".join(text.split())

@@ -12,11 +12,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mindtune.checkpoint.megatron import TRACKER
+from mindtune.checkpoint.megatron import TRACKER, iteration_name, iterations, track
 from mindtune.continuation import Continuation, continuation
 from mindtune.engines.log_table import LOSS, LossTable
 from mindtune.errors import UserError
-from mindtune.files import sha256_file, write_json, writing
+from mindtune.files import sha256_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _keep_what_is_the_same(save_dir: Path, settings: Mapping[str, Any], mark: st
         return
     common = continuation(found, settings) if found else Continuation(0, "unknown", "")
     usable = min(common.iteration, _tracked(save_dir))
-    kept = max((n for n in _iterations(save_dir) if n <= usable), default=0)
+    kept = max((n for n in _saved(save_dir) if n <= usable), default=0)
     if kept:
         _cut_back(save_dir, kept, common.iteration)
         log.info(
@@ -126,24 +126,23 @@ def _tracked(save_dir: Path) -> int:
         return 0
 
 
-def _iterations(save_dir: Path) -> list[int]:
+def _saved(save_dir: Path) -> list[int]:
     """The iterations of which a save_dir has checkpoints."""
-    return sorted(
-        int(path.name.removeprefix("iter_"))
-        for path in save_dir.glob("iter_*")
-        if path.name.removeprefix("iter_").isdecimal() and any(path.glob("mp_rank_*/*.pt"))
-    )
+    return [
+        number
+        for number in iterations(save_dir)
+        if any((save_dir / iteration_name(number)).glob("mp_rank_*/*.pt"))
+    ]
 
 
 def _cut_back(save_dir: Path, kept: int, same: int) -> None:
     """Leave what a training to `kept` left. Killed in between, it is done again from its start."""
-    with writing(save_dir / TRACKER) as handle:
-        handle.write(str(kept))
+    track(save_dir, kept)
     aside = _aside(save_dir)
-    for iteration in _iterations(save_dir):
+    for iteration in _saved(save_dir):
         if iteration > same:
             aside.mkdir(exist_ok=True)
-            name = f"iter_{iteration:07d}"
+            name = iteration_name(iteration)
             if (aside / name).exists():
                 shutil.rmtree(aside / name)
             (save_dir / name).rename(aside / name)

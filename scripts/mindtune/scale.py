@@ -5,9 +5,11 @@ be computed, and comes from a training that ran (`ms_per_iteration` in its loss.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mindtune.checkpoint.mapping import hf_shapes
 from mindtune.checkpoint.model_shape import ModelShape
 from mindtune.config import SHARED, Configuration
 
@@ -52,18 +54,17 @@ class Parameters:
 
 def count_parameters(shape: ModelShape) -> Parameters:
     """The parameters of a Qwen2-VL of this shape."""
-    hidden, head_rows = shape.hidden, shape.heads * shape.head_dim
-    attention = (head_rows + 2 * shape.kv_rows) * (hidden + 1) + head_rows * hidden
-    layer = attention + 3 * hidden * shape.ffn + 2 * hidden
-    embeddings = shape.vocab * hidden * (1 if shape.tied else 2)
-    width, inner = shape.vit_hidden, shape.vit_ffn
-    block = 4 * (width * width + width) + 2 * width * inner + width + inner + 4 * width
-    merged = shape.merged_hidden
-    return Parameters(
-        language=embeddings + shape.llm_layers * layer + hidden,
-        vision=math.prod(shape.patch_shape) * width + shape.vit_layers * block,
-        projector=2 * width + merged * (merged + 1) + shape.projector_out * (merged + 1),
-    )
+    counts = Counter()
+    for name, sides in hf_shapes(shape).items():
+        counts[_part(name)] += math.prod(sides)
+    return Parameters(**counts)
+
+
+def _part(name: str) -> str:
+    """The part of the model that a published tensor belongs to."""
+    if name.startswith("visual.merger."):
+        return "projector"
+    return "vision" if name.startswith("visual.") else "language"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class Need:
     device_hours: float | None
 
 
+def count_checkpoints(train: Mapping) -> int:
+    """How many checkpoints a training leaves; all of them are kept."""
+    return math.ceil(train["train_iters"] / train["save_interval"])
+
+
 def checkpoint_bytes(parameters: Parameters, train: Mapping, precision: str = "bf16") -> float:
     """A checkpoint of a training: all weights, and 12 bytes for each trained one to go on.
 
@@ -106,7 +112,7 @@ def estimate(
     precision = "bf16" if common["engine"] == "mindspeed" else common["hf"]["precision"]
     model = (2 if precision == "bf16" else 4) * parameters.all
     trainings = [settings["train"] for settings in configuration.experiments.values()]
-    saved = [math.ceil(train["train_iters"] / train["save_interval"]) for train in trainings]
+    saved = [count_checkpoints(train) for train in trainings]
     sizes = [checkpoint_bytes(parameters, train, precision) for train in trainings]
     devices = 1
     if common["engine"] == "mindspeed":

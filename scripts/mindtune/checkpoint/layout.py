@@ -7,7 +7,7 @@ model runs through the rows in order, so chunk `v` of stage `p` is entry
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,15 @@ def _is_list(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def layout_options(parallel: Mapping[str, Any]) -> dict[str, Any]:
+    """The `parallel` section of a configuration as what `ParallelLayout.make` and conversions take."""
+    return {
+        "tp_size": parallel["tensor_model_parallel_size"],
+        "llm_pp_layers": parallel["llm_pp_layers"],
+        "vit_pp_layers": parallel["vit_pp_layers"],
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,13 @@ from mindtune.checkpoint.torch_zip import TorchFile
 from mindtune.checkpoint.unpickle import Placeholder, StoredTensor
 from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
+from mindtune.files import writing
 
 TRACKER = "latest_checkpointed_iteration.txt"
 RANK_FILE = "model_optim_rng.pt"
 
 _RANK = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?$")
+_ITERATION = re.compile(r"iter_(\d{7,})$")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _RULES = {rule.mm: rule for rule in RULES}
 
@@ -50,6 +52,28 @@ def read_tracker(mm_dir: str | Path) -> int | str:
     raise UserError(f"{path} says {text[:60]!r}; it has to be a number or the word release")
 
 
+def iterations(save_dir: str | Path) -> list[int]:
+    """The iterations of which a directory has a directory, whole or not, in order."""
+    return sorted(
+        int(match[1])
+        for path in Path(save_dir).glob("iter_*")
+        if (match := _ITERATION.match(path.name)) and path.is_dir()
+    )
+
+
+def track(save_dir: str | Path, iteration: int) -> None:
+    """Let the tracker name an iteration, unless it does already."""
+    tracker = Path(save_dir) / TRACKER
+    if not tracker.is_file() or tracker.read_text(encoding="utf-8").strip() != str(iteration):
+        with writing(tracker) as handle:
+            handle.write(str(iteration))
+
+
+def iteration_name(iteration: int) -> str:
+    """Name of an iteration's directory."""
+    return f"iter_{iteration:07d}"
+
+
 def iteration_directory(mm_dir: str | Path, iteration: int | str | None = None) -> Path:
     """The directory of an iteration ("release" or a number; None: what the tracker names)."""
     named = read_tracker(mm_dir) if iteration is None else iteration
@@ -57,7 +81,7 @@ def iteration_directory(mm_dir: str | Path, iteration: int | str | None = None) 
         named = int(named)
     if named != "release" and not isinstance(named, int):
         raise UserError(f"iteration is {named!r}; a number or the word release is needed")
-    directory = Path(mm_dir) / ("release" if named == "release" else f"iter_{named:07d}")
+    directory = Path(mm_dir) / ("release" if named == "release" else iteration_name(named))
     if not directory.is_dir():
         by = f"{TRACKER} names" if iteration is None else "was asked for"
         raise UserError(f"{directory} does not exist, though {by} {named}")

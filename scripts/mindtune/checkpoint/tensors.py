@@ -9,14 +9,13 @@ from mindtune.checkpoint.copying import Buffers, stream
 from mindtune.checkpoint.huggingface import matched, published_name
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.mapping import hf_shapes
-from mindtune.checkpoint.megatron import TRACKER, MMCheckpoint
+from mindtune.checkpoint.megatron import MMCheckpoint, iteration_name, track
 from mindtune.checkpoint.model_shape import model_shape
 from mindtune.checkpoint.reading import hf_views, mm_views
 from mindtune.checkpoint.sources import FileSource, MemorySource, RecordSource
 from mindtune.checkpoint.views import ITEM_BYTES, View, stored
 from mindtune.checkpoint.writing import rank_trees, sync_tree, target_directory, write_ranks
 from mindtune.errors import UserError
-from mindtune.files import writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,12 +59,11 @@ def save_trained(
         for rank, tree in rank_trees(layout, tied=shape.tied, whole=whole)
     }
     save_dir = Path(save_dir)
-    directory = save_dir / f"iter_{iteration:07d}"
+    directory = save_dir / iteration_name(iteration)
     with target_directory(directory) as temporary:
         write_ranks(temporary, trees, sync=True)
         sync_tree(temporary)
-    with writing(save_dir / TRACKER) as handle:
-        handle.write(str(iteration))
+    track(save_dir, iteration)
     return directory
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.model_shape import model_shape
 from mindtune.config.mindspeed import mindspeed_problems, training_problems
 from mindtune.data.archive import open_archive
@@ -247,15 +247,11 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
 
 def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[str]:
     """Whether a model, by its config.json, can be cut as the parallel section says."""
-    parallel = settings["parallel"]
+    layout = None
     try:
-        ParallelLayout.make(
-            model_shape(dict(config), where),
-            tp_size=parallel["tensor_model_parallel_size"],
-            llm_pp_layers=parallel["llm_pp_layers"],
-            vit_pp_layers=parallel["vit_pp_layers"],
-        )
+        shape = model_shape(dict(config), where)
+        layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
     except UserError as error:
         yield f"parallel does not fit the model in {where}: {error}."
     if settings["engine"] == "mindspeed":
-        yield from training_problems(config, where, settings)
+        yield from training_problems(config, where, layout, settings["mindspeed"]["stand_in"])

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.model_shape import model_shape
-from mindtune.errors import UserError
 
 # Arguments of pretrain_vlm.py that other keys give, and the key to write instead.
 GIVEN = {
@@ -113,26 +111,18 @@ def _host_problems(machine: Mapping) -> Iterator[str]:
         yield "mindspeed.hosts names a host twice; a node has one line."
 
 
-def training_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[str]:
-    """Why MindSpeed-MM can't train a model that could be converted."""
-    parallel = settings["parallel"]
+def training_problems(
+    config: Mapping, where: str, layout: ParallelLayout | None, stand_in: str | None
+) -> Iterator[str]:
+    """Why MindSpeed-MM can't train a model. layout: None where the model can't be cut at all."""
     # mindspeed_mm 2.0.0 finds pictures in training by these numbers, whatever model.json says;
     # the stand-in corrects that for tiny models.
     token = config.get("image_token_id", IMAGE_TOKEN)
-    if token != IMAGE_TOKEN and not settings["mindspeed"]["stand_in"]:
+    if token != IMAGE_TOKEN and not stand_in:
         yield (
             f"the model in {where} has {token} for its image_token_id, but MindSpeed-MM 2.0.0 trains "
             f"with {IMAGE_TOKEN} only, that of the published models, and would give pictures the "
             "positions of text; use a published Qwen2-VL, or `engine: hf`."
         )
-    try:
-        layout = ParallelLayout.make(
-            model_shape(dict(config), where),
-            tp_size=parallel["tensor_model_parallel_size"],
-            llm_pp_layers=parallel["llm_pp_layers"],
-            vit_pp_layers=parallel["vit_pp_layers"],
-        )
-    except UserError:
-        return  # it can't be converted either, which is said elsewhere
-    for problem in layout.training_problems():
+    for problem in layout.training_problems() if layout else ():
         yield f"parallel can't be trained by MindSpeed-MM: {problem}."

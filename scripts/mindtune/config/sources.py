@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
 from mindtune.config.sentences import schema_errors, sentence
 from mindtune.config.variables import has_control_characters
+from mindtune.config.yaml_files import read_yaml
 from mindtune.errors import UserError
 
 KINDS = {
@@ -54,12 +53,7 @@ def load_table(path: Path, schema: Mapping) -> dict[str, dict]:
     ------
     UserError: with a sentence for each mistake.
     """
-    try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"sources.table {path} can't be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"sources.table {path} is not YAML: {error}.") from error
+    table = read_yaml(path, "sources.table")
     problems = [sentence(error) for error in schema_errors(table, schema)]
     if problems:
         raise UserError("\n  - ".join([f"The table of sources {path} can't be used:", *problems]))

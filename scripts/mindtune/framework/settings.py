@@ -6,6 +6,7 @@ from typing import Any
 
 from mindtune.config import Configuration
 from mindtune.config.checks import DEMO_CONFIG
+from mindtune.config.mindspeed import pipeline_stages
 from mindtune.config.sources import Download
 from mindtune.workflow import Sources
 
@@ -60,17 +61,10 @@ def _experiment(
         "image_resolution": settings["processor"]["image_resolution"],
         "tensor": parallel["tensor_model_parallel_size"],
         "context": parallel["context_parallel_size"],
-        "stages": _stages(parallel["llm_pp_layers"]),
+        "stages": pipeline_stages(parallel),
     }
 
 
 def _weight_bytes(download: Download | None) -> int:
     files = download.files if download else []
     return sum(file["size"] or 0 for file in files if file["name"].endswith(".safetensors"))
-
-
-def _stages(layers: list | None) -> int:
-    """Pipeline stages of `llm_pp_layers`: a row for each virtual stage, or one row alone."""
-    if layers is None:
-        return 1
-    return len(layers[0]) if isinstance(layers[0], list) else len(layers)

@@ -1,14 +1,13 @@
 """What a run writes and holds, from the sizes of its model."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.mapping import hf_shapes
 from mindtune.checkpoint.model_shape import model_shape
+from mindtune.scale import count_checkpoints, count_parameters
 
 BF16 = 2  # bytes a weight, in training and in the published models
 OPTIMIZER = 12  # bytes a trained parameter: an fp32 copy and Adam's two moments
@@ -27,15 +26,8 @@ class Parameters:
 
 def parameters(config: Mapping[str, Any], train: Mapping[str, Any]) -> Parameters:
     """Of a Qwen2-VL's config.json and the keys of `train` that freeze parts of it."""
-    counts = {name: math.prod(shape) for name, shape in hf_shapes(model_shape(config)).items()}
-
-    def frozen(name: str) -> bool:
-        if name.startswith("visual.merger."):
-            return train["freeze_vision_projector"]
-        return name.startswith("visual.") and train["freeze_vision_encoder"]
-
-    trained = sum(count for name, count in counts.items() if not frozen(name))
-    return Parameters(sum(counts.values()), trained)
+    counted = count_parameters(model_shape(config))
+    return Parameters(counted.all, counted.trained(train))
 
 
 def known_parameters(experiment: Mapping[str, Any]) -> Parameters | None:
@@ -50,19 +42,14 @@ def known_parameters(experiment: Mapping[str, Any]) -> Parameters | None:
     return None
 
 
-def saves(train: Mapping[str, Any]) -> int:
-    """How many checkpoints a training leaves; all of them are kept."""
-    return math.ceil(train["train_iters"] / train["save_interval"])
-
-
 def optimizer_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
     """Optimizer states in all checkpoints of a training."""
-    return saves(train) * OPTIMIZER * known.trained if train["save_optim"] else 0
+    return count_checkpoints(train) * OPTIMIZER * known.trained if train["save_optim"] else 0
 
 
 def experiment_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
     """What an experiment writes: mm checkpoint, checkpoints of the training, exported model."""
-    return BF16 * known.total * (2 + saves(train)) + optimizer_bytes(known, train)
+    return BF16 * known.total * (2 + count_checkpoints(train)) + optimizer_bytes(known, train)
 
 
 def npu_bytes(known: Parameters, model_parallel: int, data_parallel: int) -> float:

@@ -7,7 +7,6 @@ fp32 weights when the model's are bfloat16, and the states of the random generat
 
 import logging
 import random
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,9 +15,8 @@ import torch
 
 from mindtune.checkpoint import save_trained
 from mindtune.checkpoint.huggingface import published_name
-from mindtune.checkpoint.megatron import TRACKER
+from mindtune.checkpoint.megatron import iteration_name, iterations, track
 from mindtune.engines.hf.device import DTYPES
-from mindtune.files import writing
 
 log = logging.getLogger(__name__)
 
@@ -44,21 +42,15 @@ class Checkpoints:
         A checkpoint gets its name when it is whole. The tracker is written after that, so
         it can lag behind by one when a kill falls between the two.
         """
-        found = [
-            int(match[1])
-            for path in self.save_dir.glob("iter_*")
-            if (match := re.fullmatch(r"iter_(\d{7,})", path.name))
-            and self._file(int(match[1])).is_file()
-        ]
-        newest = max((n for n in found if n <= self.train["train_iters"]), default=0)
-        tracker = self.save_dir / TRACKER
-        if newest and (not tracker.is_file() or tracker.read_text().strip() != str(newest)):
-            with writing(tracker) as handle:
-                handle.write(str(newest))
+        last = self.train["train_iters"]
+        whole = (n for n in iterations(self.save_dir) if n <= last and self._file(n).is_file())
+        newest = max(whole, default=0)
+        if newest:
+            track(self.save_dir, newest)
         return newest
 
     def _file(self, iteration: int) -> Path:
-        return self.save_dir / f"iter_{iteration:07d}" / "mp_rank_00" / "model_optim_rng.pt"
+        return self.save_dir / iteration_name(iteration) / "mp_rank_00" / "model_optim_rng.pt"
 
     def save(
         self, iteration: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer

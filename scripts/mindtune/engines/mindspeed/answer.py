@@ -5,20 +5,19 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
 from mindtune.engines.jobs import AnswerJob
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, answering_arguments
 from mindtune.engines.mindspeed.checkpoints import missing_weights, open_to_owner, tracked
-from mindtune.engines.mindspeed.faults import FaultWatch
 from mindtune.engines.mindspeed.launching import ANSWERING, Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
-from mindtune.engines.mindspeed.training_log import loaded_path
 from mindtune.engines.mindspeed.tutorial_script import answer_by_script
+from mindtune.engines.mindspeed.watching import Watch
 from mindtune.errors import UserError
 from mindtune.files import write_json, writing
 from mindtune.progress import Progress
@@ -109,9 +108,7 @@ def prepare_asking(job: AnswerJob) -> Asking:
     shape = model_shape(config)
     layout = ParallelLayout.make(
         shape,
-        tp_size=job.parallel["tensor_model_parallel_size"],
-        llm_pp_layers=job.parallel["llm_pp_layers"],
-        vit_pp_layers=job.parallel["vit_pp_layers"],
+        **layout_options(job.parallel),
     )
     if layout.vpp_size > 1:
         raise UserError(
@@ -151,7 +148,7 @@ def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
     launch = asking.launch(PROGRAM, "", ("--mindtune-job", str(asking.run / "job.json")))
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("answering", "prompts", len(prompts)) as shown:
-        watch = AnsweringWatch(asking.checkpoint, shown)
+        watch = AnsweringWatch(load=asking.checkpoint, shown=shown)
         status = launch.run(watch.hear)
     watch.check_loaded(status)
     lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
@@ -160,19 +157,14 @@ def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
     yield from lines
 
 
-@dataclass
-class AnsweringWatch:
-    """Listens to an answering: whose weights were loaded, how far it is, what goes wrong."""
+@dataclass(kw_only=True)
+class AnsweringWatch(Watch):
+    """Listens to an answering, and shows how far it is."""
 
-    load: Path
     shown: Progress
-    faults: FaultWatch = field(default_factory=FaultWatch)
-    loaded: bool = False
 
     def hear(self, line: str) -> None:
-        log.info("%s", line, extra={"quiet": True})
-        self.faults.hear(line)
-        self.loaded |= loaded_path(line) == str(self.load)
+        super().hear(line)
         if ANSWERED.match(line):
             self.shown.advance()
 

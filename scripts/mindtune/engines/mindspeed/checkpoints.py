@@ -1,7 +1,5 @@
 """The checkpoints that a training left in a save_dir: which are whole, and whose turn it is."""
 
-import logging
-import re
 import shutil
 import stat
 import zipfile
@@ -9,18 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.megatron import TRACKER
-from mindtune.files import writing
+from mindtune.checkpoint.megatron import (
+    RANK_FILE,
+    TRACKER,
+    iteration_name,
+    iterations,
+    track,
+)
 
-log = logging.getLogger(__name__)
-
-MODEL = "model_optim_rng.pt"
 OPTIMIZER = "distrib_optim.pt"
 RELEASE = "release"
-
-
-def iteration_directory(save_dir: Path, iteration: int) -> Path:
-    return save_dir / f"iter_{iteration:07d}"
 
 
 def rank_files(layout: ParallelLayout, with_optimizer: bool) -> Iterator[Path]:
@@ -28,7 +24,7 @@ def rank_files(layout: ParallelLayout, with_optimizer: bool) -> Iterator[Path]:
     for tensor_rank in range(layout.tp_size):
         for stage in range(layout.pp_size):
             rank = Path(layout.rank_directory(tensor_rank, stage))
-            yield rank / MODEL
+            yield rank / RANK_FILE
             if with_optimizer:
                 yield rank / OPTIMIZER
 
@@ -41,7 +37,7 @@ def missing_files(
     torch.save writes a zip file, whose directory is its last part: a file that was cut short has
     none.
     """
-    return _missing(iteration_directory(save_dir, iteration), layout, with_optimizer)
+    return _missing(save_dir / iteration_name(iteration), layout, with_optimizer)
 
 
 def missing_weights(directory: Path, layout: ParallelLayout) -> list[Path]:
@@ -49,7 +45,7 @@ def missing_weights(directory: Path, layout: ParallelLayout) -> list[Path]:
     named = tracked(directory)
     if named is None:
         return [directory / TRACKER]
-    below = directory / named if named == RELEASE else iteration_directory(directory, int(named))
+    below = directory / named if named == RELEASE else directory / iteration_name(int(named))
     return _missing(below, layout, with_optimizer=False)
 
 
@@ -66,7 +62,7 @@ def newest_whole(save_dir: Path, layout: ParallelLayout, with_optimizer: bool, a
     return max(
         (
             iteration
-            for iteration in _iterations(save_dir)
+            for iteration in iterations(save_dir)
             if iteration <= at_most
             and not missing_files(save_dir, iteration, layout, with_optimizer)
         ),
@@ -76,20 +72,13 @@ def newest_whole(save_dir: Path, layout: ParallelLayout, with_optimizer: bool, a
 
 def remove_after(save_dir: Path, iteration: int) -> None:
     """Remove all checkpoints of later iterations, and let the tracker name `iteration`."""
-    for later in list(_iterations(save_dir)):
+    for later in iterations(save_dir):
         if later > iteration:
-            shutil.rmtree(iteration_directory(save_dir, later))
+            shutil.rmtree(save_dir / iteration_name(later))
     if iteration:
         track(save_dir, iteration)
     else:
         (save_dir / TRACKER).unlink(missing_ok=True)
-
-
-def _iterations(save_dir: Path) -> Iterator[int]:
-    for path in save_dir.glob("iter_*"):
-        match = re.fullmatch(r"iter_(\d{7,})", path.name)
-        if match and path.is_dir():
-            yield int(match[1])
 
 
 def tracked(directory: Path) -> str | None:
@@ -98,13 +87,6 @@ def tracked(directory: Path) -> str | None:
         return (directory / TRACKER).read_text(encoding="utf-8").strip()
     except OSError:
         return None
-
-
-def track(save_dir: Path, iteration: int) -> None:
-    """Let the tracker name an iteration, from which the framework then goes on."""
-    if tracked(save_dir) != str(iteration):
-        with writing(save_dir / TRACKER) as handle:
-            handle.write(str(iteration))
 
 
 def open_to_owner(directory: Path) -> None:

@@ -6,10 +6,11 @@ weights came from our checkpoint, and training said that it is done.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.layout import ParallelLayout, layout_options
+from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.jobs import FinetuneJob
@@ -23,19 +24,17 @@ from mindtune.engines.mindspeed.checkpoints import (
     newest_whole,
     open_to_owner,
     remove_after,
-    track,
     tracked,
 )
-from mindtune.engines.mindspeed.faults import FaultWatch
 from mindtune.engines.mindspeed.launching import TRAINING, Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.mindspeed.training_log import (
     DONE,
     Iteration,
-    loaded_path,
     parse_iteration,
     saved_iteration,
 )
+from mindtune.engines.mindspeed.watching import Watch
 from mindtune.errors import UserError
 from mindtune.files import write_json
 from mindtune.progress import Progress
@@ -64,13 +63,13 @@ def finetune(job: FinetuneJob) -> None:
     if begun:
         track(job.save_dir, begun)
         say_what_resumes(begun, train["save_optim"])
-    launch = make_launch(job, machine, config, layout, world, begun)
     load = (job.save_dir if begun else job.mm_dir).resolve()
+    launch = make_launch(job, machine, config, layout, world, load, resume=bool(begun))
     table = LossTable(job.save_dir / "loss.csv")
     table.begin(begun)
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("training", "iterations", train["train_iters"], begun) as shown:
-        watch = TrainingWatch(load, table, train, shown, last=begun)
+        watch = TrainingWatch(load=load, table=table, train=train, shown=shown, last=begun)
         try:
             status = launch.run(watch.hear)
         finally:
@@ -90,9 +89,7 @@ def layout_of(parallel, config) -> ParallelLayout:
     """
     layout = ParallelLayout.make(
         model_shape(config),
-        tp_size=parallel["tensor_model_parallel_size"],
-        llm_pp_layers=parallel["llm_pp_layers"],
-        vit_pp_layers=parallel["vit_pp_layers"],
+        **layout_options(parallel),
     )
     for problem in layout.training_problems():
         raise UserError(f"parallel can't be trained by MindSpeed-MM: {problem}.")
@@ -155,7 +152,8 @@ def make_launch(
     config: dict,
     layout: ParallelLayout,
     world: World,
-    begun: int,
+    load: Path,
+    resume: bool,
 ) -> Launch:
     """Write the JSON files of a run, and say how it is started."""
     shape = model_shape(config)
@@ -189,8 +187,8 @@ def make_launch(
         world,
         layout,
         vocab=shape.vocab,
-        load=(job.save_dir if begun else job.mm_dir).resolve(),
-        resume=bool(begun),
+        load=load,
+        resume=resume,
         save=job.save_dir.resolve(),
         data_file=run / "data.json",
         model_file=run / "model.json",
@@ -209,30 +207,25 @@ def make_launch(
     )
 
 
-@dataclass
-class TrainingWatch:
+@dataclass(kw_only=True)
+class TrainingWatch(Watch):
     """Listens to a training: keeps `loss.csv`, shows progress, and stops what has gone wrong.
 
-    load: the directory from which the weights have to come. last: the iteration that was heard last.
+    last: the iteration that was heard last.
     """
 
-    load: Path
     table: LossTable
     train: dict
     shown: Progress
-    faults: FaultWatch = field(default_factory=FaultWatch)
-    last: int = 0
-    loaded: bool = False
+    last: int
     done: bool = False
 
     def hear(self, line: str) -> None:
-        log.info("%s", line, extra={"quiet": True})
         iteration = parse_iteration(line)
         if iteration:
             self.note(iteration)
             return
-        self.faults.hear(line)
-        self.loaded |= loaded_path(line) == str(self.load)
+        super().hear(line)
         self.done |= DONE in line
         saved = saved_iteration(line)
         if saved:

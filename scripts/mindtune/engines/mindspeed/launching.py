@@ -133,7 +133,7 @@ class Launch:
         ]  # fmt: skip
 
     def run(self, heard: Heard, heard_error: Heard | None = None) -> int:
-        """Run it to its end; each line that it prints goes to `heard`. Returns the exit status.
+        """Run it to its end; each line goes to the log, and to `heard`. Returns the exit status.
 
         heard_error: gets the lines of stderr, which otherwise go where the others go. An
         exception in either ends the programs and is passed on; they end also when
@@ -143,11 +143,10 @@ class Launch:
         processes = [_start(command, self.directory, heard_error) for command in commands]
         try:
             for process in processes[1:]:
-                _drain(process.stdout, _to_log)
+                _drain(process.stdout, lambda _: None)
             if heard_error:
                 _drain(processes[0].stderr, heard_error)
-            for line in processes[0].stdout:
-                heard(line.rstrip("\n"))
+            _listen(processes[0].stdout, heard)
             return max(abs(process.wait()) for process in processes)
         finally:
             for process in processes:
@@ -221,18 +220,16 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _to_log(line: str) -> None:
-    log.info("%s", line, extra={"quiet": True})
+def _listen(lines: Iterable[str], heard: Heard) -> None:
+    for line in lines:
+        said = line.rstrip("\n")
+        log.info("%s", said, extra={"quiet": True})
+        heard(said)
 
 
 def _drain(lines: Iterable[str], heard: Heard) -> None:
     """Listen in a thread to what else is printed, so that no pipe fills."""
-
-    def read() -> None:
-        for line in lines:
-            heard(line.rstrip("\n"))
-
-    threading.Thread(target=read, daemon=True).start()
+    threading.Thread(target=_listen, args=(lines, heard), daemon=True).start()
 
 
 def _end(process: subprocess.Popen) -> None:

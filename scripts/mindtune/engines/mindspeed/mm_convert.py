@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mindtune.checkpoint import verify
-from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.engines.jobs import ExportJob, PrepareJob
 from mindtune.engines.mindspeed.checkpoints import open_to_owner
@@ -67,9 +67,7 @@ def mm_to_hf(job: ExportJob) -> None:
 def _layout(job: PrepareJob | ExportJob) -> ParallelLayout:
     return ParallelLayout.make(
         model_shape(read_config(job.hf_dir)),
-        tp_size=job.parallel["tensor_model_parallel_size"],
-        llm_pp_layers=job.parallel["llm_pp_layers"],
-        vit_pp_layers=job.parallel["vit_pp_layers"],
+        **layout_options(job.parallel),
     )
 
 
@@ -94,12 +92,7 @@ def _convert(
     arguments = [command, *(f"--cfg.{name}={value}" for name, value in options.items())]
     launch = Launch(directory, PROGRAM, arguments, machine, None, environment_of({}, {}))
     faults = FaultWatch()
-
-    def hear(line: str) -> None:
-        log.info("%s", line, extra={"quiet": True})
-        faults.hear(line)
-
-    status = launch.run(hear)
+    status = launch.run(faults.hear)
     if status:
         cause = faults.cause or "its own words are at the end of the log."
         raise UserError(f"mm-convert {command} ended with status {status}: {cause}")

@@ -1,6 +1,7 @@
 """Hugging Face model to mm checkpoint, by our own converter or by mm-convert."""
 
 from mindtune.checkpoint import hf_to_mm
+from mindtune.checkpoint.layout import layout_options
 from mindtune.engines.jobs import PrepareJob
 from mindtune.engines.mindspeed import mm_convert
 
@@ -12,7 +13,5 @@ def prepare(job: PrepareJob) -> None:
     hf_to_mm(
         job.hf_dir,
         job.mm_dir,
-        tp_size=job.parallel["tensor_model_parallel_size"],
-        llm_pp_layers=job.parallel["llm_pp_layers"],
-        vit_pp_layers=job.parallel["vit_pp_layers"],
+        **layout_options(job.parallel),
     )

@@ -4,20 +4,16 @@ It loads the model anew for each question, and asks with the question before the
 picture; it is here as a cross-check of the other way.
 """
 
-import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
 from mindtune.data.shrinking import read_shrunk
-from mindtune.engines.mindspeed.faults import FaultWatch
-from mindtune.engines.mindspeed.training_log import loaded_path
+from mindtune.engines.mindspeed.watching import Watch
 from mindtune.errors import UserError
 from mindtune.progress import Progress
-
-log = logging.getLogger(__name__)
 
 # The last line before an answer: each rank prints it once its model is there.
 READY = "warning: Both `max_new_tokens`"
@@ -52,29 +48,21 @@ def _ask(asking, name: str, prompt: dict) -> str:
         image_path=str(picture),
         prompts=prompt["prompt"],
     )
-    listener = _Listener(asking.checkpoint)
-    status = launch.run(listener.hear, listener.hear_error)
+    listener = _Listener(load=asking.checkpoint)
+    status = launch.run(listener.hear_answer, listener.hear)
     if status or not listener.loaded or listener.answer is None:
         cause = listener.faults.cause or "the framework's own words are at the end of the log."
         raise UserError(f"inference_vlm.py gave no answer to prompt {prompt['id']}: {cause}")
     return "\n".join(listener.answer).strip()
 
 
-class _Listener:
-    def __init__(self, load: Path) -> None:
-        self.load = load
-        self.faults = FaultWatch()
-        self.loaded = False
-        self.answer: list[str] | None = None
+@dataclass(kw_only=True)
+class _Listener(Watch):
+    answer: list[str] | None = None
 
-    def hear(self, line: str) -> None:
-        self.hear_error(line)
+    def hear_answer(self, line: str) -> None:
+        self.hear(line)
         if line.startswith(READY):
             self.answer = []
         elif self.answer is not None:
             self.answer.append(line)
-
-    def hear_error(self, line: str) -> None:
-        log.info("%s", line, extra={"quiet": True})
-        self.faults.hear(line)
-        self.loaded |= loaded_path(line) == str(self.load)
