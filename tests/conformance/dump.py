@@ -16,14 +16,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import mindspeed.megatron_adaptor  # noqa: F401 - patches Megatron, hence first
 import numpy
+from booting import booted  # patches Megatron, hence before it
 from megatron.core import mpu
-from megatron.training import get_args
-from megatron.training.initialize import initialize_megatron
 from megatron.training.training import get_optimizer_param_scheduler
-from mindspeed_mm.arguments import extra_args_provider_decorator
-from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
 from mindspeed_mm.data import build_mm_dataloader, build_mm_dataset
 from mindspeed_mm.data.data_utils.utils import build_iterations
 from mindspeed_mm.data.dataloader.sampler import BaseRandomBatchSampler
@@ -70,12 +66,7 @@ def order(samples: int, micro_batch_size: int, consumed: int, wanted: int) -> li
 
 def main() -> None:
     questions, answers = json.loads(Path(sys.argv.pop(1)).read_text()), Path(sys.argv.pop(1))
-    initialize_megatron(
-        extra_args_provider=extra_args_provider_decorator(mm_extra_args_provider),
-        args_defaults={"dataloader_type": "external"},
-    )
-    args = get_args()
-    merge_mm_args(args)
+    args = booted()
     answers.mkdir()
     for number, batch in zip(range(questions["batches"]), batches(args)):  # noqa: B905 - endless
         numpy.savez(answers / f"{number:05d}.npz", **{key: t.numpy() for key, t in batch.items()})

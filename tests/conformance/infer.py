@@ -9,21 +9,15 @@ import json
 import sys
 from pathlib import Path
 
-import mindspeed.megatron_adaptor  # noqa: F401 - patches Megatron, hence first
 import torch
-from megatron.training import get_args
-from megatron.training.initialize import initialize_megatron
-from mindspeed_mm.arguments import extra_args_provider_decorator
-from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
+from booting import booted  # patches Megatron, hence first
 from mindspeed_mm.tasks.inference.pipeline import vlm_pipeline_dict
 
 
 def main() -> None:
     questions, answers = json.loads(Path(sys.argv.pop(1)).read_text()), Path(sys.argv.pop(1))
     torch.set_grad_enabled(False)
-    initialize_megatron(extra_args_provider=extra_args_provider_decorator(mm_extra_args_provider))
-    args = get_args()
-    merge_mm_args(args)
+    args = booted()
     args.dist_train = getattr(args, "dist_train", False)
     pipeline = vlm_pipeline_dict[args.mm.model.pipeline_class](args.mm.model)
     found = [

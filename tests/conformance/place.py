@@ -9,11 +9,16 @@ from pathlib import Path
 
 import framework
 from draw_scenes import draw
-from mindtune.checkpoint import hf_to_mm
+from mindtune.checkpoint import ParallelLayout, hf_to_mm
+from mindtune.checkpoint.model_shape import model_shape
 from mindtune.data.mllm import convert
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines import stage
 from mindtune.engines.jobs import FinetuneJob
+from mindtune.engines.mindspeed import rendering
+from mindtune.engines.mindspeed.arguments import World, training_arguments
+from mindtune.engines.mindspeed.training_log import Iteration, parse_iteration
+from mindtune.files import write_json
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
 PICTURES = 200
@@ -79,18 +84,34 @@ class Place:
         mm: Path | None = None,
     ) -> list[str]:
         """Write model.json and data.json into `out`; returns the arguments of pretrain_vlm.py."""
-        model = framework.model_json(mindspeed.example("model_2b.json"), self.config, layout)
-        data = framework.data_json(
+        cut = ParallelLayout.make(model_shape(self.config), **layout)
+        data = rendering.data_file(
             mindspeed.example("data_2b.json"),
             hf_dir=self.base,
             images=self.images,
-            data=self.train,
+            train_data=self.train,
             cache=self.directory / "cache",
+            image_resolution=RESOLUTION,
+            workers=1,
         )
-        (out / "model.json").write_text(json.dumps(model))
-        (out / "data.json").write_text(json.dumps(data))
-        tools = mindspeed.home / "mindspeed_mm/tools/tools.json"
-        return framework.command_line(settings, self.config, layout, out, mm or self.mm, tools)
+        shipped = mindspeed.example("model_2b.json")
+        model = rendering.model_file(shipped, self.config, cut, settings)
+        write_json(out / "data.json", data)
+        write_json(out / "model.json", model)
+        return training_arguments(
+            settings,
+            World.of_answering(cut),  # no data parallel replicas
+            cut,
+            vocab=self.config["vocab_size"],
+            load=mm or self.mm,
+            resume=False,
+            save=out / "save_dir",
+            data_file=out / "data.json",
+            model_file=out / "model.json",
+            tool_file=mindspeed.home / "mindspeed_mm/tools/tools.json",
+            num_workers=1,
+            timeout_minutes=10,
+        )
 
     def train_by_framework(
         self,
@@ -101,7 +122,7 @@ class Place:
         precision: str = "bf16",
         layout: Mapping = ONE_RANK,
         mm: Path | None = None,
-    ) -> list[framework.Iteration]:
+    ) -> list[Iteration]:
         """The real pretrain_vlm.py in `out`; returns its log's iterations.
 
         layout: tp_size and layers by stage, as `hf_to_mm` takes them, of the checkpoint `mm`.
@@ -114,7 +135,7 @@ class Place:
         processes = layout["tp_size"] * len(layout["llm_pp_layers"][0])
         log = mindspeed.torchrun(mindspeed.home / "pretrain_vlm.py", arguments, out, processes)
         (out / "train.log").write_text(log)
-        return framework.iterations(log)
+        return [found for line in log.splitlines() if (found := parse_iteration(line))]
 
     def train_by_hf(self, save_dir: Path, settings: Mapping, precision: str) -> list[dict]:
         """Our `hf` engine into `save_dir`; returns the rows of loss.csv."""

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
-import framework
 import pytest
 import torch
-from mindtune.checkpoint import hf_to_mm, mm_to_hf
+from mindtune.checkpoint import ParallelLayout, hf_to_mm, mm_to_hf
+from mindtune.checkpoint.model_shape import model_shape
+from mindtune.engines.mindspeed import rendering
+from mindtune.files import write_json
 from place import ONE_RANK, TUTORIAL
 from safetensors.torch import load_file
 
@@ -35,7 +37,7 @@ def test_two_processes_train_like_one(mindspeed, place, trained, tmp_path, name)
         mindspeed, tmp_path, FEW, layout=LAYOUTS[name], mm=tmp_path / "mm"
     )
     for one, other in zip(trained[1], lines, strict=True):
-        assert other.loss == pytest.approx(one.loss, rel=0.01), one.number
+        assert other.loss == pytest.approx(one.loss, rel=0.01), one.iteration
 
 
 def test_mm_convert_reads_what_was_trained(mindspeed, place, trained, tmp_path):
@@ -85,8 +87,11 @@ def test_the_pipeline_class_answers_like_transformers(mindspeed, place, tmp_path
     )
     arguments = place.command_line(mindspeed, tmp_path, FEW)
     shipped = mindspeed.example("inference_qwen2vl_2b.json")
-    config = framework.inference_json(shipped, place.config, ONE_RANK, place.base, TOKENS)
-    (tmp_path / "model.json").write_text(json.dumps(config))
+    whole = ParallelLayout.make(model_shape(place.config), **ONE_RANK)
+    config = rendering.inference_file(
+        shipped, place.config, whole, hf_dir=place.base, generation={}, max_new_tokens=TOKENS
+    )
+    write_json(tmp_path / "model.json", config)
     mindspeed.torchrun(
         here / "infer.py", [questions, tmp_path / "theirs.json", *arguments], tmp_path
     )

@@ -10,11 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-import mindspeed.megatron_adaptor  # noqa: F401 - patches Megatron, hence first
-from megatron.training import get_args
-from megatron.training.initialize import initialize_megatron
-from mindspeed_mm.arguments import extra_args_provider_decorator
-from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
+from booting import booted  # patches Megatron, hence first
 from mindspeed_mm.data import build_mm_dataset
 
 
@@ -30,12 +26,7 @@ def outcome(parameters, path: str):
 
 def main() -> None:
     cases, answers = json.loads(Path(sys.argv.pop(1)).read_text()), Path(sys.argv.pop(1))
-    initialize_megatron(
-        extra_args_provider=extra_args_provider_decorator(mm_extra_args_provider),
-        args_defaults={"dataloader_type": "external"},
-    )
-    args = get_args()
-    merge_mm_args(args)
+    args = booted()
     found = {name: outcome(args.mm.data.dataset_param, path) for name, path in cases.items()}
     answers.write_text(json.dumps(found))
 
