@@ -34,6 +34,7 @@ RATES = [
     _RATE | {"train_iters": 50, "lr_decay_style": "constant"},
     _RATE | {"train_iters": 3, "lr_warmup_fraction": 0.0},
 ]
+STEADY = 160
 ORDERS = [(97, 1, 0, 500), (97, 4, 0, 500), (97, 4, 96 * 3 + 8, 300), (8, 8, 0, 40)]
 
 
@@ -173,10 +174,10 @@ def compare(theirs, ours, tolerance):
     """Each iteration's loss, within `tolerance` of the framework's."""
     assert len(theirs) == len(ours) == SHORT["train_iters"]
     for one, other in zip(theirs, ours, strict=True):
-        assert one.number == int(other["iteration"])
+        assert one.iteration == int(other["iteration"])
         assert one.consumed_samples == int(other["consumed_samples"])
         assert f"{one.lr:.6E}" == f"{float(other['lr']):.6E}"  # as many digits as its log has
-        assert float(other["loss"]) == pytest.approx(one.loss, rel=tolerance), one.number
+        assert float(other["loss"]) == pytest.approx(one.loss, rel=tolerance), one.iteration
     # The comparison would say nothing of a training that leads nowhere.
     assert theirs[-1].loss < 0.95 * theirs[0].loss
 
@@ -186,15 +187,18 @@ def test_losses_of_the_tutorials_settings_are_within_a_percent(mindspeed, place,
     compare(theirs, place.train_by_hf(tmp_path / "hf", SHORT, "bf16"), 0.01)
 
 
-def test_losses_without_rounding_are_equal_to_the_logs_digits(
-    mindspeed, place, dumped, tmp_path, rounded_angles
-):
+def test_losses_without_rounding_are_equal_to_the_logs_digits(mindspeed, tmp_path, rounded_angles):
     """In fp32, at a learning rate that would show any difference of the algorithms.
+
+    On data where a training is no amplifier of rounding: with STEADY pictures a learning rate that
+    is greater by 1e-7 changes our own losses by 6e-7 at most, with the other tests' 200 by 3e-5.
 
     In bfloat16 differences of rounding grow with the learning rate. Without it nothing is left but
     the angles of rotary embeddings, which the framework rounds to bfloat16 in any case.
     """
     settings = SHORT | {"lr": 1e-3}
+    (tmp_path / "place").mkdir()
+    place = Place.made_in(tmp_path / "place", STEADY)
     theirs = place.train_by_framework(mindspeed, tmp_path / "framework", settings, precision="fp32")
     compare(theirs, place.train_by_hf(tmp_path / "hf", settings, "fp32"), 1e-5)
 
