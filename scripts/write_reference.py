@@ -4,7 +4,6 @@
     python scripts/write_reference.py --check  # says which are out of date, exit status 1
 
 config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/config.md
-docs/errors.yaml                                 -> docs/errors.md, docs/zh/errors.md
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
 mindtune.engines.mindspeed.faults                -> the table in docs/ascend.md
 tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
@@ -25,7 +24,6 @@ from mindtune.files import writing
 from mindtune.reference import (
     column_table,
     config_reference,
-    error_reference,
     fault_table,
     filled,
     reexecution_table,
@@ -54,36 +52,12 @@ INTRO_ZH = """# 全部配置项
 路径和网址中可以使用环境变量（`$NAME`、`${NAME}`；`$$` 表示一个美元符号），路径还可以以 `~` 开头。
 变量在检查之前统一展开一次；未设置的变量会被指出。其他文本（例如问题）一律原样使用。
 """
-ERRORS = """# Every message, with cause and remedy
-
-Made from [errors.yaml](errors.yaml) by `python scripts/write_reference.py`; change that file, not this
-page. `…` stands for what is filled in: a key, a value, a file. Each message is a sentence that says
-what is wrong, where, and what to write instead; it ends the command with exit status 1. What is
-wrong with the configuration is told before anything runs, all of it at once; what is wrong with data
-is told by the rule that reads them. What was there before stays as it was.
-
-A message that is not here, with the words *stopped by an error of the program*, is a mistake of
-ours: the log file that it names has the traceback.
-
-A test provokes each of these (`tests/errors/test_catalogue.py` sees to it).
-"""
-ERRORS_ZH = """# 全部错误信息、原因和办法
-
-本页由 `python scripts/write_reference.py` 根据 [errors.yaml](../errors.yaml) 生成，请勿直接修改。`…` 代表
-具体的键、值或文件名。每条信息都是一句话：哪里有什么问题、该怎么写；命令以状态码 1 结束。配置中的错误在运行
-任何任务之前一次全部说出；数据中的错误由读取它的规则说出。原有的文件保持不变。信息原文为英文，下表也保留英文，
-便于用终端里看到的文字搜索。
-
-如果看到 *stopped by an error of the program*，那是程序自身的错误，所指的日志文件中有完整的记录。
-每一条都有测试触发（由 `tests/errors/test_catalogue.py` 保证）。
-"""
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """What each page should say."""
     schema = load_schema(root / "config/schema.yaml")
     chinese = yaml.safe_load((root / "docs/zh/config-meanings.yaml").read_text(encoding="utf-8"))
-    errors = yaml.safe_load((root / "docs/errors.yaml").read_text(encoding="utf-8"))
     outputs = root / "docs/outputs.md"
     ascend = root / "docs/ascend.md"
     reruns = yaml.safe_load((root / RERUNS).read_text(encoding="utf-8"))
@@ -100,8 +74,6 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
             ascend.read_text(encoding="utf-8"),
             {"known faults": fault_table((fault.name, fault.sentence) for fault in FAULTS)},
         ),
-        root / "docs/errors.md": error_reference(errors, ERRORS),
-        root / "docs/zh/errors.md": error_reference(errors, ERRORS_ZH, "zh"),
         outputs: filled(outputs.read_text(encoding="utf-8"), tables),
         **{
             root / name: filled(

@@ -1,37 +1,36 @@
-"""What several directories of tests need: one finished small run, and the sentences that were said.
+"""What several directories of tests need: one finished small run; and how tests share processes."""
 
-The sentences that tests provoke are remembered for tests/errors/test_catalogue.py.
-"""
+import signal
 
 import pytest
-from errors import recorder
+from workflow.conftest import HOSTILE, Checkout
 
-recorder.start()
+# A shell that starts pytest in the background (nohup, some CI systems) ignores SIGINT, and what
+# pytest starts would inherit that: the tests that interrupt a run need it to be as usual.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from workflow.conftest import HOSTILE, Checkout  # noqa: E402 - after the recorder, which watches imports
-
-CACHE = "mindtune/messages"
-LAST = "test_every_sentence_was_provoked_by_its_test"
-
-
-def pytest_collection_modifyitems(config, items):
-    """In a full run the sentences are counted at the end; in any other that means nothing."""
-    chosen = config.option.keyword or config.option.markexpr or config.option.deselect
-    full = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not chosen
-    last = [item for item in items if item.name == LAST]
-    items[:] = [item for item in items if item.name != LAST] + (last if full else [])
-    if not full:
-        config.hook.pytest_deselected(items=last)
+# Begun first, for they take longest; everything else fills the gaps.
+LONG = ("tests/slurm/", "tests/workflow/", "tests/conformance/")
+# Files whose tests share no fixture that is dear, so that each may go to any process.
+SPREAD = ("tests/workflow/test_kill.py",)
 
 
-def pytest_sessionfinish(session):
-    """Keep what was seen, so that `python tests/errors/catalogue.py` can name the tests."""
-    if not hasattr(session.config, "cache"):
-        return
-    kept = session.config.cache.get(CACHE, {})
-    for pattern, tests in recorder.SEEN.items():
-        kept[pattern] = sorted({*kept.get(pattern, []), *tests})
-    session.config.cache.set(CACHE, kept)
+def pytest_collection_modifyitems(items):
+    """The long tests first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`: a file's tests run in one process, in their order, but for those of `SPREAD`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(SPREAD) else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False  # xdist's own order goes by the number of tests
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,13 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from mindtune.errors import UserError
 
 CHUNK = 1 << 20
 
@@ -91,6 +94,68 @@ def writing_directory(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if partial.exists():
             shutil.rmtree(partial)
+
+
+def regular(path: str | os.PathLike) -> Path:
+    """`path`, where it is a file that can be read to its end.
+
+    Opening a named pipe waits for ever, and a device may have no end, so every file that a user
+    names, or that was found in a user's directory, passes here before it is opened.
+
+    Raises
+    ------
+    UserError: there is nothing, or something of another kind.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}.") from error
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a named pipe"),
+                 (stat.S_ISSOCK, "a socket"))  # fmt: skip
+        kind = next((name for test, name in kinds if test(mode)), "a device")
+        raise UserError(f"{path} is {kind}, but must be a file.")
+    return path
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """A UTF-8 file's text, without a byte order mark.
+
+    Raises
+    ------
+    UserError: it isn't a file, can't be read, or isn't UTF-8.
+    """
+    try:
+        return regular(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}.") from error
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The value in a JSON file.
+
+    Raises
+    ------
+    UserError: it can't be read, isn't JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 10,000 digits
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} is not JSON: {reason}.") from error
+
+
+def read_json_lines(path: str | os.PathLike) -> list[Any]:
+    """The values of a file with one JSON value a line.
+
+    Lines end with a line feed only: `str.splitlines` would also cut at U+2028, U+0085 and others,
+    which JSON text may hold.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

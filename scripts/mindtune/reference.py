@@ -180,25 +180,3 @@ def _rules(names: list[str], words: Mapping[str, str]) -> str:
         for rule, of in stages.items()
     ]
     return words["and"].join(texts) or words["nothing"]
-
-
-_CATALOGUE = {"en": ("message", "cause", "remedy"), "zh": ("信息", "原因", "办法")}
-
-
-def error_reference(areas: list[Mapping], intro: str, language: str = "en") -> str:
-    """A page of all sentences that the program can tell, from docs/errors.yaml."""
-    head = [f"| {' | '.join(_CATALOGUE[language])} |", "|---|---|---|"]
-    parts = [intro.rstrip()]
-    for area in areas:
-        rows = [
-            f"| {' <br> '.join(map(_cell, entry['says']))} | {entry['why']} | {entry['do']} |"
-            for entry in area["entries"]
-        ]
-        parts.append("\n".join(["", f"## {area['area']}", "", *head, *rows]))
-    return "\n".join(parts) + "\n"
-
-
-def _cell(pattern: str) -> str:
-    """A sentence in a cell of a table; `…` stands for what is filled in."""
-    text = pattern.replace("{}", "…").replace("|", "\\|").replace("*", "\\*")
-    return " ".join(text.split())

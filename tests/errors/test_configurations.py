@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from errors.catalogue import ROOT
 from mindtune import workflow
 from mindtune.config import ConfigError
 from mindtune.config.checks import DEMO_CONFIG
 from mindtune.errors import UserError
 from mindtune.workflow import Sources, read_configuration
 
+ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
 READ_ONCE = cache(workflow.load_schema)
 DEMO = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))

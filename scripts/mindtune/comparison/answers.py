@@ -1,15 +1,10 @@
 """Reading prompts and answers, and seeing that they belong together."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from mindtune.errors import UserError
-
-
-def read_lines(path: Path) -> list[dict]:
-    """The objects of a JSON-lines file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+from mindtune.files import read_json_lines
 
 
 def read_answers(
@@ -21,7 +16,7 @@ def read_answers(
     ------
     UserError: answers and prompts don't belong together.
     """
-    asked, *answered = (read_lines(path) for path in (prompts, before, after))
+    asked, *answered = (read_json_lines(path) for path in (prompts, before, after))
     for stage, answers in zip(("before", "after"), answered, strict=True):
         if [answer["id"] for answer in answers] != [prompt["id"] for prompt in asked]:
             raise UserError(

@@ -10,8 +10,7 @@ from zipfile import ZipFile
 from safetensors import safe_open
 
 from mindtune import __version__
-from mindtune.comparison.answers import read_lines
-from mindtune.files import sha256_file
+from mindtune.files import read_json_lines, sha256_file
 from mindtune.provenance.machine import commit, hardware, packages
 from mindtune.savedir import content_of_checkpoint
 
@@ -140,7 +139,7 @@ def weights(directory: Path) -> dict:
 def said(answers: Path) -> str:
     """A hash of what was answered; how long it took is left out."""
     digest = hashlib.sha256()
-    for line in read_lines(answers):
+    for line in read_json_lines(answers):
         digest.update(json.dumps([line["id"], line["answer"]]).encode())
     return digest.hexdigest()
 

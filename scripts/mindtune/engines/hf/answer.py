@@ -14,7 +14,7 @@ from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import IMAGE_MARK, Processor
 from mindtune.engines.jobs import AnswerJob
-from mindtune.files import writing
+from mindtune.files import read_json_lines, writing
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def answer(job: AnswerJob) -> None:
     device = open_device(job.machine)
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
     model = load_model(job.model_dir, DTYPES[job.machine["precision"]]).to(device).eval()
-    prompts = [json.loads(line) for line in job.prompts.read_text(encoding="utf-8").splitlines()]
+    prompts = read_json_lines(job.prompts)
     size = job.answer["batch_size"]
     with writing(job.answers) as handle, Progress("answering", "prompts", len(prompts)) as shown:
         for start in range(0, len(prompts), size):

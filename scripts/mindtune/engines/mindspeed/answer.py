@@ -19,7 +19,7 @@ from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.mindspeed.tutorial_script import answer_by_script
 from mindtune.engines.mindspeed.watching import Watch
 from mindtune.errors import UserError
-from mindtune.files import write_json, writing
+from mindtune.files import read_json_lines, write_json, writing
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Asking:
 
 def answer(job: AnswerJob) -> None:
     """Write an answer for each prompt, in the order of the prompts."""
-    prompts = [json.loads(line) for line in job.prompts.read_text(encoding="utf-8").splitlines()]
+    prompts = read_json_lines(job.prompts)
     asking = prepare_asking(job)
     how = answer_by_script if job.machine["inference"] == "script" else answer_by_pipeline
     answered = {line["id"]: line for line in how(asking, prompts)}
@@ -151,7 +151,7 @@ def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
         watch = AnsweringWatch(load=asking.checkpoint, shown=shown)
         status = launch.run(watch.hear)
     watch.check_loaded(status)
-    lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    lines = read_json_lines(answers)
     if [line["id"] for line in lines] != [prompt["id"] for prompt in prompts]:
         raise UserError(watch.failure(status, f"{len(lines)} of {len(prompts)} prompts answered"))
     yield from lines
