@@ -3,7 +3,6 @@
 train.json, held_out.json, train2017/, model -> check.json, check.html
 """
 
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from mindtune.data.check import Encode, Seen, look_at_all, summarize
 from mindtune.data.check_page import contact_sheet, page, verdict
 from mindtune.data.llava import read_records
+from mindtune.data.shrinking import shrink
 from mindtune.engines.hf.processing import Processor
 from mindtune.files import write_json, writing
 from mindtune.job import run
@@ -29,9 +29,8 @@ def counter(processor: Processor) -> Encode:
     def grid(picture: Seen) -> torch.Tensor:
         size = picture.width, picture.height
         if size not in grids:
-            blank = io.BytesIO()
-            Image.new("RGB", size).save(blank, "BMP")
-            grids[size] = processor.picture(processor.open_image(blank)).grid_thw[0]
+            blank = shrink(Image.new("RGB", size), processor.image_resolution)
+            grids[size] = processor.picture(blank).grid_thw[0]
         return grids[size]
 
     def encode(record: Mapping, pictures: Sequence[Seen]) -> int:
@@ -52,7 +51,9 @@ def main(snakemake) -> None:
         for record in read_records(path)
         for name in record["images"]
     )
-    looked = look_at_all(images, names, snakemake.threads)
+    looked = look_at_all(
+        images, names, snakemake.threads, snakemake.params.processor["image_resolution"]
+    )
     seen = {
         picture.name: picture for picture in progress(looked, "decoding", "pictures", len(names))
     }

@@ -10,8 +10,8 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mindtune.comparison.text import HAN
+from mindtune.data.opening import read_picture
 from mindtune.report.boxes import boxes
-from mindtune.report.pictures import open_picture
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def draw_sheet(rows: pd.DataFrame, images: Path, title: str, note: str) -> Image
 def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
     card = Image.new("RGB", (WIDTH - 2, 4 * PICTURE), CARD)
     pen = ImageDraw.Draw(card)
-    whole = open_picture(images / row["image"])
+    whole = read_picture(images / row["image"])
     frames = ImageDraw.Draw(whole)
     for x0, y0, x1, y1 in boxes(row["before"]):
         sides = (x0 * whole.width, y0 * whole.height, x1 * whole.width, y1 * whole.height)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
-from mindtune.engines.hf.dataset import open_picture, picture_inputs
+from mindtune.engines.hf.dataset import picture_inputs
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import IMAGE_MARK, Processor
@@ -44,7 +44,7 @@ def answer_batch(
     """Answer some prompts at once, padded on the left."""
     begun = time.perf_counter()
     pictures = [
-        processor.picture(open_picture(processor, images / prompt["image"])) for prompt in prompts
+        processor.picture(processor.open_image(images / prompt["image"])) for prompt in prompts
     ]
     rows = [
         processor.encode_prompt(f"{IMAGE_MARK}\n{prompt['prompt']}", [picture.grid_thw[0]])

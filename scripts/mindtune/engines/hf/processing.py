@@ -64,7 +64,12 @@ class Processor:
         self.pad_id = token_id("<|endoftext|>")
 
     def open_image(self, path: str | Path) -> Image.Image:
-        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour)."""
+        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour).
+
+        Raises
+        ------
+        UserError: it can't be used; the sentence has its name.
+        """
         return read_shrunk(path, self.image_resolution)
 
     def picture(self, image: Image.Image) -> Picture:
