@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from mindtune.data.opening import BadPicture, read_header, source_of
+from mindtune.data.pictures import EMPTY
 from mindtune.data.shrinking import within
 from mindtune.errors import UserError
 
@@ -33,12 +34,14 @@ class Seen:
     fault: str | None = None
 
 
-def look_at(images: Path, name: str, image_resolution: int) -> Seen:
+def look_at(images: Path, name: str, image_resolution: int = 512 * 512) -> Seen:
     """Decode a picture to its last line, and see that something is left when it is shrunk."""
     digest = ""
     try:
         opened = source_of(images / name)
         data = opened.getvalue() if isinstance(opened, io.BytesIO) else opened.read_bytes()
+        if not data:
+            return Seen(name, fault=EMPTY)
         digest = hashlib.sha256(data).hexdigest()
         found = read_header(io.BytesIO(data), decode=True)
         within((found.width, found.height), image_resolution)
@@ -52,7 +55,7 @@ def look_at(images: Path, name: str, image_resolution: int) -> Seen:
 
 
 def look_at_all(
-    images: Path, names: Iterable[str], threads: int, image_resolution: int
+    images: Path, names: Iterable[str], threads: int, image_resolution: int = 512 * 512
 ) -> Iterator[Seen]:
     """Decode pictures, some at a time, in the order of their names."""
     names = iter(names)

@@ -30,11 +30,10 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 JPEG_END, PNG_END = b"\xff\xd9", b"\0\0\0\0IEND\xaeB`\x82"
 FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 FRAME = struct.Struct(">BHHB")
-SCAN = b"\xff\xda"
 APPLICATION = range(0xE0, 0xF0)
-JFIF, EXIF, TABLES, COMMENT = 0xE0, 0xE1, 0xDB, 0xFE
+JFIF, EXIF, TABLES, COMMENT, SCAN = 0xE0, 0xE1, 0xDB, 0xFE, 0xDA
 PASSED = frozenset((*APPLICATION, COMMENT, TABLES, 0xC4, 0xDD))
-ONE_TABLE = (67, 132)  # one for each of two, or one table of 8 bits
+TABLE = 65  # a number below 4, and 64 values of 8 bits
 # The entry for the orientation in EXIF data, in both orders of bytes, up to its value.
 ORIENTATIONS = (
     (b"\x12\x01\x03\0\x01\0\0\0", b"\x01\0"),
@@ -78,18 +77,26 @@ def sound(head: bytes, tail: bytes | None) -> bool:
 
 
 def _sound_jpeg(head: bytes) -> bool:
-    place, end = 2, len(head) - 9
+    place, end, framed = 2, len(head) - 9, False
     while place < end and head[place] == 0xFF:
         marker = head[place + 1]
+        if marker == SCAN:
+            return framed
+        length = head[place + 2] << 8 | head[place + 3]
         if marker in FRAMES:
             bits, height, width, layers = FRAME.unpack_from(head, place + 4)
-            return bits == 8 and layers in (1, 3) and plain(width, height) and SCAN in head[place:]
-        length = head[place + 2] << 8 | head[place + 3]
-        if marker not in PASSED or length < 2:
+            framed = bits == 8 and layers in (1, 3) and length == 8 + 3 * layers
+            if not framed or not plain(width, height):
+                return False
+        elif marker not in PASSED or length < 2:
             return False
-        if (marker == TABLES and length not in ONE_TABLE) or (marker == JFIF and length < 16):
-            return False
-        if marker == EXIF and _turned(head[place : place + length]):
+        elif marker == TABLES:
+            numbers = head[place + 4 : place + 2 + length : TABLE]
+            if (length - 2) % TABLE or not numbers or max(numbers) > 3:
+                return False
+        elif (marker == JFIF and length < 16) or (
+            marker == EXIF and _turned(head[place : place + length])
+        ):
             return False
         place += 2 + length
     return False
