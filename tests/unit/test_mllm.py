@@ -108,7 +108,8 @@ def test_too_many_dropped_records_stop_it_and_nothing_is_overwritten(place):
     before = {path.name: path.read_bytes() for path in place.glob("*.json")}
     (place / "train2017" / f"{3:012d}.jpg").unlink()
     with pytest.raises(
-        UserError, match=r"2 of 81 records .* can't be used .*record 3, with .*max_dropped_fraction 0.01"
+        UserError,
+        match=r"2 of 81 records .* can't be used .*record 3, with .*max_dropped_fraction 0.01",
     ):
         run(place, max_dropped_fraction=0.01)
     assert before == {path.name: path.read_bytes() for path in place.glob("*.json")}

@@ -112,11 +112,15 @@ def _keys_above(records: list) -> int:
             count += len(record)
             for value in record.values():
                 if type(value) is list:
-                    try:
-                        count += sum(map(dict.__len__, value))
-                    except TypeError:  # not objects: `_keys` counts what is in them
-                        pass
+                    count += _keys_of(value)
     return count
+
+
+def _keys_of(objects: list) -> int:
+    try:
+        return sum(map(dict.__len__, objects))
+    except TypeError:  # not objects alone: `_keys` counts what is in them
+        return 0
 
 
 def _keys(value: Any) -> int:

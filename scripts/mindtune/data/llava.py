@@ -7,7 +7,7 @@ its writer meant it, has a reason to be left out, `unfit`. Keys that are not rea
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import PurePosixPath
 
@@ -165,7 +165,9 @@ def unfit(record: Mapping) -> str | None:
 
 def unread(record: Mapping) -> set[str]:
     """The keys of a checked record that hold something and are not read."""
-    return {key for key, value in record.items() if key not in RECORD_KEYS and value not in EMPTY} | {
+    return {
+        key for key, value in record.items() if key not in RECORD_KEYS and value not in EMPTY
+    } | {
         f"conversations[].{key}"
         for turn in record["conversations"]
         for key, value in turn.items()
