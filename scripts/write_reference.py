@@ -4,6 +4,7 @@
     python scripts/write_reference.py --check  # says which are out of date, exit status 1
 
 config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/config.md
+envs/hf.lock.txt                                 -> envs/workflow.yaml
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
 mindtune.engines.mindspeed.faults                -> the table in docs/ascend.md
 tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
@@ -23,6 +24,7 @@ from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
 from mindtune.reference import (
     column_table,
+    conda_environment,
     config_reference,
     fault_table,
     filled,
@@ -67,6 +69,9 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     sizes = {"sizes": table(shapes, load(tutorial, schema), (1, 30, 300))}
     scaling = [root / "docs/scaling.md", root / "docs/zh/scaling.md"]
     return {
+        root / "envs/workflow.yaml": conda_environment(
+            (root / "envs/hf.lock.txt").read_text(encoding="utf-8")
+        ),
         **{page: filled(page.read_text(encoding="utf-8"), sizes) for page in scaling},
         root / "docs/config.md": config_reference(schema, INTRO),
         root / "docs/zh/config.md": config_reference(schema, INTRO_ZH, chinese, "zh"),

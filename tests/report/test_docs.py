@@ -31,7 +31,7 @@ def test_made_pages_are_up_to_date():
 
 
 def test_a_changed_schema_is_noticed(tmp_path):
-    for name in ("config", "docs", "tests", "README.md", "README.zh-CN.md"):
+    for name in ("config", "docs", "envs", "tests", "README.md", "README.zh-CN.md"):
         (tmp_path / name).symlink_to(write_reference.ROOT / name)
     before = write_reference.pages(tmp_path)[tmp_path / "docs/config.md"]
     (tmp_path / "config").unlink()
