@@ -93,6 +93,8 @@ def place_of(problem: str, written: Iterable[Written]) -> str:
     named = re.match(r"the name (?P<name>.+?) in (?P<path>\S+) ", rest)
     key = named["path"] if named else re.split(r"[ ,:;]", rest, maxsplit=1)[0]
     keys = [f"experiments.{experiment[1]}.{key}"] if experiment else []
+    if named:
+        keys.append(f"{key}.{named['name'][1:-1]}")
     for wanted in (*keys, key):
         while wanted:
             for file in reversed(list(written)):

@@ -26,7 +26,7 @@ SHOWN = 80  # characters of a value in a sentence
 MOST_TEXT = 20_000
 MOST_SEED = 2**32 - 1  # what numpy takes
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,300})")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _NULLS = ("", "null", "None")
 

@@ -178,8 +178,7 @@ def _look(node: yaml.Node, name: str, found: Written) -> None:
             line = _line(key)
             if not isinstance(key, yaml.ScalarNode):
                 found.problems.append(
-                    f"{name or found.path} has a list or a mapping for a key in {found.path}, line "
-                    f"{line}; write a name."
+                    f"a list or a mapping stands for a key in {found.path}, line {line}; write a name."
                 )
                 continue
             if _text(key) in before and key.tag != f"{_TAG}merge":
