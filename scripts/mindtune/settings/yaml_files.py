@@ -56,7 +56,7 @@ def read_yaml(path: Path, name: str) -> Any:
     UserError: it can't be read, is not YAML, or is too much of it.
     """
     node = compose(path, name)
-    return None if node is None else _value(node)
+    return None if node is None else _said(node, path, name)
 
 
 def read_written(path: Path, name: str = "the configuration") -> Written:
@@ -81,8 +81,15 @@ def read_written(path: Path, name: str = "the configuration") -> Written:
     found = Written(path, {})
     _look(node, "", found)
     if not found.problems:
-        found.value = _value(node)
+        found.value = _said(node, path, name)
     return found
+
+
+def _said(node: yaml.Node, path: Path, name: str) -> Any:
+    try:
+        return _value(node)
+    except UserError as error:
+        raise UserError(f"{name} {path}: {error}") from error
 
 
 def compose(path: Path, name: str) -> yaml.Node | None:
@@ -229,7 +236,13 @@ def _value(node: yaml.Node) -> Any:
     """
     constructor = yaml.constructor.SafeConstructor()
     if isinstance(node, yaml.MappingNode):
-        constructor.flatten_mapping(node)
+        try:
+            constructor.flatten_mapping(node)
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"the merge (<<) in line {_line(node)} can't be done: "
+                f"{_reason(error)}; write the keys."
+            ) from error
         return {_text(key): _value(value) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):
         return [_value(item) for item in node.value]
@@ -237,7 +250,7 @@ def _value(node: yaml.Node) -> Any:
         return constructor.construct_object(node)
     except (ValueError, OverflowError, yaml.YAMLError) as error:
         raise UserError(
-            f"{node.value[:80]} in line {_line(node)} of {node.start_mark.name} can't be read: "
+            f"{node.value[:80]} in line {_line(node)} can't be read: "
             f"{str(error).splitlines()[0]}; put it into quotes."
         ) from error
 
