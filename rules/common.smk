@@ -34,6 +34,10 @@ except UserError as error:
 
 os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
 
+# For `--software-deployment-method conda`. Snakemake fills in wildcards, in the checkout's own path too.
+ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
+ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
+
 EXPERIMENTS = list(CONFIG.experiments)
 CODE = {}  # hash -> the files that it stands for
 

@@ -6,6 +6,7 @@
 mindtune.settings.sections                       -> docs/config.md, docs/zh/config.md and
                                                     config/schema.json, for editors
 mindtune.settings.table                          -> config/data_sources.schema.json, for editors
+envs/hf.lock.txt                                 -> envs/workflow.yaml
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
 mindtune.engines.mindspeed.faults                -> the table in docs/ascend.md
 tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
@@ -26,6 +27,7 @@ from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
 from mindtune.reference import (
     column_table,
+    conda_environment,
     config_reference,
     fault_table,
     filled,
@@ -76,6 +78,9 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     sizes = {"sizes": table(shapes, load(tutorial), (1, 30, 300))}
     scaling = [root / "docs/scaling.md", root / "docs/zh/scaling.md"]
     return {
+        root / "envs/workflow.yaml": conda_environment(
+            (root / "envs/hf.lock.txt").read_text(encoding="utf-8")
+        ),
         **{page: filled(page.read_text(encoding="utf-8"), sizes) for page in scaling},
         root / "docs/config.md": config_reference(Settings, INTRO),
         root / "docs/zh/config.md": config_reference(Settings, INTRO_ZH, "zh"),

@@ -190,3 +190,23 @@ def _rules(names: list[str], words: Mapping[str, str]) -> str:
         for rule, of in stages.items()
     ]
     return words["and"].join(texts) or words["nothing"]
+
+
+def conda_environment(lock: str) -> str:
+    """A conda environment with the pins of envs/hf.lock.txt, for `--software-deployment-method conda`.
+
+    The pins are in the file itself: Snakemake copies it elsewhere and hashes nothing but it.
+    """
+    pins = [line for line in lock.splitlines() if line and not line.startswith("#")]
+    return "\n".join(
+        [
+            "# Made from hf.lock.txt by `python scripts/write_reference.py`; change that file, not this one.",
+            "channels: [conda-forge, nodefaults]",
+            "dependencies:",
+            "  - python=3.11",
+            "  - pip",
+            "  - pip:",
+            *(f"      - {pin}" for pin in pins),
+            "",
+        ]
+    )

@@ -10,6 +10,8 @@ from pathlib import Path
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.model_shape import model_shape
 from mindtune.data.archive import open_archive
+from mindtune.data.llava import one_name
+from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
 from mindtune.files import read_json
@@ -148,6 +150,7 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
     prompts = settings["prompts"]
     if not prompts["named"] and prompts["held_out_questions"] == 0:
         yield "prompts.named is empty and prompts.held_out_questions is 0: nothing would be asked."
+    yield from named_problems(prompts["named"])
 
 
 def _layer_problems(parallel: Mapping) -> Iterator[str]:
@@ -191,7 +194,7 @@ def source_problems(settings: Mapping) -> Iterator[str]:
         demo = settings["sources"]["demo"]
         drawn = set(image_names(demo["pictures"], demo["seed"]))
         for number, named in enumerate(settings["prompts"]["named"]):
-            if named["image"] not in drawn:
+            if one_name(named["image"]) not in drawn:
                 yield (
                     f"prompts.named[{number}].image is {named['image']}, but the demo draws no such "
                     f"picture; it draws {min(drawn)} and {len(drawn) - 1} others."
@@ -219,7 +222,7 @@ def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[st
         yield f"sources.images.path: {error}"
         return
     for number, named in enumerate(settings["prompts"]["named"]):
-        if named["image"] not in names:
+        if one_name(named["image"]) not in names:
             yield (
                 f"prompts.named[{number}].image is {named['image']}, but there is no such file in "
                 f"{path}."
