@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from mindtune.clock import refuse_future
-from mindtune.data.headers import ALTERED
-from mindtune.data.mllm import convert
+from mindtune.data.looking import phrases
+from mindtune.data.mllm import convert, remarks
 from mindtune.job import run
 from mindtune.progress import progress
 
@@ -40,15 +40,8 @@ def main(snakemake) -> None:
         report["kept"]["held_out"],
         sum(report["dropped"].values()),
     )
-    for key, found in report["altered"].items():
-        log.warning(
-            "the model sees %d pictures in another way than you may (%s): %s%s; convert them first if "
-            "that matters, or let check_data look into each",
-            found["count"],
-            ALTERED[key],
-            ", ".join(found["first"]),
-            " …" if found["count"] > len(found["first"]) else "",
-        )
+    for remark in (*remarks(report), *phrases(report["altered"])):
+        log.warning("%s", remark)
 
 
 if "snakemake" in globals():

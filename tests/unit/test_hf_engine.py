@@ -151,7 +151,7 @@ def test_a_picture_that_is_gone_or_broken_is_named(processor, tmp_path):
     with pytest.raises(UserError, match=r"x.jpg can't be used: the image is missing; put it back"):
         data[0]
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0broken")
-    with pytest.raises(UserError, match=r"x.jpg can't be used: the file is not a picture"):
+    with pytest.raises(UserError, match=r"x.jpg can't be used: the picture can't be decoded"):
         data[0]
 
 

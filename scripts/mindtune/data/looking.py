@@ -1,12 +1,12 @@
 """Judging pictures before training: which can't be used, and which the model sees unlike a person."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orjson
 
-from mindtune.data.headers import cut_off, sound
+from mindtune.data.headers import ALTERED, cut_off, sound
 from mindtune.data.pictures import Pictures
 from mindtune.files import writing
 
@@ -86,6 +86,16 @@ class Looking:
         except BadPicture as error:
             return error.kind, (), glance.stamp
         return None, header.altered, glance.stamp
+
+
+def phrases(altered: Mapping[str, Mapping]) -> Iterator[str]:
+    """What to say of a report's `altered` pictures, a phrase without a full stop for each kind."""
+    for key, found in altered.items():
+        more = " …" if found["count"] > len(found["first"]) else ""
+        yield (
+            f"the model sees {found['count']} pictures in another way than you may ({ALTERED[key]}): "
+            f"{', '.join(found['first'])}{more}; convert them first if that matters"
+        )
 
 
 def _recall(memory: Path, pictures: Pictures) -> Mapping[str, list]:
