@@ -180,6 +180,38 @@ class ParallelLayout:
             )
         return problems
 
+    def context_problems(self, shape: ModelShape, context: int) -> list[str]:
+        """Why the framework cannot cut this layout's sequences over `context` ranks; [] if it can.
+
+        From its MMGPTModel, Qwen2VLViT and Qwen2vlSelfAttention: the part of the sequence is taken
+        where the embedding is, and attention exchanges parts of the sequence for heads. Key-value
+        heads are repeated where they are fewer than the ranks; otherwise they have to come out
+        even, or query heads would meet those of others.
+        """
+        if context == 1:
+            return []
+        problems = []
+        for kind, rows in (("language", self.llm_pp_layers), ("vision", self.vit_pp_layers)):
+            stages = sum(any(column) for column in zip(*rows, strict=True))
+            if stages > 1:
+                problems.append(
+                    f"the {kind} layers are on {stages} stages, but only a stage that has all of "
+                    "them can cut a sequence; put them on one, or write 1"
+                )
+        heads, kv_heads = shape.heads // self.tp_size, shape.kv_heads // self.tp_size
+        fewest = min(heads, shape.vit_heads // self.tp_size)
+        if context > fewest:
+            problems.append(
+                f"a tensor rank has {fewest} attention heads, which can't be shared out to {context} "
+                f"ranks; write at most {fewest}"
+            )
+        elif context <= kv_heads and kv_heads % context:
+            problems.append(
+                f"it doesn't divide the {kv_heads} key-value heads of a tensor rank; write a number "
+                "that does"
+            )
+        return problems
+
     def describe(self) -> str:
         """One line: `tp 2, pp 2, llm [[1, 1]], vit [[2, 0]]`."""
         vpp = f", vpp {self.vpp_size}" if self.vpp_size > 1 else ""

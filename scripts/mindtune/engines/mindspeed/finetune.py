@@ -181,11 +181,11 @@ def make_launch(
         ),
     )
     template = rendering.shipped(machine.home, "model", shape)
-    write_json(run / "model.json", rendering.model_file(template, config, layout, job.train))
+    model = rendering.model_file(template, config, layout, job.train, world.context)
+    write_json(run / "model.json", model)
     arguments = training_arguments(
         job.train,
         world,
-        layout,
         vocab=shape.vocab,
         load=load,
         resume=resume,
