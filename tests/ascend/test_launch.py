@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -59,9 +60,8 @@ def test_a_start_leaves_no_folders(played):
     """torchrun makes folders in its --log_dir, by default in /tmp for each start."""
     launch = launch_of(played)
     said = []
-    (played.here / "torchrun").write_text("import sys\nprint(sys.argv)\n")
-    words = launch.script().splitlines()[-1].split()
-    place = Path(words[words.index("--log_dir") + 1].strip("'"))
+    words = shlex.split(launch.script().splitlines()[-1])
+    place = Path(words[words.index("--log_dir") + 1])
     assert place.name == ".torchrun"
     (played.here / "x.py").write_text(
         "import pathlib; pathlib.Path('.torchrun/one').mkdir(parents=True)\n"
