@@ -21,7 +21,13 @@ PROCESSOR = "preprocessor_config.json"
 
 def settings(engine="hf", converter="mindtune", **parallel):
     machine = {"stand_in": "tests/standin", "converter": converter}
-    return {"engine": engine, "mindspeed": machine, "parallel": ONE | parallel}
+    train = {"freeze_vision_encoder": True, "freeze_vision_projector": True}
+    return {
+        "engine": engine,
+        "mindspeed": machine,
+        "parallel": ONE | parallel,
+        "train": train,
+    }
 
 
 @pytest.fixture
@@ -193,6 +199,29 @@ def test_what_mm_convert_cannot_use_is_said(model):
     write(INDEX, json.dumps(content))(model)
     (found,) = model_problems(model, theirs)
     assert "config.json of transformers 5" in found
+
+
+@pytest.mark.parametrize(
+    ("vision", "language", "encoder", "projector", "idle"),
+    [
+        ([[4, 0]], [[0, 4]], True, True, [0]),
+        ([[4, 0]], [[0, 4]], True, False, []),
+        ([[4, 0]], [[0, 4]], False, True, []),
+        ([[2, 2, 0]], [[0, 0, 4]], True, False, [0]),
+        ([[2, 2, 0]], [[0, 0, 4]], True, True, [0, 1]),
+        ([[4, 0]], [[1, 3]], True, True, []),
+        ([[4]], [[4]], True, True, []),
+    ],
+)
+def test_stages_that_would_train_nothing(model, vision, language, encoder, projector, idle):
+    layout = ParallelLayout.make(llm_pp_layers=language, vit_pp_layers=vision)
+    assert layout.idle_stages(encoder, projector) == idle
+    given = settings("mindspeed", llm_pp_layers=language, vit_pp_layers=vision)
+    given["train"] = {"freeze_vision_encoder": encoder, "freeze_vision_projector": projector}
+    found = list(model_problems(model, given))
+    assert len(found) == len(idle)
+    for stage, problem in zip(idle, found, strict=True):
+        assert f"stage {stage} has only frozen layers (train.freeze_vision_encoder" in problem
 
 
 @pytest.mark.parametrize(

@@ -19,23 +19,22 @@ FEW = TUTORIAL | {"train_iters": 4, "global_batch_size": 4, "lr": 1e-3}
 TOKENS = 8
 TWO_RANKS = ONE_RANK | {"tp_size": 2}
 STAGES = {"tp_size": 1, "llm_pp_layers": [[1, 3]], "vit_pp_layers": [[4, 0]]}
-FOUR_STAGES = {"llm_pp_layers": [[1, 1, 1, 1]], "vit_pp_layers": [[4, 0, 0, 0]]}
+APART = {"tp_size": 1, "llm_pp_layers": [[0, 4]], "vit_pp_layers": [[4, 0]]}
 # Layout, context and data parallel size: what the framework can do with this model on up to four.
 WAYS = {
     "tp2": (TWO_RANKS, 1, 1),
     "pp2": (STAGES, 1, 1),
-    "dp2": (ONE_RANK, 1, 2),
     "cp2": (ONE_RANK, 2, 1),
     "tp2 pp2": (STAGES | {"tp_size": 2}, 1, 1),
     "tp2 dp2": (TWO_RANKS, 1, 2),
     "tp2 cp2": (TWO_RANKS, 2, 1),
     "pp2 dp2": (STAGES, 1, 2),
     "cp2 dp2": (ONE_RANK, 2, 2),
-    "pp4": (ONE_RANK | FOUR_STAGES, 1, 1),
-    "cp4": (ONE_RANK, 4, 1),
+    # Of a vision model that is trained, without which the first stage would have nothing to do.
+    "pp2 cp2": (APART, 2, 1),
 }
 # In float32 nothing is left of the differences but the digits that the log has.
-EXACT = ("cp2", "tp2 pp2")
+EXACT = ("cp2", "tp2 pp2", "pp2 cp2")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def compare(ones, others, tolerance):
     assert ones[-1].loss < 0.7 * ones[0].loss  # of a training that leads somewhere
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", [name for name in WAYS if name != "pp2 cp2"])
 def test_several_processes_train_like_one(mindspeed, place, trained, tmp_path, name):
     """Collectives over gloo: the losses are those of one device, but for another order of sums."""
     compare(trained[1], train(mindspeed, place, tmp_path, WAYS[name]), 0.01)
@@ -91,6 +90,12 @@ def test_a_sequence_is_cut_where_all_layers_are(mindspeed, place, tmp_path):
     """What `ParallelLayout.context_problems` refuses, the framework can't do."""
     with pytest.raises(RuntimeError, match="'NoneType' object has no attribute 'shape'"):
         train(mindspeed, place, tmp_path, (STAGES, 2, 1))
+
+
+def test_a_stage_of_frozen_layers_ends_in_an_error_of_the_framework(mindspeed, place, tmp_path):
+    """Hence `ParallelLayout.idle_stages`; with the vision model trained such a layout works."""
+    with pytest.raises(RuntimeError, match="optimizer got an empty parameter list"):
+        train(mindspeed, place, tmp_path, (APART, 1, 1))
 
 
 def store_output(base, out):

@@ -180,6 +180,21 @@ class ParallelLayout:
             )
         return problems
 
+    def idle_stages(self, frozen_encoder: bool, frozen_projector: bool) -> list[int]:
+        """The stages, from 0, on which nothing is trained: they have frozen vision layers only."""
+        vision, language = (
+            [sum(column) for column in zip(*rows, strict=True)]
+            for rows in (self.vit_pp_layers, self.llm_pp_layers)
+        )
+        with_vision = [stage for stage, layers in enumerate(vision) if layers]
+        return [
+            stage
+            for stage in with_vision
+            if not language[stage]
+            and frozen_encoder
+            and (frozen_projector or stage != with_vision[-1])
+        ]
+
     def context_problems(self, shape: ModelShape, context: int) -> list[str]:
         """Why the framework cannot cut this layout's sequences over `context` ranks; [] if it can.
 

@@ -265,10 +265,24 @@ def _training_problems(
             f"with {IMAGE_TOKEN} only, that of the published models, and would give pictures the "
             "positions of text; use a published Qwen2-VL, or `engine: hf`."
         )
-    if layout is None:
-        return
+    if layout is not None:
+        shape = model_shape(dict(config), where)
+        yield from training_problems(layout, shape, settings["parallel"], settings["train"])
+
+
+def training_problems(
+    layout: ParallelLayout, shape: ModelShape, parallel: Mapping, train: Mapping
+) -> Iterator[str]:
+    """Why MindSpeed-MM can't train a model that is cut so, a sentence for each reason."""
     for problem in layout.training_problems():
         yield f"parallel can't be trained by MindSpeed-MM: {problem}."
-    shape, context = model_shape(dict(config), where), settings["parallel"]["context_parallel_size"]
+    idle = layout.idle_stages(train["freeze_vision_encoder"], train["freeze_vision_projector"])
+    for stage in idle:
+        yield (
+            f"parallel can't be trained by MindSpeed-MM: stage {stage} has only frozen layers "
+            "(train.freeze_vision_encoder, train.freeze_vision_projector), and its optimizer ends with "
+            "an error where it has nothing to train; give that stage some language layers."
+        )
+    context = parallel["context_parallel_size"]
     for problem in layout.context_problems(shape, context):
         yield f"parallel.context_parallel_size {context} can't be trained by MindSpeed-MM: {problem}."
