@@ -79,6 +79,16 @@ def select(
     return chosen + candidates
 
 
+def pictures_of(prompt: Mapping) -> list[str]:
+    """The pictures that a prompt is about, in the order of its marks."""
+    return [prompt["image"]] if "image" in prompt else list(prompt["images"])
+
+
+def text_of(prompt: Mapping) -> str:
+    """What a prompt asks, with an `<image>` mark where each of its pictures stands."""
+    return f"{IMAGE_MARK}\n{prompt['prompt']}" if "image" in prompt else prompt["prompt"]
+
+
 def _prompt(name, split, image, question, reference, seen, families) -> dict:
     return {
         "id": name,

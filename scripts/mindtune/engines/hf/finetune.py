@@ -11,6 +11,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from mindtune.checkpoint import load_hf_tensors
 from mindtune.checkpoint.model_shape import read_config
 from mindtune.data.mllm import read_mllm
+from mindtune.engines.cutting import Lengths, PictureTokens, check_pictures_kept
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -47,11 +48,13 @@ def finetune(job: FinetuneJob) -> None:
     held_out = Conversations(
         read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
     )
+    evaluated = held_out_part(held_out, train)
     if len(data) < train["micro_batch_size"]:
         raise UserError(
             f"there are {len(data)} samples to train on, fewer than train.micro_batch_size "
             f"{train['micro_batch_size']}; lower it, or give more data."
         )
+    check_whole_pictures(job, processor, data, evaluated)
     source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
     model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
@@ -70,7 +73,6 @@ def finetune(job: FinetuneJob) -> None:
     )
     if begun:
         checkpoints.restore(begun, optimizer)
-    evaluated = held_out_part(held_out, train)
     with tempfile.TemporaryDirectory() as unused:
         trainer = MegatronOrderTrainer(
             model=model,
@@ -95,6 +97,23 @@ def finetune(job: FinetuneJob) -> None:
             f"training ended at iteration {checkpoints.newest()} of {train['train_iters']}; run the "
             "same command again to go on."
         )
+
+
+def check_whole_pictures(
+    job: FinetuneJob, processor: Processor, data: Conversations, evaluated: Subset | None
+) -> None:
+    """
+    Raises
+    ------
+    UserError: `train.seq_length` would cut a sample within a picture.
+    """
+    pictures = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
+    lengths = Lengths(processor.encode, pictures)
+    asked = [data.records] if evaluated is None else [
+        data.records, evaluated.dataset.records[: len(evaluated)]
+    ]  # fmt: skip
+    for records, file in zip(asked, (job.train_data, job.held_out_data), strict=False):
+        check_pictures_kept(records, file, job.images, lengths, job.train["seq_length"])
 
 
 def own_words(error: UserError) -> str:

@@ -13,6 +13,7 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
+from mindtune.engines.cutting import Lengths, PictureTokens, check_pictures_kept
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.log_table import LossTable
 from mindtune.engines.mindspeed import rendering
@@ -35,6 +36,7 @@ from mindtune.engines.mindspeed.training_log import (
     saved_iteration,
 )
 from mindtune.engines.mindspeed.watching import Watch
+from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
 from mindtune.progress import Progress
@@ -58,7 +60,7 @@ def finetune(job: FinetuneJob) -> None:
         track(job.save_dir, begun)
         log.info("iteration %d is there already: nothing to train", begun)
         return
-    check_amount(job, world)
+    check_samples(job, world)
     check_base(job.mm_dir, layout)
     if begun:
         track(job.save_dir, begun)
@@ -96,20 +98,25 @@ def layout_of(parallel, config) -> ParallelLayout:
     return layout
 
 
-def check_amount(job: FinetuneJob, world: World) -> None:
+def check_samples(job: FinetuneJob, world: World) -> None:
     """
     Raises
     ------
-    UserError: there is too little data for one step of all ranks.
+    UserError: there is too little data for one step of all ranks, or `train.seq_length` would cut
+        a sample within a picture.
     """
     needed = job.train["micro_batch_size"] * world.data
-    count = len(read_mllm(job.train_data))
+    records = read_mllm(job.train_data)
+    count = len(records)
     if count < needed:
         raise UserError(
             f"there are {count} samples to train on, fewer than one step takes "
             f"(train.micro_batch_size {job.train['micro_batch_size']} x data parallel size "
             f"{world.data}); lower it, or give more data."
         )
+    pictures = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
+    lengths = Lengths(encoder(job.hf_dir), pictures)
+    check_pictures_kept(records, job.train_data, job.images, lengths, job.train["seq_length"])
 
 
 def check_base(mm_dir: Path, layout: ParallelLayout) -> None:
