@@ -47,7 +47,9 @@ def test_a_question_is_asked_as_training_showed_it_whatever_template_there_is(mo
     )
 
 
-@pytest.mark.parametrize("file", ["chat_template.json", "chat_template.jinja", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "file", ["chat_template.json", "chat_template.jinja", "tokenizer_config.json"]
+)
 def test_qwen2_vls_own_template_is_not_warned_of(model, file, caplog):
     give(model, CHAT_TEMPLATE, file)
     assert chat.own_template(model) == (model / file, CHAT_TEMPLATE)
@@ -77,8 +79,8 @@ THINKING = CHAT_TEMPLATE.replace(
 @pytest.mark.parametrize(
     ("template", "shown"),
     [
-        (NO_SYSTEM, r"system\\nYou are"),
-        (THINKING, r"assistant\\n<think>\\n' there"),
+        (NO_SYSTEM, r"system\nYou are"),
+        (THINKING, r"assistant\n<think>\n' there"),
         ("{{ raise_exception('no pictures, please') }}", "can't be rendered: no pictures, please"),
         ("{% for %}", "can't be rendered"),
         ("{{ messages.__class__.__mro__ }}", "can't be rendered"),

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from mindtune.data.shrinking import read_shrunk, shrunk_size
+from mindtune.data.shrinking import shrunk_size
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines.cutting import (
     Lengths,
@@ -20,7 +20,17 @@ from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from PIL import Image
 
-WORDS = ("bus", "<image>", "What is the color of the", "红色的", "\n", " ", "\u0958", "e\u0301", "12")
+WORDS = (
+    "bus",
+    "<image>",
+    "What is the color of the",
+    "红色的",
+    "\n",
+    " ",
+    "\u0958",
+    "e\u0301",
+    "12",
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +140,18 @@ def test_a_cut_within_a_picture_names_the_record(images, lengths):
     with pytest.raises(UserError) as told:
         check(records, images, lengths, 64)
     found = str(told.value)
-    assert "record 1 of" in found and "train.json (counted from 0; of a.jpg, b.jpg, c.jpg, d.jpg)" in found
-    assert "train.seq_length 64 would cut it within its pictures, as it would 1 of 2 records" in found
+    assert (
+        "record 1 of" in found
+        and "train.json (counted from 0; of a.jpg, b.jpg, c.jpg, d.jpg)" in found
+    )
+    assert (
+        "train.seq_length 64 would cut it within its pictures, as it would 1 of 2 records" in found
+    )
     needed = int(found.split("set train.seq_length to ")[1].split()[0])
     check(records, images, lengths, needed)  # what it advises is enough
-    assert needed == sum(t.source + t.target for t in lengths.exact(records[1]["messages"], [20] * 4))
+    assert needed == sum(
+        t.source + t.target for t in lengths.exact(records[1]["messages"], [20] * 4)
+    )
 
 
 def test_a_long_answer_may_be_cut_but_no_picture(images, lengths, processor):
