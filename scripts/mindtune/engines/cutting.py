@@ -2,8 +2,8 @@
 
 Both engines cut turn by turn, as MindSpeed-MM's template does. Where the cut falls within a picture,
 the model gets more patches than tokens, and training would stop in mid-course. So all records are
-looked at before: most by upper bounds, which cost nothing (a byte is at least a token), those left
-over by the size of their pictures, and the rest by tokenizing them.
+looked at before: most by upper bounds, which cost nothing (there are at most as many tokens as bytes),
+those left over by the size of their pictures, then by tokenizing their questions, the rest in full.
 """
 
 import math
@@ -126,16 +126,17 @@ class PictureTokens:
 
     @cached_property
     def bound(self) -> int:
-        """The most that a picture of any size can become: rounding favours long, narrow ones."""
+        """The most that a picture of any size can become."""
         area, unit = max(self.image_resolution, SMALLEST**2 * LONGEST), self.unit
+        # Rounding favours long, narrow ones: those that are just high enough for so many rows.
+        rows = range(1, math.ceil(math.sqrt(area) / unit) + 2)
+        sides = ((row, max(SMALLEST, (row - 0.5) * unit)) for row in rows)
+        rounded = max(row * math.floor(area / height / unit + 0.5) for row, height in sides)
         around = math.sqrt(LONGEST) + 1 / math.sqrt(LONGEST)  # both sides, of an area of 1
-        rounded = area + unit / 2 * around * math.sqrt(area) + unit**2 / 4
-        enlarged = self.least + unit * around * math.sqrt(self.least) + unit**2
-        pixels = max(rounded, enlarged)
-        if rounded > self.most:
-            lowered = max(self.most, unit * math.sqrt(LONGEST * self.most))
-            pixels = max(self.most, lowered, enlarged)
-        return math.floor(pixels / unit**2) + 1
+        enlarged = (self.least + unit * around * math.sqrt(self.least)) / unit**2 + 1
+        if rounded * unit**2 > self.most:
+            rounded = max(self.most / unit**2, math.sqrt(LONGEST * self.most) / unit)
+        return math.ceil(max(rounded, enlarged))
 
 
 def _image_settings(hf_dir: Path) -> Mapping:
@@ -164,13 +165,22 @@ class Lengths:
         self.around_later = len(encode(chat.question_text("", first=False)))
         self.around_answer = len(encode(chat.answer_text("")))
 
-    def bounds(self, messages: Sequence[Mapping], tokens: Sequence[int]) -> list[Turn]:
-        """Upper bounds, up to the last turn with a picture; tokens: of each picture."""
+    def bounds(
+        self, messages: Sequence[Mapping], tokens: Sequence[int], tokenize: bool = False
+    ) -> list[Turn]:
+        """Upper bounds, up to the last turn with a picture.
+
+        tokens: of each picture. tokenize: count the questions' tokens; they are short.
+        """
         left = iter(tokens)
         turns, last = [], 0
         for place in range(0, len(messages) - 1, 2):
-            around = self.around_later if place else self.around_first
-            source, source_end = _bound(messages[place]["content"], around, left)
+            question = messages[place]["content"]
+            if tokenize:
+                source, source_end = self._question(question, not place, left)
+            else:
+                around = self.around_later if place else self.around_first
+                source, source_end = _bound(question, around, left)
             target, target_end = _bound(messages[place + 1]["content"], self.around_answer, left)
             turns.append(Turn(source, target, source_end, target_end))
             if source_end or target_end:
@@ -181,12 +191,15 @@ class Lengths:
         left = iter(tokens)
         turns = []
         for place in range(0, len(messages) - 1, 2):
-            question = messages[place]["content"].replace(IMAGE_MARK, chat.picture_text())
+            source = self._question(messages[place]["content"], not place, left)
             answer = messages[place + 1]["content"].replace(IMAGE_MARK, chat.picture_text())
-            source = self._counted(chat.question_text(question, first=not place), left)
             target = self._counted(chat.answer_text(answer), left)
             turns.append(Turn(source[0], target[0], source[1], target[1]))
         return turns
+
+    def _question(self, question: str, first: bool, left) -> tuple[int, int]:
+        question = question.replace(IMAGE_MARK, chat.picture_text())
+        return self._counted(chat.question_text(question, first), left)
 
     def _counted(self, text: str, left) -> tuple[int, int]:
         """Tokens of a text with one for each picture, and of its part to the last one's end."""
@@ -235,12 +248,10 @@ def check_pictures_kept(
         number
         for number, record in enumerate(records)
         if record["images"]
-        and not surely_keeps_pictures(
-            lengths.bounds(record["messages"], [bound] * len(record["images"])), seq_length
-        )
+        and not _is_sure(record, [bound] * len(record["images"]), lengths, seq_length)
     ]
     names = list(dict.fromkeys(name for number in unsure for name in records[number]["images"]))
-    tokens = _tokens_of_all(images, names, lengths.pictures)
+    tokens = _tokens_of_all(images, names, lengths.pictures) if names else {}
     cut = [
         (number, turns)
         for number in unsure
@@ -260,11 +271,19 @@ def check_pictures_kept(
     )
 
 
+def _is_sure(
+    record, tokens: Sequence[int], lengths: Lengths, seq_length: int, tokenize: bool = False
+) -> bool:
+    turns = lengths.bounds(record["messages"], tokens, tokenize)
+    return surely_keeps_pictures(turns, seq_length)
+
+
 def _cut(record, tokens, lengths: Lengths, seq_length: int) -> list[Turn] | None:
     """The turns of a record whose pictures would be cut."""
     shown = [tokens[name] for name in record["images"]]
-    if surely_keeps_pictures(lengths.bounds(record["messages"], shown), seq_length):
-        return None
+    for tokenize in (False, True):
+        if _is_sure(record, shown, lengths, seq_length, tokenize):
+            return None
     turns = lengths.exact(record["messages"], shown)
     return None if keeps_pictures(turns, seq_length) else turns
 
