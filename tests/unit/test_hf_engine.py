@@ -1,5 +1,6 @@
 """The hf engine's parts on the demo's real base model."""
 
+import dataclasses
 import inspect
 import json
 import random
@@ -12,7 +13,7 @@ from mindtune.checkpoint.model_shape import read_config
 from mindtune.demo.base_model import ASSETS, write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import Scene
-from mindtune.engines import ENGINES, STAGES, jobs, stage
+from mindtune.engines import ENGINES, STAGES, jobs, stage, training_check
 from mindtune.engines.hf.checkpoints import published_tensors
 from mindtune.engines.hf.dataset import Collator, Conversations, picture_inputs
 from mindtune.engines.hf.finetune import freeze
@@ -304,16 +305,22 @@ def test_training_stops_before_it_begins_when_a_picture_would_be_cut(base, pictu
     (pictures / "train.json").write_text(json.dumps([record] * 2))
     (pictures / "held_out.json").write_text("[]")
     train = {"train_iters": 1, "micro_batch_size": 1, "global_batch_size": 1, "seq_length": 64,
-             "seed": 1, "eval_iters": 0, "save_interval": 1, "save_optim": False}  # fmt: skip
+             "seed": 1, "eval_iters": 0, "save_interval": 1, "save_optim": False,
+             "freeze_vision_encoder": True, "freeze_vision_projector": True}  # fmt: skip
     job = jobs.FinetuneJob(
         train_data=pictures / "train.json", held_out_data=pictures / "held_out.json",
         images=pictures, hf_dir=base, mm_dir=pictures / "mm", save_dir=pictures / "save",
         train=train, processor={"image_resolution": 512 * 512}, parallel={},
         machine={"device": "cpu", "precision": "fp32", "threads": 1},
     )  # fmt: skip
-    (pictures / "save").mkdir()
     with pytest.raises(UserError, match=r"record 0 of .*train.json .*seq_length 64 would cut"):
-        stage("hf", "finetune")(job)
+        training_check("hf")(job, 0)
+    (pictures / "held_out.json").write_text(json.dumps([record]))
+    (pictures / "train.json").write_text(json.dumps([{"images": [], "messages": messages[1:] * 2}]))
+    training_check("hf")(job, 0)  # nothing held out is evaluated
+    other = dataclasses.replace(job, train=train | {"eval_iters": 1})
+    with pytest.raises(UserError, match=r"record 0 of .*held_out.json .*seq_length 64 would cut"):
+        training_check("hf")(other, 0)
 
 
 def test_pretraining_the_base_is_deterministic(tmp_path):

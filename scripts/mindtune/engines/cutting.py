@@ -22,6 +22,7 @@ from mindtune.data.llava import IMAGE_MARK
 from mindtune.data.pictures import picture_file
 from mindtune.data.shrinking import LONGEST, SMALLEST, shrunk_size
 from mindtune.engines import chat
+from mindtune.engines.jobs import FinetuneJob
 from mindtune.errors import UserError
 from mindtune.files import read_json
 from mindtune.progress import progress
@@ -224,6 +225,24 @@ def _bound(text: str, around: int, left) -> tuple[int, int]:
         len(text) - text.rindex(IMAGE_MARK) - len(IMAGE_MARK)
     )  # characters, at least a byte each
     return count + shown, count + shown - after
+
+
+def check_whole_pictures(
+    job: FinetuneJob, encode: Encode, parts: Mapping[Path, Sequence[Mapping]]
+) -> None:
+    """
+    Parameters
+    ----------
+    encode: the model's tokenizer. parts: mllm-format records, by the file that they are from.
+
+    Raises
+    ------
+    UserError: `train.seq_length` would cut a sample within a picture.
+    """
+    pictures = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
+    lengths = Lengths(encode, pictures)
+    for file, records in parts.items():
+        check_pictures_kept(records, file, job.images, lengths, job.train["seq_length"])
 
 
 def check_pictures_kept(

@@ -11,7 +11,8 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from mindtune.checkpoint import load_hf_tensors
 from mindtune.checkpoint.model_shape import read_config
 from mindtune.data.mllm import read_mllm
-from mindtune.engines.cutting import Lengths, PictureTokens, check_pictures_kept
+from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.cutting import check_whole_pictures
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -35,26 +36,21 @@ VISION = "model.visual."
 def finetune(job: FinetuneJob) -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
     train = job.train
-    device = open_device(job.machine)
     config = read_config(job.hf_dir)
     checkpoints = Checkpoints(job.save_dir, config, job.machine["precision"], train)
     begun = checkpoints.newest()
     if begun == train["train_iters"]:
         log.info("iteration %d is there already: nothing to train", begun)
         return
+    device = open_device(job.machine)
+    check_seed(train)
     set_seed(train["seed"])
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
     data = Conversations(read_mllm(job.train_data), job.images, processor, train["seq_length"])
     held_out = Conversations(
         read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
     )
-    evaluated = held_out_part(held_out, train)
-    if len(data) < train["micro_batch_size"]:
-        raise UserError(
-            f"there are {len(data)} samples to train on, fewer than train.micro_batch_size "
-            f"{train['micro_batch_size']}; lower it, or give more data."
-        )
-    check_whole_pictures(job, processor, data, evaluated)
+    check_amount(len(data), train)
     source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
     model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
@@ -73,6 +69,7 @@ def finetune(job: FinetuneJob) -> None:
     )
     if begun:
         checkpoints.restore(begun, optimizer)
+    evaluated = held_out_part(held_out, train)
     with tempfile.TemporaryDirectory() as unused:
         trainer = MegatronOrderTrainer(
             model=model,
@@ -99,21 +96,40 @@ def finetune(job: FinetuneJob) -> None:
         )
 
 
-def check_whole_pictures(
-    job: FinetuneJob, processor: Processor, data: Conversations, evaluated: Subset | None
-) -> None:
+def check(job: FinetuneJob, begun: int) -> None:
+    """Look at device, seed, model, data and disk, as far as that takes seconds only.
+
+    begun: the iteration from which the training goes on; a finished one needs nothing.
+
+    Raises
+    ------
+    UserError: the training could not begin.
+    """
+    if begun == job.train["train_iters"]:
+        return
+    open_device(job.machine)
+    check_seed(job.train)
+    processor = Processor(job.hf_dir, job.processor["image_resolution"])
+    records, held_out = read_mllm(job.train_data), read_mllm(job.held_out_data)
+    check_amount(len(records), job.train)
+    evaluated = held_out[: job.train["eval_iters"] * job.train["global_batch_size"]]
+    check_whole_pictures(
+        job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
+    )
+    check_room(job.save_dir, read_config(job.hf_dir), job.train, job.machine["precision"])
+
+
+def check_amount(samples: int, train) -> None:
     """
     Raises
     ------
-    UserError: `train.seq_length` would cut a sample within a picture.
+    UserError: there is too little data for a single step.
     """
-    pictures = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
-    lengths = Lengths(processor.encode, pictures)
-    asked = [data.records] if evaluated is None else [
-        data.records, evaluated.dataset.records[: len(evaluated)]
-    ]  # fmt: skip
-    for records, file in zip(asked, (job.train_data, job.held_out_data), strict=False):
-        check_pictures_kept(records, file, job.images, lengths, job.train["seq_length"])
+    if samples < train["micro_batch_size"]:
+        raise UserError(
+            f"there are {samples} samples to train on, fewer than train.micro_batch_size "
+            f"{train['micro_batch_size']}; lower it, or give more data."
+        )
 
 
 def own_words(error: UserError) -> str:

@@ -25,6 +25,7 @@ from mindtune.engines.tokenizer import token_ids
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
 from mindtune.grounding import TOKENS as GROUNDING
+from mindtune.process import ended
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -197,6 +198,6 @@ class AnsweringWatch(Watch):
         if self.faults.cause:
             return f"answering failed ({what}): {self.faults.cause}"
         return (
-            f"answering ended with status {status}: {what}; the framework's own words are at the "
+            f"answering {ended(status)}: {what}; the framework's own words are at the "
             "end of the log."
         )

@@ -13,7 +13,8 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
-from mindtune.engines.cutting import Lengths, PictureTokens, check_pictures_kept
+from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.cutting import check_whole_pictures
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.log_table import LossTable
 from mindtune.engines.mindspeed import rendering
@@ -39,12 +40,15 @@ from mindtune.engines.mindspeed.watching import Watch
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
+from mindtune.process import ended
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
 
 # In save_dir: what the run was started with, which goes aside with it.
 RUN = "run"
+# What Megatron adds to the seed for each pipeline stage.
+SEED_STEP = 100
 
 
 def finetune(job: FinetuneJob) -> None:
@@ -60,7 +64,7 @@ def finetune(job: FinetuneJob) -> None:
         track(job.save_dir, begun)
         log.info("iteration %d is there already: nothing to train", begun)
         return
-    check_samples(job, world)
+    check_amount(job, world)
     check_base(job.mm_dir, layout)
     if begun:
         track(job.save_dir, begun)
@@ -82,6 +86,28 @@ def finetune(job: FinetuneJob) -> None:
     check_success(job, layout, watch, status)
 
 
+def check(job: FinetuneJob, begun: int) -> None:
+    """Look at layout, seed, data, base and disk, as far as that takes seconds only.
+
+    begun: the iteration from which the training goes on; a finished one needs nothing.
+
+    Raises
+    ------
+    UserError: the training could not begin.
+    """
+    if begun == job.train["train_iters"]:
+        return
+    Machine.read(job.framework, job.operation)
+    config = read_config(job.hf_dir)
+    layout = layout_of(job.parallel, config)
+    check_seed(job.train, SEED_STEP * (layout.pp_size - 1))
+    check_amount(job, World.of_training(job.machine, job.parallel, layout))
+    check_base(job.mm_dir, layout)
+    check_room(job.save_dir, config, job.train, "bf16")
+    records = {job.train_data: read_mllm(job.train_data)}  # held-out ones are not evaluated
+    check_whole_pictures(job, encoder(job.hf_dir), records)
+
+
 def layout_of(parallel, config) -> ParallelLayout:
     """The layout that the `parallel` section asks for, checked against the model.
 
@@ -98,25 +124,20 @@ def layout_of(parallel, config) -> ParallelLayout:
     return layout
 
 
-def check_samples(job: FinetuneJob, world: World) -> None:
+def check_amount(job: FinetuneJob, world: World) -> None:
     """
     Raises
     ------
-    UserError: there is too little data for one step of all ranks, or `train.seq_length` would cut
-        a sample within a picture.
+    UserError: there is too little data for one step of all ranks.
     """
     needed = job.train["micro_batch_size"] * world.data
-    records = read_mllm(job.train_data)
-    count = len(records)
+    count = len(read_mllm(job.train_data))
     if count < needed:
         raise UserError(
             f"there are {count} samples to train on, fewer than one step takes "
             f"(train.micro_batch_size {job.train['micro_batch_size']} x data parallel size "
             f"{world.data}); lower it, or give more data."
         )
-    pictures = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
-    lengths = Lengths(encoder(job.hf_dir), pictures)
-    check_pictures_kept(records, job.train_data, job.images, lengths, job.train["seq_length"])
 
 
 def check_base(mm_dir: Path, layout: ParallelLayout) -> None:
@@ -286,7 +307,7 @@ def check_success(
     missing = missing_files(job.save_dir, wanted, layout, job.train["save_optim"])
     if watch.done and watch.loaded and tracked(job.save_dir) == str(wanted) and not missing:
         if status:
-            log.warning("the framework ended with status %d, after all was written", status)
+            log.warning("the framework %s, after all was written", ended(status))
         return
     if watch.faults.cause:
         raise UserError(f"training failed: {watch.faults.cause}")
@@ -297,6 +318,6 @@ def check_success(
             "command again to go on from the last whole checkpoint."
         )
     raise UserError(
-        f"training ended with status {status} before iteration {wanted} was saved (whole checkpoint: "
+        f"training {ended(status)} before iteration {wanted} was saved (whole checkpoint: "
         f"{reached or 'none'}); the framework's own words are at the end of the log."
     )
