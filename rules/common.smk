@@ -9,7 +9,9 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from mindtune.config import LAYOUT, SHARED, STAGES
+from mindtune.clock import refuse_future
 from mindtune.errors import UserError
+from mindtune.graph import left_undone, look_past_ancient_inputs, needed_inputs
 from mindtune.process import SNAKEMAKE
 from mindtune.sourcecode import RECORDS, code_files, hash_of, record
 from mindtune.workdir import below, check_writable, enter
@@ -46,13 +48,23 @@ config["operation"] = {
 }
 
 
+look_past_ancient_inputs()
+
+
 onstart:
     try:
         check_writable([*below(Path("results")), *below(Path("logs"), files=True)])
+        refuse_future(needed_inputs(workflow))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     record(CODE, RECORDS)
+
+
+onsuccess:
+    if LEFT := left_undone(workflow):
+        print(LEFT, file=sys.stderr)
+        sys.exit(1)
 
 
 wildcard_constraints:

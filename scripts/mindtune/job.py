@@ -50,7 +50,7 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
         with stoppable(), _alone(path):
             log.addHandler(_file_handler(path))
             end_with_snakemake()
-            refuse_future(_products(snakemake))
+            refuse_future(map(Path, getattr(snakemake, "input", ())))
             main(snakemake)
     except UserError as error:
         _stop(str(error))
@@ -90,13 +90,6 @@ def _file_handler(path: Path) -> logging.Handler:
     # On a full disk logging would print a traceback for each line that can't be written.
     handler.handleError = lambda record: None
     return handler
-
-
-def _products(snakemake: Any) -> Iterator[Path]:
-    """The inputs that the workflow made, whose age Snakemake looks at."""
-    for path in map(Path, getattr(snakemake, "input", ())):
-        if path.parts[0] == "results" and not path.is_symlink():
-            yield path
 
 
 def sentence(error: OSError) -> str | None:
