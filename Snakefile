@@ -24,7 +24,7 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-if not workflow.configfiles:
+if not workflow.configfiles and workflow.is_main_process:
 
     configfile: "config/config.yaml"
 

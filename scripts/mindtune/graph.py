@@ -1,4 +1,4 @@
-"""Where Snakemake's graph of jobs needs help: inputs whose age doesn't matter, and what was left.
+"""Where Snakemake's graph of jobs needs help: ancient inputs, lost records, and what was left.
 
 With `job.py` and `dryrun.py` this is all that knows Snakemake. It uses parts of Snakemake 9.27
 that are not its public interface; tests/workflow/test_broken_off.py fails where another version
@@ -6,11 +6,14 @@ has others.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from snakemake.dag import DAG
+from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord, PersistenceBase
+
+from mindtune.made import recorded, unknown
 
 NAMED = 3
 
@@ -59,6 +62,53 @@ def _followers(dag: DAG, *jobs: Any) -> Iterator[Any]:
 
 def _is_no_reason(file: Any) -> bool:
     return file.is_ancient and Path(file).exists()
+
+
+def look_beside_the_results(say: Callable[[str], None]) -> None:
+    """Where Snakemake has no record of an output, let it take that which lies beside the results.
+
+    say: is given a sentence, once, if there are outputs with neither.
+    """
+    original = PersistenceBase.metadata
+    if getattr(original, "looks_beside_the_results", False):
+        return
+    said = False
+
+    def metadata(self: PersistenceBase, target: Any) -> MetadataRecord | None:
+        nonlocal said
+        found = original(self, target) or _record_of(target)
+        if found is None and not said and Path(target).exists():
+            said = True
+            say(unknown(_without_record(self, original)))
+        return found
+
+    metadata.looks_beside_the_results = True
+    PersistenceBase.metadata = metadata
+
+
+def _record_of(output: Any) -> MetadataRecord | None:
+    found = recorded(output)
+    if found is None:
+        return None
+    made = Path(output).stat().st_mtime if Path(output).exists() else None
+    return MetadataRecord(
+        **found,
+        log=[],
+        record_format_version=RECORD_FORMAT_VERSION,
+        incomplete=False,
+        starttime=made,
+        endtime=made,
+    )
+
+
+def _without_record(persistence: PersistenceBase, metadata: Callable) -> list[str]:
+    """The outputs in the graph that are there and of which nothing is known."""
+    return sorted(
+        str(output)
+        for job in persistence.dag.jobs
+        for output in job.output
+        if Path(output).exists() and not metadata(persistence, output) and not recorded(output)
+    )
 
 
 def left_undone(workflow: Any) -> str | None:

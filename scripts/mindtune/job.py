@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from mindtune.clock import refuse_future
 from mindtune.errors import UserError
 from mindtune.locks import Held, held
+from mindtune.made import forget, keep
 from mindtune.process import Stopped, end_with_snakemake, stoppable
 
 log = logging.getLogger("mindtune")
@@ -51,7 +52,11 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
             log.addHandler(_file_handler(path))
             end_with_snakemake()
             refuse_future(map(Path, getattr(snakemake, "input", ())))
+            _check_code(snakemake)
+            outputs, inputs = (getattr(snakemake, kind, ()) for kind in ("output", "input"))
+            forget(outputs)
             main(snakemake)
+            keep(snakemake.rule, outputs, getattr(snakemake, "params", ()), inputs)
     except UserError as error:
         _stop(str(error))
     except Stopped:
@@ -65,6 +70,18 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
         _stop(said + (f" ({error.filename})" if error.filename else ""))
     except Exception:
         _report(path)
+
+
+def _check_code(snakemake: Any) -> None:
+    """
+    Raises
+    ------
+    UserError: the job was submitted with other code than that which is here now.
+    """
+    operation = getattr(snakemake, "config", {}).get("operation", {})
+    changed = operation.get("changed_code")
+    if changed and (said := changed.get(snakemake.params.get("code"))):
+        raise UserError(said)
 
 
 @contextmanager

@@ -47,10 +47,7 @@ def read_configuration(
     twice = [problem for name in names for problem in duplicate_problems(Path(name))]
     if twice:
         raise ConfigError(twice, names)
-    configuration = load(raw, load_schema(schema), names)
-    engine = ENGINES[configuration.common["engine"]]
-    if engine.answers_from == "mm":
-        configuration.answer_from_checkpoints()
+    configuration, engine = with_engine(load(raw, load_schema(schema), names))
     problems = list(source_problems(configuration.common))
     for experiment, settings in configuration.experiments.items():
         problems += [
@@ -60,6 +57,14 @@ def read_configuration(
         ]
     if problems:
         raise ConfigError(problems, names)
+    return configuration, engine
+
+
+def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
+    """A configuration and its engine, from whose answers it follows what they depend on."""
+    engine = ENGINES[configuration.common["engine"]]
+    if engine.answers_from == "mm":
+        configuration.answer_from_checkpoints()
     return configuration, engine
 
 
@@ -77,14 +82,28 @@ class Sources:
 
     Attributes
     ----------
-    files, models: key of a download -> the download. pictures: key -> the unpacking.
+    files, models: key of a download -> the download. pictures: key -> the unpacking. entries: the
+    table.
     """
 
-    def __init__(self, configuration: Configuration, table: Path, schema: Path) -> None:
-        """Raises ConfigError: a source is not in the table, or not to be had so."""
+    def __init__(
+        self,
+        configuration: Configuration,
+        table: Path,
+        schema: Path,
+        entries: Mapping[str, Mapping] | None = None,
+    ) -> None:
+        """entries: what the table had when it was read, where it is not to be read again.
+
+        Raises
+        ------
+        ConfigError: a source is not in the table, or not to be had so.
+        """
         self.configuration = configuration
         common = configuration.common["sources"]
-        entries = load_table(Path(common["table"] or table), load_schema(schema))
+        if entries is None:
+            entries = load_table(Path(common["table"] or table), load_schema(schema))
+        self.entries = entries
         self.directory = common["download"]["directory"]
         self.files: dict[str, Download] = {}
         self.models: dict[str, Download] = {}
