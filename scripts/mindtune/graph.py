@@ -117,7 +117,10 @@ def left_undone(workflow: Any) -> str | None:
     Snakemake decides at the start what to run. At the end it is asked once more: what was
     asked for must be there, and of today's settings and files.
     """
-    if workflow.touch or workflow.remote_execution_settings.immediate_submit:
+    asked = workflow.dag_settings
+    if asked.until or asked.omit_from or asked.batch or workflow.touch:
+        return None  # not all was asked for
+    if workflow.remote_execution_settings.immediate_submit:
         return None
     workflow.async_run(workflow.dag.update_needrun())
     names = sorted({_name(job) for job in workflow.dag.needrun_jobs()})
