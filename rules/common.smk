@@ -8,7 +8,7 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from mindtune.config import LAYOUT, SHARED, STAGES, Configuration
+from mindtune.settings import LAYOUT, SHARED, STAGES, Configuration
 from mindtune.clock import refuse_future
 from mindtune.errors import UserError
 from mindtune.graph import (
@@ -44,7 +44,6 @@ try:
     if HANDED is None:
         CONFIG, ENGINE = read_configuration(
             config,
-            schema=Path(workflow.basedir) / "config" / "schema.yaml",
             files=workflow.configfiles,
         )
     else:
@@ -55,7 +54,6 @@ try:
     SOURCES = Sources(
         CONFIG,
         table=Path(workflow.basedir) / "config" / "data_sources.yaml",
-        schema=Path(workflow.basedir) / "config" / "data_sources.schema.yaml",
         entries=HANDED and HANDED["table"],
     )
     if workflow.is_main_process and (SAID := enter(Path(".snakemake"))):
@@ -66,6 +64,10 @@ except UserError as error:
     sys.exit(1)
 
 os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
+
+# For `--software-deployment-method conda`. Snakemake fills in wildcards, in the checkout's own path too.
+ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
+ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
 CODE = {}  # hash -> the files that it stands for

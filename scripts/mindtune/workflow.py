@@ -2,41 +2,44 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.config import (
+from mindtune.engines import ENGINES, Engine
+from mindtune.errors import UserError
+from mindtune.settings import (
     SHARED,
     ConfigError,
     Configuration,
     load,
-    load_schema,
+    merge,
     source_problems,
 )
-from mindtune.config.duplicates import duplicate_problems
-from mindtune.config.sources import (
+from mindtune.settings.sources import (
     KINDS,
     Download,
     choice_problems,
     download_of,
     load_table,
 )
-from mindtune.config.variables import has_control_characters
-from mindtune.engines import ENGINES, Engine
-from mindtune.errors import UserError
+from mindtune.settings.variables import has_control_characters
+from mindtune.settings.yaml_files import as_written, read_written
 
 FETCHED = "results/sources"
 
 
 def read_configuration(
-    raw: Mapping, *, schema: Path, files: Iterable[str | Path] = ()
+    raw: Mapping, *, files: Iterable[str | Path] = ()
 ) -> tuple[Configuration, Engine]:
     """Check a configuration and the files it names, and look its engine up.
 
+    raw: what Snakemake made of the files and the command line.
+
     Raises
     ------
-    ConfigError: with a sentence for each mistake. UserError: the place can't be worked in.
+    ConfigError: with a sentence for each mistake. UserError: the place can't be worked in, or a
+    file is none to read.
     """
     if has_control_characters(str(Path.cwd())):
         raise UserError(
@@ -44,10 +47,11 @@ def read_configuration(
             "rename it."
         )
     names = [os.path.relpath(path) for path in files]
-    twice = [problem for name in names for problem in duplicate_problems(Path(name))]
-    if twice:
-        raise ConfigError(twice, names)
-    configuration, engine = with_engine(load(raw, load_schema(schema), names))
+    written = [read_written(Path(name)) for name in names if Path(name).exists()]
+    found = [problem for file in written for problem in file.problems]
+    if found:
+        raise ConfigError(found, names)
+    configuration, engine = with_engine(load(as_written(raw, written), names, written=written))
     problems = list(source_problems(configuration.common))
     for experiment, settings in configuration.experiments.items():
         problems += [
@@ -56,7 +60,7 @@ def read_configuration(
             if problem not in problems
         ]
     if problems:
-        raise ConfigError(problems, names)
+        raise ConfigError(problems, names, written)
     return configuration, engine
 
 
@@ -66,6 +70,44 @@ def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
     if engine.answers_from == "mm":
         configuration.answer_from_checkpoints()
     return configuration, engine
+
+
+def guard_default(path: Path) -> None:
+    """Look at the default configuration before Snakemake does, which would run its templates.
+
+    Raises
+    ------
+    UserError: it is not there, or none to read.
+    """
+    if not path.exists():
+        raise UserError(
+            f"the configuration {path} is not there; write it, or give another by --configfile."
+        )
+    problems = read_written(path).problems
+    if problems:
+        raise ConfigError(problems, [str(path)])
+
+
+def check_files(paths: Sequence[Path], table: Path) -> Configuration:
+    """Check configuration files by themselves, one over the other, without Snakemake.
+
+    table: of published sources, where the configuration names none.
+
+    Raises
+    ------
+    ConfigError, UserError: see `read_configuration`.
+    """
+    raw: dict = {}
+    problems = []
+    for path in paths:
+        written = read_written(path)
+        problems += written.problems
+        raw = merge(raw, written.value)
+    if problems:
+        raise ConfigError(problems, map(str, paths))
+    configuration, _ = read_configuration(raw, files=paths)
+    Sources(configuration, table)
+    return configuration
 
 
 @dataclass(frozen=True)
@@ -90,7 +132,6 @@ class Sources:
         self,
         configuration: Configuration,
         table: Path,
-        schema: Path,
         entries: Mapping[str, Mapping] | None = None,
     ) -> None:
         """entries: what the table had when it was read, where it is not to be read again.
@@ -102,7 +143,7 @@ class Sources:
         self.configuration = configuration
         common = configuration.common["sources"]
         if entries is None:
-            entries = load_table(Path(common["table"] or table), load_schema(schema))
+            entries = load_table(Path(common["table"] or table))
         self.entries = entries
         self.directory = common["download"]["directory"]
         self.files: dict[str, Download] = {}
