@@ -177,9 +177,11 @@ def test_the_pipeline_class_answers_like_transformers(mindspeed, place, tmp_path
     arguments = place.command_line(mindspeed, tmp_path, FEW)
     shipped = mindspeed.example("inference_qwen2vl_2b.json")
     whole = ParallelLayout.make(model_shape(place.config), **ONE_RANK)
+    end, text_end = (place.config[name] for name in ("eos_token_id", "bos_token_id"))
     config = rendering.inference_file(
-        shipped, place.config, whole, hf_dir=place.base, generation={}, max_new_tokens=TOKENS
-    )
+        shipped, place.config, whole, hf_dir=place.base, end=end, text_end=text_end,
+        max_new_tokens=TOKENS,
+    )  # fmt: skip
     write_json(tmp_path / "model.json", config)
     mindspeed.torchrun(
         here / "infer.py", [questions, tmp_path / "theirs.json", *arguments], tmp_path
