@@ -1,7 +1,7 @@
 """Looking for weights that are no numbers, of which a training makes nothing but more of them.
 
-A conversion copies bytes, whatever they mean, and takes twice as long with this; it is for whoever
-trains.
+A conversion copies bytes, whatever they mean; this is for whoever trains. It takes about a tenth of a
+conversion's time.
 """
 
 from collections.abc import Iterator

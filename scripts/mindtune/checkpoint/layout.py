@@ -23,9 +23,9 @@ def parse_layers(value: Any, name: str) -> Rows:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(
-                f"{name} is {given!r}; a list like [[14, 14]] is needed (quoted, in a shell)"
+                f"{name} is {given[:200]!r}; a list like [[14, 14]] is needed (quoted, in a shell)"
             ) from None
     if isinstance(value, Sequence) and value and not isinstance(value, str):
         rows = value if all(_is_list(row) for row in value) else [value]
