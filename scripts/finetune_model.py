@@ -8,6 +8,7 @@ failure; the output is finetune.json, which is written last and names the finish
 
 import csv
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from mindtune.engines import stage
@@ -18,12 +19,21 @@ from mindtune.job import optional_path, run
 from mindtune.savedir import claimed, content_of, content_of_checkpoint
 
 
+def training_settings(train: Mapping) -> dict:
+    """The section `train` as a fingerprint counts it.
+
+    A key that came later counts only where it has an effect, so that a save_dir from before it
+    is still known.
+    """
+    return {key: value for key, value in train.items() if (key, value) != ("order_seed", None)}
+
+
 def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -> None:
     """Train, or go on training, in a save_dir that is ours; then write the two outputs."""
     settings = {
         "engine": engine,
         "code": code,
-        "train": dict(job.train),
+        "train": training_settings(job.train),
         "processor": dict(job.processor),
         "parallel": dict(job.parallel),
         "machine": dict(job.machine),
