@@ -36,7 +36,7 @@ rule summarize_scores:
     log:
         "logs/summarize_scores.log",
     params:
-        confidence=CONFIG.common["compare"]["confidence"],
+        **CONFIG.common["compare"],
         code=code("summarize_scores"),
     message:
         "Summing up all metrics"
@@ -142,7 +142,7 @@ rule build_report:
         "logs/build_report.log",
     params:
         experiments=EXPERIMENTS,
-        confidence=CONFIG.common["compare"]["confidence"],
+        **CONFIG.common["compare"],
         code=code(
             "build_report",
             data=(SCRIPTS / "mindtune/report/templates").glob("*"),
