@@ -16,6 +16,8 @@ rule convert_data:
         "logs/convert_data/{scope}.log",
     benchmark:
         "results/benchmarks/convert_data/{scope}.tsv"
+    conda:
+        ENVIRONMENT
     params:
         data=settings("data"),
         weights=[part["weight"] for part in MIXTURE],
@@ -37,6 +39,8 @@ rule select_prompts:
         "logs/select_prompts/{scope}.log",
     benchmark:
         "results/benchmarks/select_prompts/{scope}.tsv"
+    conda:
+        ENVIRONMENT
     params:
         prompts=settings("prompts"),
         code=code("select_prompts"),
@@ -60,6 +64,8 @@ rule check_data:
         "logs/check_data/{scope}.log",
     benchmark:
         "results/benchmarks/check_data/{scope}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 2
     params:
         processor=settings("processor"),

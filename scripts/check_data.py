@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mindtune.data.check import Encode, Seen, look_at_all, summarize
 from mindtune.data.check_page import contact_sheet, page, verdict
-from mindtune.data.llava import read_records
+from mindtune.data.json_list import read_records
 from mindtune.engines.hf.processing import Processor
 from mindtune.files import write_json, writing
 from mindtune.job import run

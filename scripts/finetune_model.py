@@ -8,10 +8,10 @@ failure; the output is finetune.json, which is written last and names the finish
 
 import csv
 import shutil
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from mindtune.engines import stage
+from mindtune.engines import stage, training_check
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.log_table import LOSS
 from mindtune.files import write_json, writing
@@ -19,21 +19,12 @@ from mindtune.job import optional_path, run
 from mindtune.savedir import claimed, content_of, content_of_checkpoint
 
 
-def training_settings(train: Mapping) -> dict:
-    """The section `train` as a fingerprint counts it.
-
-    A key that came later counts only where it has an effect, so that a save_dir from before it
-    is still known.
-    """
-    return {key: value for key, value in train.items() if (key, value) != ("order_seed", None)}
-
-
 def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -> None:
     """Train, or go on training, in a save_dir that is ours; then write the two outputs."""
     settings = {
         "engine": engine,
         "code": code,
-        "train": training_settings(job.train),
+        "train": dict(job.train),
         "processor": dict(job.processor),
         "parallel": dict(job.parallel),
         "machine": dict(job.machine),
@@ -46,7 +37,8 @@ def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -
         )
         | {"base_checkpoint": content_of_checkpoint(job.mm_dir)},
     }
-    with claimed(job.save_dir, settings) as fingerprint:
+    check = partial(training_check(engine), job)
+    with claimed(job.save_dir, settings, check) as fingerprint:
         stage(engine, "finetune")(job)
         with open(job.save_dir / LOSS, "rb") as own, writing(loss, "wb") as handle:
             shutil.copyfileobj(own, handle)

@@ -53,6 +53,8 @@ def continuation(old: Settings, new: Settings) -> Continuation:
             0, changed, f"with another {others[0]} nothing is the same" if others else ""
         )
     train = new["train"]
+    if not judged_keys(old):
+        return Continuation(0, changed, "the record of their settings is not whole")
     if not train["save_optim"]:
         return Continuation(0, changed, "they were saved without train.save_optim")
     last = min(old["train"]["train_iters"], train["train_iters"])
@@ -61,6 +63,13 @@ def continuation(old: Settings, new: Settings) -> Continuation:
         if reason:
             return Continuation(iteration - 1, changed, reason)
     return Continuation(last, changed, "")
+
+
+def judged_keys(settings: Settings) -> bool:
+    """Whether settings have all that a comparison of iterations needs."""
+    return isinstance(settings.get("train"), Mapping) and {*SCHEDULE, *EVALUATION} <= {
+        *settings["train"]
+    }
 
 
 def _difference_at(iteration: int, old: Settings, new: Settings) -> str:

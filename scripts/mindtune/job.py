@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from mindtune.clock import refuse_future
 from mindtune.errors import UserError
 from mindtune.locks import Held, held
-from mindtune.process import Stopped, end_with_snakemake, stoppable
+from mindtune.process import MEMORY, Stopped, end_with_snakemake, named, signal_in, stoppable
 
 log = logging.getLogger("mindtune")
 
@@ -38,6 +38,7 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     SIGTERM and Ctrl-C end it with 128 + the signal's number, when it has tidied up; and it
     ends itself when Snakemake is gone.
     """
+    came: list[int] = []
     path = Path(snakemake.log[0])
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"{snakemake.rule}: %(message)s"))
@@ -47,7 +48,7 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     log.handlers[:] = [to_terminal]
     log.propagate = False
     try:
-        with stoppable(), _alone(path):
+        with stoppable() as came, _alone(path):
             log.addHandler(_file_handler(path))
             end_with_snakemake()
             refuse_future(_products(snakemake))
@@ -55,16 +56,38 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     except UserError as error:
         _stop(str(error))
     except Stopped:
-        _stop("stopped; the same command goes on from here", 128 + signal.SIGTERM)
+        _stop_by(signal.SIGTERM)
     except KeyboardInterrupt:
-        _stop("interrupted; the same command goes on from here", 128 + signal.SIGINT)
+        _stop_by(signal.SIGINT)
     except OSError as error:
         said = sentence(error)
         if said is None:
-            _report(path)
+            _explain(error, came, snakemake)
         _stop(said + (f" ({error.filename})" if error.filename else ""))
-    except Exception:
-        _report(path)
+    except Exception as error:
+        _explain(error, came, snakemake)
+
+
+def _explain(error: Exception, came: list[int], snakemake: Any) -> NoReturn:
+    """End a job with what lies behind an exception: a signal, an input that is gone, or the program."""
+    number = came[0] if came else signal_in(error)
+    if number == signal.SIGTERM:
+        _stop_by(number)
+    if number:
+        _traceback_to_file()
+        reason = f", {MEMORY}: give the job more" if number == signal.SIGKILL else ""
+        _stop(
+            f"a process of this job was ended by {named(number)}{reason}; run the same command again"
+        )
+    gone = [path for path in _inputs(snakemake) if not path.exists()]
+    if gone:
+        _traceback_to_file()
+        _stop(f"{gone[0]} was removed while this ran; put it back and run the same command again")
+    _report(Path(snakemake.log[0]))
+
+
+def _stop_by(number: int) -> NoReturn:
+    _stop(f"stopped by {named(number)}; the same command goes on from here", 128 + number)
 
 
 @contextmanager
@@ -94,9 +117,13 @@ def _file_handler(path: Path) -> logging.Handler:
 
 def _products(snakemake: Any) -> Iterator[Path]:
     """The inputs that the workflow made, whose age Snakemake looks at."""
-    for path in map(Path, getattr(snakemake, "input", ())):
+    for path in _inputs(snakemake):
         if path.parts[0] == "results" and not path.is_symlink():
             yield path
+
+
+def _inputs(snakemake: Any) -> Iterator[Path]:
+    yield from map(Path, getattr(snakemake, "input", ()))
 
 
 def sentence(error: OSError) -> str | None:
@@ -118,12 +145,16 @@ def _stop(said: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def _report(path: Path) -> NoReturn:
+def _traceback_to_file() -> None:
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, traceback.format_exc(), (), None)
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
             handler.flush()
+
+
+def _report(path: Path) -> NoReturn:
+    _traceback_to_file()
     kind, error, _ = sys.exc_info()
     log.error("stopped by an error of the program (%s: %s); see %s", kind.__name__, error, path)
     sys.exit(1)

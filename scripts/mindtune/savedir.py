@@ -3,24 +3,36 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mindtune.checkpoint.megatron import TRACKER, iteration_name, iterations, track
+from mindtune.checkpoint.megatron import iteration_name, track
 from mindtune.continuation import Continuation, continuation
 from mindtune.engines.log_table import LOSS, LossTable
 from mindtune.errors import UserError
-from mindtune.files import sha256_file, write_json
+from mindtune.files import sha256_file, write_json, writing_directory
+from mindtune.superseded import (
+    MARK,
+    SETTINGS,
+    Generation,
+    bring_back,
+    kept,
+    lock_of,
+    place_of,
+    put_aside,
+)
 
 log = logging.getLogger(__name__)
 
-SETTINGS = "settings.json"
+NOTHING = Continuation(0, "unknown", "")
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -49,28 +61,32 @@ def content_of_checkpoint(mm_dir: Path) -> str:
 
 
 @contextmanager
-def claimed(save_dir: Path, settings: Mapping[str, Any]) -> Iterator[str]:
+def claimed(
+    save_dir: Path, settings: Mapping[str, Any], check: Callable[[int], None] = lambda begun: None
+) -> Iterator[str]:
     """Hold a save_dir for one training of these settings; yields their fingerprint.
 
-    Checkpoints of the same settings are kept, and the training can go on from them; so are
-    those of other settings, up to the iteration to which both are the same (see
-    `mindtune.continuation`). All others are put aside in `save_dir.superseded` (one generation
-    of them), never continued.
+    Checkpoints of the same settings are taken up, from save_dir or from where they were put
+    aside; so are those of other settings, up to the iteration to which both are the same (see
+    `mindtune.continuation`). What save_dir holds of other settings is put aside, never removed
+    (see `mindtune.superseded`). Each step is one rename, and a process that is killed between two
+    leaves what the next one understands.
+
+    check: gets the iteration from which the training would go on, 0 for the base, before anything
+    is moved, and may raise.
 
     Raises
     ------
-    UserError: another training holds it.
+    UserError: another training holds it, or it can't be used.
     """
     save_dir.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(save_dir.with_name(f".{save_dir.name}.lock"))
+    place = place_of(save_dir)
     try:
-        with lock.acquire(timeout=0):
-            mark = fingerprint(settings)
-            if save_dir.exists():
-                _keep_what_is_the_same(save_dir, settings, mark)
-            save_dir.mkdir(exist_ok=True)
-            write_json(save_dir / SETTINGS, {"fingerprint": mark, **settings})
-            yield mark
+        with FileLock(lock_of(place)).acquire(timeout=0):
+            choice = _choose(place, settings)
+            check(choice.iteration)
+            _take(place, choice, settings)
+            yield fingerprint(settings)
     except Timeout as error:
         raise UserError(
             f"another training is writing to {save_dir}; wait until it ends, or stop it, and run "
@@ -78,73 +94,99 @@ def claimed(save_dir: Path, settings: Mapping[str, Any]) -> Iterator[str]:
         ) from error
 
 
-def _keep_what_is_the_same(save_dir: Path, settings: Mapping[str, Any], mark: str) -> None:
-    found = _settings_of(save_dir)
-    if found.pop("fingerprint", None) == mark:
+@dataclass(frozen=True)
+class _Choice:
+    """From where a training goes on.
+
+    source: None for the base. iteration: its newest usable checkpoint. common: what the settings
+    of the source have in common with the wanted ones; None when they are the same.
+    """
+
+    source: Generation | None
+    iteration: int
+    common: Continuation | None
+
+
+def _choose(place: Path, settings: Mapping[str, Any]) -> _Choice:
+    """The best there is: the same settings, or else the longest beginning of the training."""
+    mark, last = fingerprint(settings), settings.get("train", {}).get("train_iters", 0)
+    here = [Generation.read(place)] if place.is_dir() else []
+    found = [*here, *kept(place)]
+    same = [one for one in found if one.mark == mark]
+    if same:
+        source = same[0] if same[0] in here else max(same, key=lambda one: one.newest(last))
+        return _Choice(source, source.newest(last), None)
+    best = _Choice(None, 0, None)
+    for source in found:
+        common = continuation(source.settings, settings) if source.settings else NOTHING
+        usable = source.newest(common.iteration)
+        if usable > best.iteration:
+            best = _Choice(source, usable, common)
+    return best
+
+
+def _take(place: Path, choice: _Choice, settings: Mapping[str, Any]) -> None:
+    source = choice.source
+    if source and source.path == place and choice.common is None:
         return
-    common = continuation(found, settings) if found else Continuation(0, "unknown", "")
-    usable = min(common.iteration, _tracked(save_dir))
-    kept = max((n for n in _saved(save_dir) if n <= usable), default=0)
-    if kept:
-        _cut_back(save_dir, kept, common.iteration)
-        log.info(
-            "%s holds checkpoints of other settings (%s), the same up to iteration %d: going on from "
-            "iteration %d%s",
-            save_dir, common.changed, common.iteration, kept, _because(common),
-        )  # fmt: skip
-        return
-    aside = _aside(save_dir)
-    if aside.exists():
-        shutil.rmtree(aside)
-    save_dir.rename(aside)
+    if place.is_dir() and not (here := Generation.read(place)).is_empty:
+        common = continuation(here.settings, settings) if here.settings else NOTHING
+        aside = put_aside(place)
+        _say_what_is_put_aside(place, aside, common, choice)
+        place.mkdir()
+        shutil.copymode(aside, place)  # of a shared disk's directory, as its owner wants it
+        if source and source.path == place:
+            source = Generation.read(aside)
+    if source and choice.common is None:
+        bring_back(source, place)
+        log.info("the checkpoints of these settings are there: taken up again from %s", source.path)
+    elif source:
+        _begin_with(place, source, choice, settings)
+    else:
+        place.mkdir(exist_ok=True)
+        _record(place, settings)
+
+
+def _say_what_is_put_aside(place: Path, aside: Path, common: Continuation, choice: _Choice) -> None:
+    because = f"; {common.reason}" if common.reason and choice.source is None else ""
     log.info(
-        "%s holds checkpoints of other settings: put aside as %s (%s)%s",
-        save_dir, aside, common.changed, _because(common),
+        "%s holds checkpoints of other settings: put aside as %s (%s)%s; `python scripts/clean.py` "
+        "shows and removes what is put aside",
+        place, aside, common.changed or "their settings are not known", because,
     )  # fmt: skip
 
 
-def _because(common: Continuation) -> str:
-    return f"; {common.reason}" if common.reason else ""
+def _begin_with(
+    place: Path, source: Generation, choice: _Choice, settings: Mapping[str, Any]
+) -> None:
+    """Make a save_dir of another one's first checkpoints. They are links, and take no space."""
+    with writing_directory(place) as begun:
+        if place.is_dir():
+            shutil.copymode(place, begun)
+        for iteration in source.saved:
+            if iteration <= choice.iteration:
+                name = iteration_name(iteration)
+                shutil.copytree(source.path / name, begun / name, copy_function=_link)
+        if (source.path / LOSS).is_file():
+            shutil.copyfile(source.path / LOSS, begun / LOSS)
+            LossTable(begun / LOSS).begin(choice.iteration)
+        track(begun, choice.iteration)
+        _record(begun, settings)
+    log.info(
+        "checkpoints of other settings (%s) are the same up to iteration %d: going on from iteration "
+        "%d of %s%s",
+        choice.common.changed, choice.common.iteration, choice.iteration, source.path,
+        f"; {choice.common.reason}" if choice.common.reason else "",
+    )  # fmt: skip
 
 
-def _aside(save_dir: Path) -> Path:
-    return save_dir.with_name(f"{save_dir.name}.superseded")
-
-
-def _settings_of(save_dir: Path) -> dict[str, Any]:
+def _link(source: str, target: str) -> None:
+    """Another name for a file, which is never written again; a copy where there can be none."""
     try:
-        return json.loads((save_dir / SETTINGS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
-def _tracked(save_dir: Path) -> int:
-    """What the tracker names, 0 for nothing: Megatron writes it when a checkpoint is whole."""
-    try:
-        return int((save_dir / TRACKER).read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        return 0
-
-
-def _saved(save_dir: Path) -> list[int]:
-    """The iterations of which a save_dir has checkpoints."""
-    return [
-        number
-        for number in iterations(save_dir)
-        if any((save_dir / iteration_name(number)).glob("mp_rank_*/*.pt"))
-    ]
-
-
-def _cut_back(save_dir: Path, kept: int, same: int) -> None:
-    """Leave what a training to `kept` left. Killed in between, it is done again from its start."""
-    track(save_dir, kept)
-    aside = _aside(save_dir)
-    for iteration in _saved(save_dir):
-        if iteration > same:
-            aside.mkdir(exist_ok=True)
-            name = iteration_name(iteration)
-            if (aside / name).exists():
-                shutil.rmtree(aside / name)
-            (save_dir / name).rename(aside / name)
-    if (save_dir / LOSS).is_file():
-        LossTable(save_dir / LOSS).begin(kept)
+def _record(place: Path, settings: Mapping[str, Any]) -> None:
+    write_json(place / SETTINGS, {MARK: fingerprint(settings), **settings})

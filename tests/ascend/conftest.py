@@ -62,15 +62,17 @@ class Played:
     def finetune(self, launch=None, parallel=None, mm=None, **train) -> list[str]:
         """Fine-tune; returns loss.csv's lines."""
         self.save_dir.mkdir(exist_ok=True)
-        job = FinetuneJob(
+        stage("mindspeed", "finetune")(self.job(launch, parallel, mm, **train))
+        return (self.save_dir / "loss.csv").read_text().splitlines()
+
+    def job(self, launch=None, parallel=None, mm=None, **train) -> FinetuneJob:
+        return FinetuneJob(
             train_data=self.base / "train.json", held_out_data=self.base / "held_out.json",
             images=self.base / "images", hf_dir=self.base / "base", mm_dir=mm or self.base / "mm",
             save_dir=self.save_dir, train=TRAIN | train, processor={"image_resolution": 262144},
             parallel=PARALLEL | (parallel or {}), machine=LAUNCH | (launch or {}),
             framework=self.here / "machine.json", operation=OPERATION | {"cache": str(self.here / "cache")},
         )  # fmt: skip
-        stage("mindspeed", "finetune")(job)
-        return (self.save_dir / "loss.csv").read_text().splitlines()
 
     def answer(self, model=None, inference="pipeline", **parallel) -> list[dict]:
         job = AnswerJob(

@@ -35,7 +35,10 @@ def main(arguments):
     status = {"pretrain_vlm.py": train, "answer.py": answer, "inference_vlm.py": infer}[program](
         Options(arguments), play
     )
-    return play.get("status", status)
+    status = play.get("status", status)
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    return status
 
 
 class Options(dict):

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ascend.values import OPERATION, PARALLEL
-from mindtune.engines import stage
+from ascend.values import OPERATION, PARALLEL, TRAIN
+from mindtune.engines import stage, training_check
 from mindtune.engines.jobs import ExportJob, PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.ordering import in_order
@@ -131,6 +131,34 @@ def test_a_status_of_zero_is_not_believed_and_one_of_another_is_after_all_is_wri
         played.finetune()
     played.play(status=3)
     assert len(played.finetune()) == 5
+
+
+@pytest.mark.parametrize("status", [-9, 137])
+def test_a_framework_that_was_killed_names_the_signal_and_memory(played, status):
+    played.play(die_at=1, status=status)
+    with pytest.raises(
+        UserError,
+        match=r"training was ended by signal 9 \(SIGKILL\), as happens when memory runs out",
+    ):
+        played.finetune()
+
+
+def test_a_check_says_beforehand_what_training_would(played, base, tmp_path):
+    """Nothing is started, and save_dir is not there."""
+    stage("mindspeed", "prepare")(
+        PrepareJob(base / "base", tmp_path / "mm", PARALLEL, {"converter": "mindtune"})
+    )
+    shutil.rmtree(tmp_path / "mm/release")
+    for words, given in (
+        ("train.seed is 4294967296, but must be from 0 to 4294967295", {"seed": 2**32}),
+        (r"there are 4 samples to train on, fewer than one step", {"micro_batch_size": 9}),
+        ("the base checkpoint .* is not one of", {"mm": tmp_path / "mm"}),
+    ):
+        with pytest.raises(UserError, match=words):
+            training_check("mindspeed")(played.job(**given), 0)
+        training_check("mindspeed")(played.job(**given), TRAIN["train_iters"])
+    training_check("mindspeed")(played.job(), 0)
+    assert not played.save_dir.exists() and not (played.here / "starts.jsonl").exists()
 
 
 def test_too_little_data_for_all_ranks_is_said_before_anything_starts(played):

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from mindtune.data import llava
-from mindtune.data.llava import check_record, read_records
+from mindtune.data import json_list
+from mindtune.data.json_list import read_records
+from mindtune.data.llava import check_record
 from mindtune.errors import UserError
 
 RECORD = {
@@ -25,7 +26,7 @@ def write(path, text):
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("chunk", [1, 7, 100, 1 << 20])
 def test_reads_what_json_reads(tmp_path, monkeypatch, indent, chunk):
-    monkeypatch.setattr(llava, "CHUNK", chunk)
+    monkeypatch.setattr(json_list, "CHUNK", chunk)
     records = [RECORD | {"id": str(n)} for n in range(5)]
     path = write(tmp_path / "a.json", json.dumps(records, indent=indent, ensure_ascii=False))
     assert list(read_records(path)) == records

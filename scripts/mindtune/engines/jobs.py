@@ -38,7 +38,7 @@ class FinetuneJob:
     save_dir: gets `iter_0000050/mp_rank_*/model_optim_rng.pt` and so on, the tracker
     `latest_checkpointed_iteration.txt`, and `loss.csv` with a line per iteration. A
     training that was interrupted goes on from its newest whole checkpoint; the caller
-    sees to it that save_dir holds nothing of other settings.
+    ensures that save_dir holds nothing of other settings (`mindtune.savedir`).
     """
 
     train_data: Path

@@ -20,6 +20,7 @@ from mindtune.engines.mindspeed.tutorial_script import answer_by_script
 from mindtune.engines.mindspeed.watching import Watch
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
+from mindtune.process import ended
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -181,6 +182,6 @@ class AnsweringWatch(Watch):
         if self.faults.cause:
             return f"answering failed ({what}): {self.faults.cause}"
         return (
-            f"answering ended with status {status}: {what}; the framework's own words are at the "
+            f"answering {ended(status)}: {what}; the framework's own words are at the "
             "end of the log."
         )

@@ -60,6 +60,12 @@ FAULTS = (
         "lower mindspeed.num_workers.",
     ),
     _fault(
+        "killed",
+        r"exitcode\s*:\s*-9\b|Signal 9 \(SIGKILL\) received|killed by signal: Killed",
+        "a process of the framework was ended by signal 9 (SIGKILL), as happens when memory runs "
+        "out: give the job more, or lower mindspeed.num_workers or preprocessing_num_workers.",
+    ),
+    _fault(
         "disk full",
         r"No space left on device|OSError: \[Errno 28\]|file write failed|PytorchStreamWriter failed",
         "the disk is full; free some space and run the same command again: it goes on from the last "

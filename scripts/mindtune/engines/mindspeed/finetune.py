@@ -13,6 +13,7 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
+from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.jobs import FinetuneJob, Settings
 from mindtune.engines.log_table import LossTable
 from mindtune.engines.mindspeed import rendering
@@ -38,6 +39,7 @@ from mindtune.engines.mindspeed.watching import Watch
 from mindtune.engines.ordering import write_in_order
 from mindtune.errors import UserError
 from mindtune.files import write_json
+from mindtune.process import ended
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ log = logging.getLogger(__name__)
 RUN = "run"
 # In RUN: the samples in the order of train.order_seed.
 ORDERED = "train.json"
+# What Megatron adds to the seed for each pipeline stage.
+SEED_STEP = 100
 
 
 def finetune(job: FinetuneJob) -> None:
@@ -81,6 +85,26 @@ def finetune(job: FinetuneJob) -> None:
                 # Nobody may go on from what random weights became.
                 remove_after(job.save_dir, begun)
     check_success(job, layout, watch, status)
+
+
+def check(job: FinetuneJob, begun: int) -> None:
+    """Look at layout, seed, data, base and disk, as far as that takes no time.
+
+    begun: the iteration from which the training goes on; a finished one needs nothing.
+
+    Raises
+    ------
+    UserError: the training could not begin.
+    """
+    if begun == job.train["train_iters"]:
+        return
+    Machine.read(job.framework, job.operation)
+    config = read_config(job.hf_dir)
+    layout = layout_of(job.parallel, config)
+    check_seed(job.train, SEED_STEP * (layout.pp_size - 1))
+    check_amount(job, World.of_training(job.machine, job.parallel, layout))
+    check_base(job.mm_dir, layout)
+    check_room(job.save_dir, config, job.train, "bf16")
 
 
 def layout_of(parallel, config) -> ParallelLayout:
@@ -292,7 +316,7 @@ def check_success(
     missing = missing_files(job.save_dir, wanted, layout, job.train["save_optim"])
     if watch.done and watch.loaded and tracked(job.save_dir) == str(wanted) and not missing:
         if status:
-            log.warning("the framework ended with status %d, after all was written", status)
+            log.warning("the framework %s, after all was written", ended(status))
         return
     if watch.faults.cause:
         raise UserError(f"training failed: {watch.faults.cause}")
@@ -303,6 +327,6 @@ def check_success(
             "command again to go on from the last whole checkpoint."
         )
     raise UserError(
-        f"training ended with status {status} before iteration {wanted} was saved (whole checkpoint: "
+        f"training {ended(status)} before iteration {wanted} was saved (whole checkpoint: "
         f"{reached or 'none'}); the framework's own words are at the end of the log."
     )

@@ -21,6 +21,7 @@ from mindtune.engines.mindspeed.arguments import World
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
 from mindtune.files import writing
+from mindtune.process import slow_to_stop
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,8 @@ class Launch:
         ]  # fmt: skip
 
     def run(self, heard: Heard, heard_error: Heard | None = None) -> int:
-        """Run it to its end; each line goes to the log, and to `heard`. Returns the exit status.
+        """Run it to its end; each line goes to the log, and to `heard`. Returns the exit status,
+        negative for a signal's number.
 
         heard_error: gets the lines of stderr, which otherwise go where the others go. An
         exception in either ends the programs and is passed on; they end also when
@@ -141,13 +143,19 @@ class Launch:
         """
         commands = self.commands(self.write())
         processes = [_start(command, self.directory, heard_error) for command in commands]
+        with slow_to_stop(2 * SECONDS_TO_END * len(processes)):
+            return self._listen_to_end(processes, heard, heard_error)
+
+    def _listen_to_end(
+        self, processes: Sequence[subprocess.Popen], heard: Heard, heard_error: Heard | None
+    ) -> int:
         try:
             for process in processes[1:]:
                 _drain(process.stdout, lambda _: None)
             if heard_error:
                 _drain(processes[0].stderr, heard_error)
             _listen(processes[0].stdout, heard)
-            return max(abs(process.wait()) for process in processes)
+            return max((process.wait() for process in processes), key=abs)
         finally:
             for process in processes:
                 _end(process)

@@ -19,6 +19,7 @@ from mindtune.engines.mindspeed.faults import FaultWatch
 from mindtune.engines.mindspeed.launching import Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
+from mindtune.process import ended
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _convert(
     status = launch.run(faults.hear)
     if status:
         cause = faults.cause or "its own words are at the end of the log."
-        raise UserError(f"mm-convert {command} ended with status {status}: {cause}")
+        raise UserError(f"mm-convert {command} {ended(status)}: {cause}")
 
 
 def _take(made: Path, path: Path, verified_against: Path) -> None:
