@@ -153,8 +153,8 @@ rule build_report:
     conda:
         ENVIRONMENT
     params:
-        experiments=EXPERIMENTS,
         **CONFIG.common["compare"],
+        experiments=EXPERIMENTS,
         code=code(
             "build_report",
             data=(SCRIPTS / "mindtune/report/templates").glob("*"),
