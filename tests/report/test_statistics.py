@@ -157,6 +157,13 @@ def test_nothing_changed_is_no_difference():
     assert (lengths.low, lengths.high) == (0, 0)
 
 
+def test_of_one_picture_nothing_is_known():
+    shares = compare([False] * 4, [True] * 4, ["a"] * 4, 0.95, 1)
+    assert shares.low < 0 < shares.high
+    lengths = compare([1, 2, 3], [2, 3, 4], ["a"] * 3, 0.95, None)
+    assert lengths.difference == 1 and np.isnan(lengths.low) and np.isnan(lengths.high)
+
+
 def test_all_better_is_not_certain():
     found = compare([False] * 100, [True] * 100, range(100), 0.95, 1)
     assert found.difference == found.high == 1

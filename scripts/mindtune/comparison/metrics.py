@@ -15,7 +15,9 @@ SHARE, MEAN, CLOCK = "share", "mean", "clock"
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of scores: `of(line, reference)` is an answer's score, `line` being its record.
+    """A column of scores: `of(line, reference)` is an answer's score.
+
+    `line` is the answer's record, with its `prompt`.
 
     kind: `share` of answers, `mean` of a score, or `clock`: measured times, which all answers of
     a batch have in common, so that they have medians and neither intervals nor tests.

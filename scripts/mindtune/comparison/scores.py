@@ -60,7 +60,8 @@ def score_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFrame
         }
         for metric in METRICS:
             for stage, line in (("before", first), ("after", second)):
-                row[f"{metric.name}_{stage}"] = metric.of(line, reference)
+                asked = {**line, "prompt": prompt["prompt"]}
+                row[f"{metric.name}_{stage}"] = metric.of(asked, reference)
         row["verdict"] = verdict(row, tidy(first["answer"]) != tidy(second["answer"]))
         rows.append(row)
     return pd.DataFrame(rows).astype(_TYPES)

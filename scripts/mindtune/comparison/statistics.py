@@ -170,8 +170,9 @@ def score_interval(found: Clusters, confidence: float) -> tuple[np.ndarray, np.n
 
 
 def mean_interval(found: Clusters, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of a difference of any numbers: cluster-robust, with Student's t."""
-    half = _t_quantile(found, confidence) * np.sqrt(found.variance())
+    """Of a difference of any numbers: cluster-robust, with Student's t; nan of a single picture."""
+    known = found.sizes.shape[-1] > 1
+    half = _t_quantile(found, confidence) * np.sqrt(found.variance()) if known else np.nan
     return found.mean - half, found.mean + half
 
 
