@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
 from mindtune.engines import stage, training_check
-from mindtune.engines.jobs import ExportJob, PrepareJob
+from mindtune.engines.jobs import PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.ordering import in_order
 from mindtune.errors import UserError
@@ -332,20 +332,6 @@ def test_a_caches_place_is_named_by_all_that_counts(base, tmp_path):
     picture = next(images.iterdir())
     picture.write_bytes(picture.read_bytes() + b"\0")
     assert place(images=images) != first
-
-
-VIRTUAL = {"llm_pp_layers": [[0, 1], [1, 2]], "vit_pp_layers": [[4, 0], [0, 0]]}
-
-
-def test_virtual_stages_are_not_answered_from_nor_read_by_mm_convert(played, base):
-    with pytest.raises(UserError, match="can train but not answer"):
-        played.answer(**VIRTUAL)
-    job = ExportJob(
-        played.save_dir, base / "base", played.here / "hf", PARALLEL | VIRTUAL,
-        {"converter": "mm-convert"}, played.here / "machine.json", OPERATION,
-    )  # fmt: skip
-    with pytest.raises(UserError, match="mm-convert can't read checkpoints of virtual"):
-        stage("mindspeed", "export")(job)
 
 
 def test_an_mm_convert_that_fails_or_writes_nothing(played, base):

@@ -326,7 +326,7 @@ class Addresses(Kind):
 
 @dataclass(frozen=True)
 class Layers(Kind):
-    """Numbers of layers: one for each pipeline stage, or a row of them for each virtual stage."""
+    """Numbers of layers, one for each pipeline stage, or a list of one row of them."""
 
     maximum: int = 1000
     words: ClassVar[str] = "a list"

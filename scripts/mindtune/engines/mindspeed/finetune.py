@@ -6,11 +6,13 @@ weights came from our checkpoint, and training said that it is done.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
+from mindtune.checkpoint.model_directory import training_problems
 from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
@@ -58,7 +60,7 @@ def finetune(job: FinetuneJob) -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
     machine = Machine.read(job.framework, job.operation)
     config = read_config(job.hf_dir)
-    layout = layout_of(job.parallel, config)
+    layout = layout_of(job, config)
     world = World.of_training(job.machine, job.parallel, layout)
     train = job.train
     open_to_owner(job.save_dir)
@@ -102,7 +104,7 @@ def check(job: FinetuneJob, begun: int) -> None:
         return
     Machine.read(job.framework, job.operation)
     config = read_config(job.hf_dir)
-    layout = layout_of(job.parallel, config)
+    layout = layout_of(job, config)
     check_seed(job.train, SEED_STEP * (layout.pp_size - 1))
     check_amount(job, World.of_training(job.machine, job.parallel, layout))
     check_base(job.mm_dir, layout)
@@ -111,19 +113,17 @@ def check(job: FinetuneJob, begun: int) -> None:
     check_whole_pictures(job, encoder(job.hf_dir), records)
 
 
-def layout_of(parallel, config) -> ParallelLayout:
+def layout_of(job: FinetuneJob, config: Mapping) -> ParallelLayout:
     """The layout that the `parallel` section asks for, checked against the model.
 
     Raises
     ------
     UserError: the framework can't train it.
     """
-    layout = ParallelLayout.make(
-        model_shape(config),
-        **layout_options(parallel),
-    )
-    for problem in layout.training_problems():
-        raise UserError(f"parallel can't be trained by MindSpeed-MM: {problem}.")
+    shape = model_shape(config)
+    layout = ParallelLayout.make(shape, **layout_options(job.parallel))
+    for problem in training_problems(layout, shape, job.parallel, job.train):
+        raise UserError(problem)
     return layout
 
 
@@ -213,11 +213,11 @@ def make_launch(
         ),
     )
     template = rendering.shipped(machine.home, "model", shape)
-    write_json(run / "model.json", rendering.model_file(template, config, layout, job.train))
+    model = rendering.model_file(template, config, layout, job.train, world.context)
+    write_json(run / "model.json", model)
     arguments = training_arguments(
         job.train,
         world,
-        layout,
         vocab=shape.vocab,
         load=load,
         resume=resume,
