@@ -342,6 +342,16 @@ def test_a_named_prompt_that_can_not_be_asked_is_refused(place, prompt, words):
         prompts(place, named=[{"image": f"{1:012d}.jpg", "prompt": prompt}])
 
 
+def test_a_blank_reference_is_refused():
+    named = [
+        {"image": "a.jpg", "prompt": "What?", "reference": text} for text in ("", " ", "a", None)
+    ]
+    problems = list(named_problems(named))
+    assert [problem.split()[0] for problem in problems] == [
+        "prompts.named[0].reference", "prompts.named[1].reference",
+    ]  # fmt: skip
+
+
 def test_a_named_prompt_may_speak_of_boxes():
     named = [{"image": "a.jpg", "prompt": "What is in <|box_start|>(1,2),(3,4)<|box_end|>?"}]
     assert not list(named_problems(named))
