@@ -180,9 +180,9 @@ def test_records_that_mean_something_else_are_dropped_and_named(place):
     report = run(place, max_dropped_fraction=0.05)
     assert sum(report["kept"].values()) == 76
     assert report["dropped"] == {
+        "`images` is not read": 1,
+        "`system` is not read": 1,
         "an answer is empty": 1,
-        "its key `images` is not read": 1,
-        "its key `system` is not read": 1,
         "the special token <|image_pad|> stands in its text": 1,
     }
     assert [dropped["record"] for dropped in report["first_dropped"]] == [3, 4, 5, 6]
@@ -198,7 +198,10 @@ def test_every_record_of_another_form_stops_it(place):
         {"from": "human", "value": "What is on the bus?"}, {"from": "gpt", "value": "Une pub."},
     ]} | more for more in ({"images": ["a.jpg"]}, {"video": "clip.mp4"})]  # fmt: skip
     (place / "llava.json").write_text(json.dumps(records))
-    with pytest.raises(UserError, match=r"2 of 2 records .*its key `system` is not read: 2"):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 2 records .*`images` and `system` are not read: 1, `system` and `video` are not read: 1",
+    ):
         run(place, max_dropped_fraction=0.5)
 
 
