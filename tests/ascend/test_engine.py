@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from ascend.values import OPERATION, PARALLEL, TRAIN
+from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
 from mindtune.engines import stage, training_check
 from mindtune.engines.jobs import ExportJob, PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
@@ -14,6 +16,13 @@ from mindtune.errors import UserError
 @pytest.fixture(autouse=True)
 def _hear_all(caplog):
     caplog.set_level("INFO", logger="mindtune")
+
+
+def asked_text(question):
+    return (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def options(start):
@@ -171,11 +180,77 @@ def test_all_answers_come_from_one_start(played):
     answers = played.answer()
     assert [line["id"] for line in answers] == ["0", "1", "2", "3"]
     assert list(answers[0]) == ["id", "image", "prompt", "answer", "tokens", "cut", "seconds"]
-    assert answers[1]["answer"] == f"an answer to {answers[1]['prompt']}"
+    assert answers[1]["answer"] == "an answer to " + asked_text(
+        f"<|vision_start|><|image_pad|><|vision_end|>\n{answers[1]['prompt']}"
+    )
     (start,) = played.starts()
     asked, words = options(start)
     assert asked["--load"] == str(played.base / "mm") and "--no-load-optim" in words
     assert start["environment"]["PYTORCH_NPU_ALLOC_CONF"] == "expandable_segments:True"
+
+
+def asked(played, tmp_path, *prompts):
+    """A copy of the played place in which these prompts are asked."""
+    place = tmp_path / "asked"
+    shutil.copytree(played.base, place)
+    lines = [json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in prompts]
+    (place / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+    return replace(played, base=place)
+
+
+TWO = {"id": "t", "images": ["1.jpg", "2.jpg"], "prompt": "<image>\n<image>\nWhich is red?"}
+PAD = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def test_a_question_about_several_pictures_is_asked_with_all_of_them(played, tmp_path):
+    end = {"id": "e", "images": ["1.jpg"], "prompt": "What is\u2028this?<image>"}
+    answers = asked(played, tmp_path, TWO, end).answer()
+    assert answers[0]["answer"] == "an answer to " + asked_text(f"{PAD}\n{PAD}\nWhich is red?")
+    assert answers[0] | TWO == answers[0] and "image" not in answers[0]
+    assert answers[1]["answer"] == "an answer to " + asked_text(f"What is\u2028this?{PAD}")
+    job = json.loads((played.here / "run/answers_before/job.json").read_text())
+    lines = Path(job["prompts"]).read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["images"] for line in lines if line] == [["1.jpg", "2.jpg"], ["1.jpg"]]
+    assert job["kept_tokens"][2:4] == ["<|box_start|>", "<|box_end|>"]
+
+
+def test_the_tutorials_script_asks_about_one_picture_only(played, tmp_path):
+    with pytest.raises(UserError, match=r"prompt t has 2, .*\(1\.jpg, 2\.jpg\); write pipeline"):
+        asked(played, tmp_path, TWO).answer(inference="script")
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_a_sample_that_would_be_cut_within_a_picture_is_said_before_anything_starts(played):
+    with pytest.raises(
+        UserError, match=r"record 0 of .*train.json .* train.seq_length 24 would cut"
+    ):
+        training_check("mindspeed")(played.job(seq_length=24), 0)
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_answers_are_greedy_whatever_the_model_says(played, tmp_path):
+    place = asked(played, tmp_path, TWO)
+    (place.base / "base/generation_config.json").write_text(
+        json.dumps({"repetition_penalty": 1.05, "no_repeat_ngram_size": 2, "do_sample": True,
+                    "num_return_sequences": 2, "eos_token_id": 3, "pad_token_id": 4})
+    )  # fmt: skip
+    place.answer()
+    made = json.loads((played.here / "run/answers_before/inference.json").read_text())
+    generation = made["generation_config"]
+    assert generation == json.loads((RECORDED / "inference.json").read_text())["generation_config"]
+
+
+def test_a_model_without_a_chat_template_of_its_own_is_asked_as_any_other(played, tmp_path, caplog):
+    place = asked(played, tmp_path, TWO)
+    (place.base / "base/chat_template.json").unlink()
+    config = place.base / "base/tokenizer_config.json"
+    plain = {k: v for k, v in json.loads(config.read_text()).items() if k != "chat_template"}
+    config.write_text(json.dumps(plain))
+    assert place.answer()[0]["answer"].endswith("<|im_start|>assistant\n")
+    assert "chat template" not in caplog.text
+    (place.base / "base/chat_template.jinja").write_text("{{ messages[0].content }}")
+    place.answer()
+    assert caplog.text.count("the chat template in") == 1 and "chat_template.jinja" in caplog.text
 
 
 def test_answers_that_are_too_few_are_none(played):

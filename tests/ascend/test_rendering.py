@@ -38,7 +38,7 @@ def test_the_inference_file_is_that_of_the_real_run(config):
         part["freeze"] = "scrambled"  # of no account: nothing is trained
     made = rendering.inference_file(
         scrambled(wanted), config, whole(config),
-        hf_dir=Path(wanted["tokenizer"]["from_pretrained"]), generation={}, max_new_tokens=24,
+        hf_dir=Path(wanted["tokenizer"]["from_pretrained"]), end=529, text_end=527, max_new_tokens=24,
     )  # fmt: skip
     assert made == wanted
 

@@ -1,14 +1,23 @@
 """compare.csv, summary.csv, scores: their contract, and what they say when nothing changed."""
 
+import csv
 import json
 
 import pandas as pd
 import pandera as pa
 import pytest
-from finished import build, finished, tables
+from finished import build, finished, tables, write_lines
+from mindtune.comparison.answers import pictures_in
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked, read_table
-from mindtune.comparison.scores import rank, read_metrics, read_scores
-from mindtune.comparison.tables import compare_all, compare_experiment
+from mindtune.comparison.scores import (
+    corpus_scores,
+    rank,
+    read_metrics,
+    read_scores,
+    score_experiment,
+    summarize_scores,
+)
+from mindtune.comparison.tables import compare_all, compare_experiment, to_csv
 from mindtune.errors import UserError
 
 NAMES = ("warm", "hot", "cold")
@@ -178,3 +187,89 @@ def test_a_picture_that_has_gone_is_told(tmp_path):
     gone.unlink()
     with pytest.raises(UserError, match=r"000000033471\.jpg that was asked about can't be read"):
         build(root)
+
+
+def given(place, prompts, before, after):
+    """The files of an experiment with these prompts and answers."""
+    files = {name: place / f"{name}.jsonl" for name in ("prompts", "before", "after")}
+    kept = {"split": "held_out", "family": "other", "image_in_training": False}
+    asked = [{"id": str(n), **kept, "prompt": "Q?", **one} for n, one in enumerate(prompts)]
+    write_lines(files["prompts"], asked)
+    for name, answers in (("before", before), ("after", after)):
+        lines = [
+            {"id": str(n), "answer": text, "tokens": 3, "cut": False, "seconds": 0.1}
+            for n, text in enumerate(answers)
+        ]
+        write_lines(files[name], lines)
+    return files
+
+
+def written(table, place):
+    """The table as it is read back from a file."""
+    to_csv(checked(table, COMPARE), place / "compare.csv")
+    return read_table(place / "compare.csv", COMPARE)
+
+
+BOX = "<|object_ref_start|>the bus<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
+
+
+def test_marks_of_boxes_make_no_difference(tmp_path):
+    """A model that was trained on marks writes them; a perfect answer is a perfect answer."""
+    plain = "the bus(1,2),(3,4)"
+    prompts = [{"image": "a.jpg", "reference": text} for text in (BOX, plain, BOX)]
+    files = given(tmp_path, prompts, [plain, BOX, "the bus(1,2),(3,5)"], [BOX, BOX, f"{BOX} "])
+    table = written(compare_experiment("one", files), tmp_path)
+    assert table["exact_before"].tolist() == [True, True, False]
+    assert table["exact_after"].tolist() == [True, True, True]
+    assert set(table["after"]) == set(table["reference"]) == {plain}
+    assert table["box_before"].all() and table["box_after"].all()
+    assert table["changed"].tolist() == [False, False, True]
+    scores = score_experiment("one", files)
+    assert (scores["chrf_after"] == 100).all()
+
+
+def test_a_question_about_several_pictures_has_a_list_of_them(tmp_path):
+    names = [["a.jpg", "b, c.jpg"], ["a.jpg"], ['["x"]']]
+    prompts = [{"images": one, "prompt": "<image>?", "reference": "R"} for one in names]
+    prompts += [{"image": "[a].jpg", "reference": "R"}]
+    files = given(tmp_path, prompts, ["A"] * 4, ["R"] * 4)
+    table = written(compare_experiment("one", files), tmp_path)
+    assert table["image"].tolist() == [
+        '["a.jpg", "b, c.jpg"]', "a.jpg", '["[\\"x\\"]"]', "[a].jpg"
+    ]  # fmt: skip
+    assert table["image"].map(pictures_in).tolist() == [*names, ["[a].jpg"]]
+    assert score_experiment("one", files)["image"].tolist() == table["image"].tolist()
+
+
+def test_an_empty_reference_and_an_empty_answer_are_scored(tmp_path):
+    prompts = [
+        {"image": f"{n}.jpg", "reference": text} for n, text in enumerate(["", "Yes.", "", None])
+    ]
+    files = given(tmp_path, prompts, ["Yes.", "", "", ""], ["", "Yes.", " ", ""])
+    table = written(compare_experiment("one", files), tmp_path)
+    assert table["reference"].isna().tolist() == [False, False, False, True]
+    assert table["exact_after"].tolist() == [True, True, True, pd.NA]
+    assert table["exact_before"].tolist() == [False, False, True, pd.NA]
+    to_csv(score_experiment("one", files), tmp_path / "scores.csv")
+    scores = read_scores([tmp_path / "scores.csv"])
+    for name in ("chrf", "bleu", "rouge_l"):
+        assert scores[f"{name}_after"].round(6).tolist() == [100, 100, 100, pd.NA]
+        assert scores[f"{name}_before"].tolist() == [0, 0, 100, pd.NA]
+    metrics = summarize_scores(scores, 0.95).merge(corpus_scores(table), how="left")
+    row = metrics[(metrics["metric"] == "exact") & (metrics["family"] == "all")].iloc[0]
+    assert (row["n"], row["after"]) == (3, 1.0)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_a_row_is_one_row_to_any_reader(tmp_path, end):
+    texts = [f"one{end}two", "=1+1", "a\u2028b\x85c", f"{end}"]
+    prompts = [{"image": "a.jpg", "prompt": text, "reference": text} for text in texts]
+    table = written(compare_experiment("one", given(tmp_path, prompts, texts, texts)), tmp_path)
+    wanted = [text.replace(end, "\n") for text in texts]
+    assert table["prompt"].tolist() == wanted and len(table) == 4
+    data = (tmp_path / "compare.csv").read_bytes()
+    assert b"\r" not in data
+    with open(tmp_path / "compare.csv", newline="", encoding="utf-8") as handle:
+        assert [row["prompt"] for row in csv.DictReader(handle)] == wanted
+    frame = pd.read_csv(tmp_path / "compare.csv", engine="python", keep_default_na=False)
+    assert frame["prompt"].tolist() == wanted

@@ -227,7 +227,8 @@ def test_paths_that_can_not_be(place, words):
         ("https://me@host/x", "has a user's name or a password"),
         ("https://host/a b", "which has a space; write %20"),
         (f"https://{'a' * 300}/x", "has the host"),
-        ("https:///x", "must begin with http"),
+        ("https:///x", "is https:///x, which names no host; correct it."),
+        ("ftp://host/x", "must begin with http"),
     ],
 )
 def test_addresses_that_can_not_be(address, words, tmp_path):

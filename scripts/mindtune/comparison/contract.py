@@ -41,13 +41,20 @@ COMPARE = _table(
             TEXT, "`named`: from `prompts.named`; `held_out`: about a picture kept from training."
         ),
         "family": _column(TEXT, "Family of the question (`prompts.families`), or `other`."),
-        "image": _column(TEXT, "The picture, relative to the directory of pictures."),
-        "image_in_training": _column(
-            FLAG, "Whether training saw the picture: the answer may then be remembered."
+        "image": _column(
+            TEXT,
+            "The picture, relative to the directory of pictures; a JSON list where there are several.",
         ),
-        "prompt": _column(TEXT, "The question."),
+        "image_in_training": _column(
+            FLAG,
+            "Whether training saw the picture (any of several): the answer may then be remembered.",
+        ),
+        "prompt": _column(
+            TEXT,
+            "The question, with an `<image>` mark for each picture unless there is one that comes first.",
+        ),
         "reference": _column(
-            TEXT, "The right answer; empty when nobody knows it.", empty=True
+            TEXT, "The right answer; empty, like `exact_after`, when nobody knows it.", empty=True
         ),
         "before": _column(TEXT, "The answer of the base model."),
         "after": _column(TEXT, "The answer of the fine-tuned model."),
@@ -140,6 +147,10 @@ def read_table(path: Path, contract: pa.DataFrameSchema) -> pd.DataFrame:
             found[name] = found[name].map(lambda word: _FLAGS.get(word, word), na_action="ignore")
         elif kind in (NUMBER, SHARE):
             found[name] = pd.to_numeric(found[name], errors="coerce")
+    if {"reference", "exact_after"} <= set(found):
+        # An empty text may be the right answer; a cell can't tell it from none, the verdict can.
+        known = found["reference"].isna() & found["exact_after"].notna()
+        found["reference"] = found["reference"].mask(known, "")
     try:
         return checked(found, contract)
     except pa.errors.SchemaErrors as error:

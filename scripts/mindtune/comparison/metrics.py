@@ -66,11 +66,22 @@ def _judged(function: Callable[[str, str], float]) -> Callable:
     )
 
 
+def _alike(function: Callable[[str, str], float]) -> Callable:
+    """The likeness, 0 to 100, also where a text without a word is right: then nothing else is."""
+
+    def of(answer: str, reference: str) -> float:
+        if words(reference):
+            return function(answer, reference)
+        return 100.0 if exact(answer, reference) else 0.0
+
+    return _judged(of)
+
+
 METRICS = (
     Metric("exact", "Exact match", SHARE, "higher", _judged(exact)),
-    Metric("chrf", "chrF", MEAN, "higher", _judged(chrf)),
-    Metric("bleu", "BLEU", MEAN, "higher", _judged(bleu)),
-    Metric("rouge_l", "ROUGE-L", MEAN, "higher", _judged(rouge_l)),
+    Metric("chrf", "chrF", MEAN, "higher", _alike(chrf)),
+    Metric("bleu", "BLEU", MEAN, "higher", _alike(bleu)),
+    Metric("rouge_l", "ROUGE-L", MEAN, "higher", _alike(rouge_l)),
     Metric("words", "Length in words", MEAN, None, lambda line, _: len(words(line["answer"]))),
     Metric("box", "Has a box", SHARE, None, lambda line, _: has_box(line["answer"])),
     Metric("empty", "Empty", SHARE, "lower", lambda line, _: not line["answer"].strip()),

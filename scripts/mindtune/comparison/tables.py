@@ -84,10 +84,22 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def to_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as everybody reads it: UTF-8, commas, line feeds, true and false in words."""
+    """Write a table as everybody reads it: UTF-8, commas, line feeds, true and false in words.
+
+    A carriage return within a text becomes a line feed, as readers disagree on it: Python before
+    3.11.9 leaves it unquoted, and others then begin a new row.
+    """
     shown = frame.copy()
     for column in shown:
         if shown[column].dtype in ("bool", "boolean"):
             shown[column] = shown[column].map({True: "true", False: "false"})
+        elif not pd.api.types.is_numeric_dtype(shown[column]):
+            shown[column] = shown[column].map(_one_line_end, na_action="ignore")
     with writing(path) as handle:
         shown.to_csv(handle, index=False, lineterminator="\n", float_format="%.4f")
+
+
+def _one_line_end(cell):
+    if not isinstance(cell, str):
+        return cell
+    return cell.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")

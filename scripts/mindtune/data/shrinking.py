@@ -1,6 +1,7 @@
 """Pictures as MindSpeed-MM reads them: in RGB, and shrunk to a number of pixels."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,16 +20,28 @@ def read_shrunk(source: str | Path | IO[bytes], image_resolution: int) -> Image.
     """
     with Image.open(source) as opened:
         image = opened.convert("RGB") if opened.mode != "RGB" else opened.copy()
-    area = image.width * image.height
+    for size in _sizes(*image.size, image_resolution):
+        image = image.resize(size, Image.Resampling.NEAREST)
+    return image
+
+
+def shrunk_size(width: int, height: int, image_resolution: int) -> tuple[int, int]:
+    """The size of what `read_shrunk` makes of a picture of some size."""
+    return [(width, height), *_sizes(width, height, image_resolution)][-1]
+
+
+def _sizes(width: int, height: int, image_resolution: int) -> Iterator[tuple[int, int]]:
+    """The sizes that a picture gets, one after the other."""
+    area = width * height
     if area > image_resolution:
         factor = math.sqrt(image_resolution / area)
-        size = (int(image.width * factor), int(image.height * factor))
-        image = image.resize(size, Image.Resampling.NEAREST)
-    if min(image.size) < SMALLEST:
-        size = (max(image.width, SMALLEST), max(image.height, SMALLEST))
-        image = image.resize(size, Image.Resampling.NEAREST)
-    if image.width / image.height > LONGEST:
-        image = image.resize((image.height * LONG, image.height), Image.Resampling.NEAREST)
-    if image.height / image.width > LONGEST:
-        image = image.resize((image.width, image.width * LONG), Image.Resampling.NEAREST)
-    return image
+        width, height = int(width * factor), int(height * factor)
+        yield width, height
+    if min(width, height) < SMALLEST:
+        width, height = max(width, SMALLEST), max(height, SMALLEST)
+        yield width, height
+    if width / height > LONGEST:
+        width = height * LONG
+        yield width, height
+    if height / width > LONGEST:
+        yield width, width * LONG

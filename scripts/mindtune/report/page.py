@@ -16,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mindtune.comparison.answers import pictures_in
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.scores import rank
 from mindtune.comparison.tables import ALL
@@ -113,9 +114,17 @@ def example(run: Run, experiment: str) -> dict:
         **{key: row[key] for key in ("prompt", "before", "after", "image", "split")},
         "reference": None if pd.isna(row["reference"]) else row["reference"],
         "seen": bool(row["image_in_training"]),
-        "picture": data_uri(run.images / row["image"], *LARGE),
-        "boxes": {stage: boxes(row[stage]) for stage in ("before", "after")},
+        "pictures": [
+            {"name": name, "uri": data_uri(run.images / name, *LARGE)}
+            for name in pictures_in(row["image"])
+        ],
+        "boxes": {stage: boxes_to_draw(row, stage) for stage in ("before", "after")},
     }
+
+
+def boxes_to_draw(row: Mapping, stage: str) -> list[tuple[int, int, int, int]]:
+    """The boxes of an answer; none where there are several pictures: it doesn't say in which."""
+    return boxes(row[stage]) if len(pictures_in(row["image"])) == 1 else []
 
 
 def families(run: Run) -> dict[str, list[dict]]:
@@ -167,13 +176,18 @@ def gallery(run: Run) -> dict:
     asked = {name: place for place, name in enumerate(dict.fromkeys(rows["id"]))}
     # What several experiments say to one prompt stands side by side.
     rows = rows.sort_values("id", key=lambda ids: ids.map(asked), kind="stable")
-    pictures = embed(run.images, rows["image"], PICTURE_BUDGET)
+    names = rows["image"].map(pictures_in)
+    pictures = embed(run.images, names.explode(), PICTURE_BUDGET)
     return {
         "experiments": run.experiments,
         "pictures": pictures,
         "columns": {
             **{name: _plain(rows[name]) for name in GALLERY},
-            **{f"boxes_{stage}": rows[stage].map(boxes).tolist() for stage in ("before", "after")},
+            "image": names.tolist(),
+            **{
+                f"boxes_{stage}": [boxes_to_draw(row, stage) for row in rows.to_dict("records")]
+                for stage in ("before", "after")
+            },
         },
     }
 

@@ -12,6 +12,7 @@ from mindtune.checkpoint import load_hf_tensors
 from mindtune.checkpoint.model_shape import read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.cutting import check_whole_pictures
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -96,7 +97,7 @@ def finetune(job: FinetuneJob) -> None:
 
 
 def check(job: FinetuneJob, begun: int) -> None:
-    """Look at device, seed, model, data and disk, as far as that takes no time.
+    """Look at device, seed, model, data and disk, as far as that takes seconds only.
 
     begun: the iteration from which the training goes on; a finished one needs nothing.
 
@@ -108,8 +109,13 @@ def check(job: FinetuneJob, begun: int) -> None:
         return
     open_device(job.machine)
     check_seed(job.train)
-    Processor(job.hf_dir, job.processor["image_resolution"])
-    check_amount(len(read_mllm(job.train_data)), job.train)
+    processor = Processor(job.hf_dir, job.processor["image_resolution"])
+    records, held_out = read_mllm(job.train_data), read_mllm(job.held_out_data)
+    check_amount(len(records), job.train)
+    evaluated = held_out[: job.train["eval_iters"] * job.train["global_batch_size"]]
+    check_whole_pictures(
+        job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
+    )
     check_room(job.save_dir, read_config(job.hf_dir), job.train, job.machine["precision"])
 
 

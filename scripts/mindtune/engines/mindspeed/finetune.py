@@ -14,6 +14,7 @@ from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.cutting import check_whole_pictures
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.log_table import LossTable
 from mindtune.engines.mindspeed import rendering
@@ -36,6 +37,7 @@ from mindtune.engines.mindspeed.training_log import (
     saved_iteration,
 )
 from mindtune.engines.mindspeed.watching import Watch
+from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
 from mindtune.process import ended
@@ -85,7 +87,7 @@ def finetune(job: FinetuneJob) -> None:
 
 
 def check(job: FinetuneJob, begun: int) -> None:
-    """Look at layout, seed, data, base and disk, as far as that takes no time.
+    """Look at layout, seed, data, base and disk, as far as that takes seconds only.
 
     begun: the iteration from which the training goes on; a finished one needs nothing.
 
@@ -102,6 +104,8 @@ def check(job: FinetuneJob, begun: int) -> None:
     check_amount(job, World.of_training(job.machine, job.parallel, layout))
     check_base(job.mm_dir, layout)
     check_room(job.save_dir, config, job.train, "bf16")
+    records = {job.train_data: read_mllm(job.train_data)}  # held-out ones are not evaluated
+    check_whole_pictures(job, encoder(job.hf_dir), records)
 
 
 def layout_of(parallel, config) -> ParallelLayout:

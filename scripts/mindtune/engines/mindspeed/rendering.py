@@ -19,6 +19,15 @@ LAYERS_OF_72B = 80
 # Token ids of the published models, which config.json may leave out.
 TOKENS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
 
+# Whatever could make an answer another than the likeliest one, switched off.
+GREEDY = {
+    "do_sample": False, "temperature": 0, "num_beams": 1, "num_return_sequences": 1,
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": None,
+    "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None,
+    "sequence_bias": None, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "force_words_ids": None, "penalty_alpha": None, "guidance_scale": None, "stop_strings": None,
+}  # fmt: skip
+
 
 def shipped(home: Path, kind: str, shape: ModelShape) -> dict[str, Any]:
     """The shipped file nearest to a model: `data`, `model` or `inference_qwen2vl` of a size.
@@ -83,12 +92,14 @@ def inference_file(
     layout: ParallelLayout,
     *,
     hf_dir: Path,
-    generation: Mapping,
+    end: int,
+    text_end: int,
     max_new_tokens: int,
 ) -> dict[str, Any]:
     """`--mm-model` of answering: greedy, with tokenizer and processor of `hf_dir`.
 
-    generation: content of generation_config.json, empty where there is none. Temperature 0
+    end, text_end: the tokens at which an answer ends, of a turn and of a text. Of the model's own
+    generation_config.json nothing is taken: answers are greedy, whatever stands there. Temperature 0
     makes the pipeline choose the likeliest token; the shipped 0.01 with top_k 1 draws one of the
     likeliest, which are several when bf16 makes them equal.
     """
@@ -96,18 +107,13 @@ def inference_file(
     hf_dir = hf_dir.resolve()
     filled["tokenizer"]["from_pretrained"] = str(hf_dir)
     filled["image_processer_path"] = str(hf_dir / "preprocessor_config.json")
-    bos, eos = config["bos_token_id"], config["eos_token_id"]
-    tokens = {
-        "bos_token_id": bos,
-        "pad_token_id": generation.get("pad_token_id", bos),
-        "eos_token_id": _as_list(generation.get("eos_token_id", [eos, bos])),
-    }
     filled["generation_config"].update(
-        tokens,
+        GREEDY,
+        bos_token_id=text_end,
+        pad_token_id=text_end,
+        eos_token_id=[end, text_end],
         **{name: config.get(name, default) for name, default in TOKENS.items()},
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=0,
     )
     return filled
 
@@ -161,7 +167,3 @@ def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> d
 def _layers(rows: Rows) -> list:
     """The framework's form: flat, or nested for virtual pipeline stages."""
     return list(rows[0]) if len(rows) == 1 else [list(row) for row in rows]
-
-
-def _as_list(value: Any) -> list:
-    return list(value) if isinstance(value, list | tuple) else [value]
