@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from mindtune.data.mllm import convert, remarks, to_mllm
@@ -17,6 +19,7 @@ from mindtune.data.prompts import (
 )
 from mindtune.data.split import is_held_out
 from mindtune.errors import UserError
+from mindtune.settings.checks import source_problems
 from PIL import Image
 
 
@@ -343,6 +346,30 @@ def test_a_named_prompt_that_can_not_be_asked_is_refused(place, prompt, words):
     assert re.search(words, problem)
     with pytest.raises(UserError, match=words):
         prompts(place, named=[{"image": f"{1:012d}.jpg", "prompt": prompt}])
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_configuration_knows_a_picture_by_any_of_its_names(place, zipped):
+    images = place / "train2017"
+    if zipped:
+        images = Path(shutil.make_archive(str(images), "zip", images))
+    name = f"{1:012d}.jpg"
+    sources = {
+        "images": {"use": "path", "path": str(images), "unpack": None},
+        "instructions": {"use": "path", "path": str(place / "llava.json")},
+        "model": {"use": "official"},
+        "mixture": [],
+    }
+
+    def problems(image):
+        named = [{"image": image, "prompt": "What?"}]
+        return list(
+            source_problems({"sources": sources, "engine": "hf", "prompts": {"named": named}})
+        )
+
+    assert [problems(form + name) for form in ("", "./", "sub/../", ".//")] == [[]] * 4
+    [problem] = problems("./gone.jpg")
+    assert "prompts.named[0].image is ./gone.jpg, but there is no such" in problem
 
 
 def test_a_blank_reference_is_refused():
