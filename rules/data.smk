@@ -56,6 +56,7 @@ rule check_data:
         images=images,
         train=shared("data", rules.convert_data.output.train),
         held_out=shared("data", rules.convert_data.output.held_out),
+        report=shared("data", rules.convert_data.output.report),
         hf=base_model,
     output:
         page="results/{scope}/data/check.html",
@@ -69,6 +70,7 @@ rule check_data:
     threads: 2
     params:
         processor=settings("processor"),
+        prompts=settings("prompts"),
         seq_length=settings("train", "seq_length"),
         code=code("check_data"),
     message:

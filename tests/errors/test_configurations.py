@@ -55,6 +55,8 @@ MISTAKES = [
     ({"prompts.name": []}, "prompts.name is not a key; did you mean `named`?"),
     ({"compare.confidenc": 0.9}, "did you mean `confidence`?"),
     ({"1": 1}, "1 is not a key; "),
+    ({"a[b": 1}, "a[b is not a key; "),
+    ({"": 1}, '"" is not a key; '),
     # kinds
     ({"train": None}, "train is null, but must be a mapping of keys to values."),
     ({"train": [1]}, "train is [1], but must be a mapping"),

@@ -40,6 +40,8 @@ NO_ADDRESS = (*NO_TEXT, "'http://[::1/x'", "http://a:99999/x", "https://me:secre
               f"https://a/{'x' * 3000}", "https:///x", "$MINDTUNE_UNSET")  # fmt: skip
 NAMES = ("../a", "-x", '"a\\n"', "a b", "a/b", "实验", '""', "shared", "Shared", "sources", "x" * 255, "ab" * 60,
          "2024-01-01", "$(id)", "{a}", ".a", "compare.csv", "~", "'~'", "'*'", "!x a", '"a\\0"')  # fmt: skip
+ODD_KEYS = ("'a[b'", "'a[0]'", "a.b", "''", "x y", "'['", "']'", '"a\\nb"', "😀", "é", '"\\ud800"', "'{a}'", "'%s'",
+            "x" * 1000, "null", "1", "1.5", "true", "'experiments.a: b'", "'the name a in b '")  # fmt: skip
 FILES = {
     "nothing": b"", "a comment": b"# engine: hf\n", "a list": b"- engine\n", "text": b"engine",
     "latin-1": "train: { lr: é }\n".encode("latin-1"), "utf-16": TEXT.encode("utf-16"),
@@ -143,6 +145,9 @@ def everything() -> list[tuple[str, str, object]]:
         (f"experiment {name[:30]}", "file", text_of("experiments", f"{{ {name}: {{}} }}"))
         for name in NAMES
     ]
+    for name in ODD_KEYS:
+        found += [(f"key {name}", "file", f"{name}: 1\n".encode())]
+        found += [(f"key train.{name}", "file", f"train:\n  {name}: 1\n".encode())]
     found += [("capitals", "file", text_of("experiments", "{ a: {}, A: {} }"))]
     # Thrice each, as they are few and hang or fill the memory where they are not caught.
     found += [(name, "file", content) for name, content in FILES.items()]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mindtune.engines import ENGINES, STAGES, stage_sources
 from mindtune.errors import UserError
 from mindtune.reference import keys
 from mindtune.settings import ConfigError, Settings, load
 from mindtune.settings.yaml_files import LARGEST, read_written
+from mindtune.sourcecode import closure
 from mindtune.workflow import check_files, guard_default, read_configuration
 from pydantic import ValidationError
 
@@ -225,7 +227,8 @@ def test_paths_that_can_not_be(place, words):
         ("https://me@host/x", "has a user's name or a password"),
         ("https://host/a b", "which has a space; write %20"),
         (f"https://{'a' * 300}/x", "has the host"),
-        ("https:///x", "must begin with http"),
+        ("https:///x", "is https:///x, which names no host; correct it."),
+        ("ftp://host/x", "must begin with http"),
     ],
 )
 def test_addresses_that_can_not_be(address, words, tmp_path):
@@ -311,6 +314,37 @@ def test_a_mark_of_byte_order_does_no_harm(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + (ROOT / "config/config.yaml").read_bytes())
     assert list(check_files([path], TABLE).experiments) == ["baseline"]
+
+
+def test_a_file_may_be_json(tmp_path):
+    path = tmp_path / "my.json"
+    prompt = {"image": "000000033471.jpg", "prompt": "\U0001f600\u2028?"}
+    raw = {"train": {"lr": 2e-3}, "prompts": {"named": [prompt]}}
+    path.write_text(
+        json.dumps(raw, indent="\t")
+    )  # with \\ud83d\\ude00, which YAML reads as two halves
+    found = check_files([path], TABLE).common
+    assert (
+        found["train"]["lr"] == 2e-3
+        and found["prompts"]["named"][0]["prompt"] == "\U0001f600\u2028?"
+    )
+    path.write_text(json.dumps({"train": {"lr": 7}}, indent="\t"))
+    with pytest.raises(
+        ConfigError, match=r"my\.json, line 3: train\.lr is 7, but must be at most 1\."
+    ):
+        check_files([path], TABLE)
+
+
+def test_no_result_depends_on_how_a_key_is_described():
+    """Settings reach jobs as params; the code that reads them is in no job's hash."""
+    table = yaml.safe_load((ROOT / "tests/workflow/reexecution.yaml").read_text("utf-8"))["code"]
+    scripts = [
+        ROOT / "scripts" / name for name, runs in table.items() if runs and name.endswith(".py")
+    ]
+    engines = [path for name in ENGINES for stage in STAGES for path in stage_sources(name, stage)]
+    assert len(scripts) > 15 and len(engines) > 5
+    settings = ROOT / "scripts/mindtune/settings"
+    assert [path for path in closure([*scripts, *engines]) if path.is_relative_to(settings)] == []
 
 
 def test_pipes_and_directories_are_no_configuration(tmp_path):

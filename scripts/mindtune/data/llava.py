@@ -7,6 +7,7 @@ its writer meant it, has a reason to be left out, `unfit`. Keys that are not rea
 
 import posixpath
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import PurePosixPath
@@ -39,7 +40,9 @@ CHANGING = (
     | dict.fromkeys(("weight", "weights", "loss", "loss_weight", "train"), (*EMPTY, 1))
     | dict.fromkeys(("mask",), (*EMPTY, 0))
 )  # fmt: skip
-SHOWN = 80
+# Values for a sentence, cut where they are long or deep.
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 80
 
 
 def images_of(record: Mapping) -> Sequence[str]:
@@ -91,7 +94,7 @@ def check_record(record: Mapping, number: int) -> None:
         that is no text, an image that is no name within the directory of pictures, or
         another number of `<image>` marks than of images.
     """
-    here = f"record {number} (id {_shown(record.get('id', 'missing'))})"
+    here = f"record {number} (id {_shown.repr(record.get('id', 'missing'))})"
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise UserError(f"{here} has no `conversations`; it must have a list of turns.")
@@ -106,13 +109,13 @@ def check_record(record: Mapping, number: int) -> None:
         isinstance(name, str) and name for name in images
     ):
         raise UserError(
-            f"{here}: `image` is {_shown(record['image'])}, but must be a file name, or a list of "
+            f"{here}: `image` is {_shown.repr(record['image'])}, but must be a file name, or a list of "
             "them."
         )
     for name in images:
         if leads_out(name):
             raise UserError(
-                f"{here}: `image` is {_shown(name)}, but must be a file name within the directory "
+                f"{here}: `image` is {_shown.repr(name)}, but must be a file name within the directory "
                 "of pictures."
             )
     marks = sum(turn["value"].count(IMAGE_MARK) for turn in turns)
@@ -126,12 +129,12 @@ def check_record(record: Mapping, number: int) -> None:
 def _check_turn(turn, position: int, here: str) -> None:
     role = turn.get("from") if isinstance(turn, dict) else None
     if not isinstance(role, str) or role not in ROLES:
-        raise UserError(f"{here}: `from` is {_shown(role)}, but must be `human` or `gpt`.")
+        raise UserError(f"{here}: `from` is {_shown.repr(role)}, but must be `human` or `gpt`.")
     if role != ("human", "gpt")[position % 2]:
         raise UserError(f"{here}: it is {role}'s turn twice; human and gpt must alternate.")
     value = turn.get("value")
     if not isinstance(value, str):
-        raise UserError(f"{here}: `value` is {_shown(value)}, but must be text.")
+        raise UserError(f"{here}: `value` is {_shown.repr(value)}, but must be text.")
     if VIDEO_MARK in value:
         raise UserError(
             f"{here}: `value` has a `{VIDEO_MARK}` mark, but there are no videos; write it in "
@@ -185,12 +188,6 @@ def leads_out(name: str) -> bool:
         return False
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts or "\0" in name or not _is_unicode(name)
-
-
-def _shown(value) -> str:
-    """A value for a sentence, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _is_unicode(text: str) -> bool:

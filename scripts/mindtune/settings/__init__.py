@@ -100,7 +100,7 @@ def place_of(problem: str, written: Iterable[Written]) -> str:
             for file in reversed(list(written)):
                 if wanted in file.lines:
                     return f"{file.path}, line {file.lines[wanted]}: "
-            wanted = re.sub(r"(\.[^.\[]*|\[[0-9]+\]|^[^.\[]*)$", "", wanted)
+            wanted = wanted[: max(wanted.rfind("."), wanted.rfind("["), 0)]
     return ""
 
 

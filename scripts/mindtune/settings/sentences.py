@@ -79,7 +79,8 @@ def dotted(parts: Iterable) -> str:
 
 def unknown_key(path: str, key: str, known: Iterable[str]) -> str:
     known = list(known)
-    full = f"{path}.{_cut(key)}" if path else _cut(key)
+    name = _cut(key) or '""'
+    full = f"{path}.{name}" if path else name
     guess = difflib.get_close_matches(key[:SHOWN], known, 1, cutoff=0.5)
     if guess:
         return f"{full} is not a key; did you mean `{guess[0]}`?"

@@ -7,6 +7,7 @@ file is looked at as text and as nodes before any value counts.
 """
 
 import datetime
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ _TAG = "tag:yaml.org,2002:"
 _KNOWN = {_TAG + kind for kind in
           ("str", "int", "float", "bool", "null", "timestamp", "map", "seq", "merge", "value")}  # fmt: skip
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _OCTAL = re.compile(r"[-+]?0[0-9_]+")
 
 
@@ -87,7 +89,8 @@ def read_written(path: Path, name: str = "the configuration") -> Written:
 
 def _said(node: yaml.Node, path: Path, name: str) -> Any:
     try:
-        return _value(node)
+        value = _json(read_text(path))
+        return _value(node) if value is None else value
     except UserError as error:
         raise UserError(f"{name} {path}: {error}") from error
 
@@ -109,6 +112,9 @@ def compose(path: Path, name: str) -> yaml.Node | None:
         text = read_text(path)
     except UserError as error:
         raise UserError(f"{name} {error}") from None
+    if _json(text) is not None:
+        # What YAML doesn't take: tabs, which JSON has outside of text only, and pairs of surrogates.
+        text = _SURROGATE.sub(r"\\u003f", text.replace("\t", " "))
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
@@ -125,6 +131,16 @@ def compose(path: Path, name: str) -> yaml.Node | None:
     if node is not None:
         _check_nodes(node, f"{name} {path}")
     return node
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    """What a JSON object says, None for anything else: Snakemake reads a file as JSON first."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _reason(error: yaml.YAMLError) -> str:
