@@ -7,7 +7,9 @@ import pytest
 import torch
 from mindtune.checkpoint import ParallelLayout, hf_to_mm, mm_to_hf
 from mindtune.checkpoint.model_shape import model_shape
+from mindtune.engines import chat
 from mindtune.engines.mindspeed import rendering
+from mindtune.engines.tokenizer import token_ids
 from mindtune.files import write_json
 from place import ONE_RANK, TUTORIAL
 from safetensors.torch import load_file
@@ -88,8 +90,15 @@ def test_the_pipeline_class_answers_like_transformers(mindspeed, place, tmp_path
     arguments = place.command_line(mindspeed, tmp_path, FEW)
     shipped = mindspeed.example("inference_qwen2vl_2b.json")
     whole = ParallelLayout.make(model_shape(place.config), **ONE_RANK)
+    end, text_end = token_ids(place.base, chat.TURN_END, chat.TEXT_END)
     config = rendering.inference_file(
-        shipped, place.config, whole, hf_dir=place.base, generation={}, max_new_tokens=TOKENS
+        shipped,
+        place.config,
+        whole,
+        hf_dir=place.base,
+        end=end,
+        text_end=text_end,
+        max_new_tokens=TOKENS,
     )
     write_json(tmp_path / "model.json", config)
     mindspeed.torchrun(
