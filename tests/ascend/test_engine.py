@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
 from mindtune.engines import stage, training_check
-from mindtune.engines.jobs import ExportJob, PrepareJob
+from mindtune.engines.jobs import PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
+from mindtune.engines.ordering import in_order
 from mindtune.errors import UserError
 
 
@@ -46,6 +47,23 @@ def test_a_training_leaves_checkpoints_and_a_table(played):
     assert data["basic_parameters"]["dataset"] == str(played.base / "train.json")
     assert data["basic_parameters"]["dataset_dir"] == str(played.base / "images")
     assert not list(played.here.rglob("hacked"))
+
+
+def test_the_framework_is_given_its_samples_in_the_order_of_the_seed(played):
+    records = json.loads((played.base / "train.json").read_text())
+    given, caches = {}, set()
+    for seed in (None, 1, 2):
+        shutil.rmtree(played.save_dir, ignore_errors=True)
+        played.finetune(order_seed=seed)
+        data = json.loads((played.save_dir / "run/data.json").read_text())["dataset_param"]
+        path = Path(data["basic_parameters"]["dataset"])
+        given[seed] = json.loads(path.read_text())
+        caches.add(data["basic_parameters"]["cache_dir"])
+        assert path.parent == (played.base if seed is None else played.save_dir / "run")
+    assert given[None] == records
+    for seed in (1, 2):
+        assert given[seed] == in_order(records, seed) != records
+    assert given[1] != given[2] and len(caches) == 3
 
 
 def test_a_finished_training_is_not_started_again(played):
@@ -314,20 +332,6 @@ def test_a_caches_place_is_named_by_all_that_counts(base, tmp_path):
     picture = next(images.iterdir())
     picture.write_bytes(picture.read_bytes() + b"\0")
     assert place(images=images) != first
-
-
-VIRTUAL = {"llm_pp_layers": [[0, 1], [1, 2]], "vit_pp_layers": [[4, 0], [0, 0]]}
-
-
-def test_virtual_stages_are_not_answered_from_nor_read_by_mm_convert(played, base):
-    with pytest.raises(UserError, match="can train but not answer"):
-        played.answer(**VIRTUAL)
-    job = ExportJob(
-        played.save_dir, base / "base", played.here / "hf", PARALLEL | VIRTUAL,
-        {"converter": "mm-convert"}, played.here / "machine.json", OPERATION,
-    )  # fmt: skip
-    with pytest.raises(UserError, match="mm-convert can't read checkpoints of virtual"):
-        stage("mindspeed", "export")(job)
 
 
 def test_an_mm_convert_that_fails_or_writes_nothing(played, base):

@@ -75,7 +75,6 @@ class Asking:
         world = World.of_answering(self.layout)
         arguments = answering_arguments(
             world,
-            self.layout,
             vocab=self.shape.vocab,
             seed=SEED,
             load=self.checkpoint,
@@ -120,12 +119,6 @@ def prepare_asking(job: AnswerJob) -> Asking:
         shape,
         **layout_options(job.parallel),
     )
-    if layout.vpp_size > 1:
-        raise UserError(
-            f"parallel.llm_pp_layers has {layout.vpp_size} rows (virtual pipeline stages), from "
-            "which MindSpeed-MM can train but not answer; answer with `engine: hf` on the same "
-            "files, or use one row."
-        )
     checkpoint = job.model_dir.resolve()
     open_to_owner(checkpoint)
     missing = missing_weights(checkpoint, layout)

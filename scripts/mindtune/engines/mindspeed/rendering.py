@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.layout import ParallelLayout, Rows
+from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.model_shape import ModelShape, model_shape
 from mindtune.errors import UserError
 
@@ -76,11 +76,18 @@ def data_file(
 
 
 def model_file(
-    template: Mapping, config: Mapping, layout: ParallelLayout, train: Mapping
+    template: Mapping, config: Mapping, layout: ParallelLayout, train: Mapping, context: int = 1
 ) -> dict[str, Any]:
-    """`--mm-model` of a training: the sizes in config.json, the layout, and what is frozen."""
+    """`--mm-model` of a training: the sizes in config.json, the layout, and what is frozen.
+
+    context: the context parallel size, which both parts of the model have to be told as well as
+    the command line (the framework's docs/features/unaligned_ulysses_cp.md).
+    """
     filled = _with_sizes(template, config, layout)
     encoder = filled["image_encoder"]
+    if context > 1:
+        for part in (encoder["vision_encoder"], filled["text_decoder"]):
+            part["context_parallel_size"] = context
     encoder["vision_encoder"]["freeze"] = train["freeze_vision_encoder"]
     encoder["vision_projector"]["freeze"] = train["freeze_vision_projector"]
     return filled
@@ -121,7 +128,7 @@ def inference_file(
 def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> dict[str, Any]:
     shape = model_shape(dict(config))
     layout.check_model(shape)
-    text = {**config, **(config.get("text_config") or {})}
+    text = _text(config)
     scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
     filled = json.loads(json.dumps(template))
     channels, frames, patch, _ = shape.patch_shape
@@ -135,7 +142,7 @@ def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> d
         temporal_patch_size=frames,
         patch_size=patch,
         spatial_merge_size=config["vision_config"].get("spatial_merge_size", 2),
-        pipeline_num_layers=_layers(layout.vit_pp_layers),
+        pipeline_num_layers=list(layout.vit_pp_layers[0]),
     )
     filled["image_encoder"]["vision_projector"].update(
         input_size=shape.vit_hidden,
@@ -144,7 +151,7 @@ def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> d
     )
     filled["text_decoder"].update(
         num_layers=shape.llm_layers,
-        pipeline_num_layers=_layers(layout.llm_pp_layers),
+        pipeline_num_layers=list(layout.llm_pp_layers[0]),
         hidden_size=shape.hidden,
         ffn_hidden_size=shape.ffn,
         num_attention_heads=shape.heads,
@@ -164,6 +171,6 @@ def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> d
     return filled
 
 
-def _layers(rows: Rows) -> list:
-    """The framework's form: flat, or nested for virtual pipeline stages."""
-    return list(rows[0]) if len(rows) == 1 else [list(row) for row in rows]
+def _text(config: Mapping) -> dict[str, Any]:
+    """The text model's settings, which transformers 5 saves in a section of their own."""
+    return {**config, **(config.get("text_config") or {})}
