@@ -172,6 +172,19 @@ def test_an_image_processor_in_processor_config_counts(model):
     assert "preprocessor_config.json is missing" in found
 
 
+@pytest.mark.parametrize("engine", ["hf", "mindspeed"])
+def test_two_image_processors_have_to_agree(model, engine):
+    content = json.loads((model / PROCESSOR).read_text())
+    newer = {key: value for key, value in content.items() if not key.endswith("_pixels")}
+    size = {"shortest_edge": content["min_pixels"], "longest_edge": content["max_pixels"]}
+    both = model / "processor_config.json"
+    both.write_text(json.dumps({"image_processor": newer | {"size": size}}))
+    assert list(model_problems(model, settings(engine))) == []
+    both.write_text(json.dumps({"image_processor": content | {"max_pixels": 20000}}))
+    (found,) = model_problems(model, settings(engine))
+    assert "max_pixels is 16384 in preprocessor_config.json, but 20000 in processor_config" in found
+
+
 def test_sizes_that_mindspeeds_transformers_does_not_read_are_said(model):
     """transformers 4.45 takes its own limits where there are no min_pixels and max_pixels."""
     size = {"shortest_edge": 3136, "longest_edge": 16384}

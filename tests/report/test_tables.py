@@ -7,7 +7,7 @@ import pandas as pd
 import pandera as pa
 import pytest
 from finished import build, finished, tables, write_lines
-from mindtune.comparison.answers import pictures_in
+from mindtune.comparison.answers import count_pictures, picture_cell, pictures_in, together
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked, read_table
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.scores import (
@@ -18,7 +18,7 @@ from mindtune.comparison.scores import (
     score_experiment,
     summarize_scores,
 )
-from mindtune.comparison.tables import compare_all, compare_experiment, to_csv
+from mindtune.comparison.tables import compare_all, compare_experiment, summarize, to_csv
 from mindtune.comparison.verdicts import Rule, primary_metric
 from mindtune.errors import UserError
 from mindtune.report.sheet import draw_sheet
@@ -345,6 +345,21 @@ def test_a_question_about_several_pictures_has_a_list_of_them(tmp_path):
     ]  # fmt: skip
     assert table["image"].map(pictures_in).tolist() == [*names, ["[a].jpg"]]
     assert score_experiment("one", files)["image"].tolist() == table["image"].tolist()
+
+
+def test_prompts_with_a_picture_in_common_are_one_piece_of_evidence(tmp_path):
+    cells = [picture_cell(one) for one in (["a", "b"], ["b"], ["c"], ["c", "d"], ["e"])]
+    assert together(cells) == ["a", "a", "c", "c", "e"] and count_pictures(cells) == 5
+    chain = [["a0", "a1"], ["a1", "a2"], ["a2", "a3"]]
+    prompts = [{"images": one, "reference": "R"} for one in [*chain, ["x"], ["y"], ["z"]]]
+    files = given(tmp_path, prompts, ["A"] * 6, ["R"] * 6)
+    table = compare_experiment("one", files)
+    row = summarize(table, 0.95).iloc[-1]
+    assert (row["n"], row["pictures"]) == (6, 7)
+    assert row["exact_p"] == 2 / 2**4  # of four pieces, not of six
+    metrics = summarize_scores(score_experiment("one", files), RULE)
+    exact = metrics[(metrics["metric"] == "exact") & (metrics["family"] == "all")].iloc[0]
+    assert exact["p"] == 2 / 2**4 and exact["pictures"] == 7
 
 
 def test_an_empty_reference_and_an_empty_answer_are_scored(tmp_path):

@@ -32,6 +32,8 @@ SIZES = {
     "temporal_patch_size": ("temporal_patch_size", 2),
     "merge_size": ("spatial_merge_size", 2),
 }
+# Limits of a picture's pixels, and what transformers 5 calls them in `size`.
+EDGES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 # Of the published models.
 IMAGE_TOKEN = 151655
 
@@ -144,6 +146,7 @@ def _processor_problems(found: Mapping[str, Mapping], said: str, engine: str) ->
         return
     vision = found.get("config.json", {}).get("vision_config")
     yield from _size_problems(processor, vision if isinstance(vision, dict) else {}, said, name)
+    yield from _differences(found.get(PROCESSOR), nested, said)
     pixels = [processor.get(key) for key in ("min_pixels", "max_pixels")]
     if engine == "mindspeed" and "size" in processor and None in pixels:
         yield (
@@ -151,6 +154,27 @@ def _processor_problems(found: Mapping[str, Mapping], said: str, engine: str) ->
             "without which MindSpeed-MM would enlarge or shrink pictures in another way; write both "
             "keys, as in the model's first download."
         )
+
+
+def _differences(processor: Any, nested: Any, said: str) -> Iterator[str]:
+    """transformers 5 takes the nested one, transformers 4.45 the other: they have to agree."""
+    if not (isinstance(processor, Mapping) and isinstance(nested, Mapping)):
+        return
+    for key in (*SIZES, *EDGES):
+        one, other = (_setting(settings, key) for settings in (processor, nested))
+        if one != other:
+            yield (
+                f"{said}: {key} is {one} in {PROCESSOR}, but {other} in {PROCESSOR_OF_5}, and which one "
+                "counts depends on transformers' version; make them equal, or remove the latter file."
+            )
+
+
+def _setting(processor: Mapping, key: str) -> Any:
+    """A setting of an image processor, the limits in either form."""
+    if key in SIZES:
+        return processor.get(key, SIZES[key][1])
+    size = processor.get("size") if isinstance(processor.get("size"), Mapping) else {}
+    return size.get(EDGES[key]) if processor.get(key) is None else processor[key]
 
 
 def _lacking(said: str, nested: bool) -> str:
@@ -172,11 +196,7 @@ def _size_problems(processor: Mapping, vision: Mapping, said: str, name: str) ->
                 f"{said}: {key} is {value} in {name}, but {other} is {wanted} in vision_config of "
                 "config.json; they are of different models: download both again."
             )
-    size = processor.get("size") if isinstance(processor.get("size"), Mapping) else {}
-    edges = [
-        processor[key] if processor.get(key) is not None else size.get(edge)
-        for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
-    ]
+    edges = [_setting(processor, key) for key in EDGES]
     given = [edge for edge in edges if edge is not None]
     if not all(map(_is_count, given)) or given != sorted(given):
         yield (
