@@ -289,7 +289,9 @@ def test_a_picture_that_has_gone_is_told(tmp_path):
     root = finished(tmp_path, 4)
     gone = root / "results/sources/COCO2017/train2017/000000033471.jpg"
     gone.unlink()
-    with pytest.raises(UserError, match=r"000000033471\.jpg that was asked about can't be read"):
+    with pytest.raises(
+        UserError, match=r"000000033471\.jpg can't be used: the image is missing; put it back"
+    ):
         build(root)
 
 

@@ -150,10 +150,10 @@ def test_a_batch_is_padded_to_eights(processor, images):
 
 def test_a_picture_that_is_gone_or_broken_is_named(processor, tmp_path):
     data = Conversations([{"images": ["x.jpg"], "messages": MESSAGES}], tmp_path, processor, 1024)
-    with pytest.raises(UserError, match=r"x.jpg is gone"):
+    with pytest.raises(UserError, match=r"x.jpg can't be used: the image is missing; put it back"):
         data[0]
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0broken")
-    with pytest.raises(UserError, match=r"x.jpg can't be decoded"):
+    with pytest.raises(UserError, match=r"x.jpg can't be used: the picture can't be decoded"):
         data[0]
 
 

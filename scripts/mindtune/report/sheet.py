@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mindtune.comparison.answers import pictures_in
 from mindtune.comparison.text import HAN, boxes
-from mindtune.report.pictures import open_picture
+from mindtune.data.opening import read_picture
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
 
 def _framed(path: Path, answer: str) -> Image.Image:
     """A picture with a frame around each box of an answer."""
-    whole = open_picture(path)
+    whole = read_picture(path)
     frames = ImageDraw.Draw(whole)
     for x0, y0, x1, y1 in boxes(answer):
         sides = (x0 * whole.width, y0 * whole.height, x1 * whole.width, y1 * whole.height)

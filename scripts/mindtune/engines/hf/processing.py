@@ -71,7 +71,12 @@ class Processor:
         }
 
     def open_image(self, path: str | Path) -> Image.Image:
-        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour)."""
+        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour).
+
+        Raises
+        ------
+        UserError: it can't be used; the sentence has its name.
+        """
         return read_shrunk(path, self.image_resolution)
 
     def picture(self, image: Image.Image) -> Picture:

@@ -32,11 +32,12 @@ class Data(Section):
     check_pictures: Annotated[Literal["signature", "size"], Choice()] = key(
         "signature",
         (
-            "How pictures are looked at: `signature`, by their first bytes, or `size`, "
-            "whether there are any, which is faster with 81 thousand of them. The rule "
-            "check_data decodes them all."
+            "How fast pictures are looked at, with one result: `signature` reads the first and "
+            "last bytes of each, `size` of those only whose size or time stamp has changed since "
+            "the last conversion. The rule check_data decodes them all."
         ),
-        "如何检查图片：`signature` 看文件开头的字节；`size` 只看文件是否为空，图片多时更快。规则 check_data 会把所有图片解码一遍。",
+        "检查图片的快慢，结果相同：`signature` 读取每张图片开头和结尾的字节；`size` 只读取上次转换以来"
+        "大小或修改时间有变化的图片。规则 check_data 会把所有图片解码一遍。",
     )
     max_dropped_fraction: Annotated[float, Number(at_least=0, at_most=1)] = key(
         0.01,
