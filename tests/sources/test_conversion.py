@@ -226,6 +226,33 @@ def test_no_picture_leaks_through_records_with_several(place):
     assert any(len(item["images"]) == 2 for item in train)
 
 
+def test_a_broken_record_with_several_pictures_names_its_file(place):
+    broken = about(1, *NAMES[2:4])
+    broken["conversations"].pop()
+    write(place, "multi.json", [about(0, *NAMES[:2]), broken])
+    with pytest.raises(UserError, match=r"multi.json: record 1 \(id '1'\) has 1 turns, an odd"):
+        run(place, "multi.json")
+
+
+def test_a_record_that_is_left_out_ties_no_pictures(place):
+    left_out = about(99, *NAMES) | {"system": "Answer in French."}
+    records = [about(n, *NAMES[2 * n : 2 * n + 2]) for n in range(10)]
+    write(place, "multi.json", records)
+    alone = run(place, "multi.json", held_out_fraction=0.4)
+    write(place, "multi.json", [*records, left_out])
+    report = run(place, "multi.json", held_out_fraction=0.4)
+    assert report["kept"] == alone["kept"] and report["dropped"] == {"`system` is not read": 1}
+
+
+def test_what_is_dropped_from_a_mixture_names_its_file(place):
+    write(place, "a.json", [about(0, NAMES[0])])
+    write(place, "b.json", [about(0, NAMES[0]), about(1, NAMES[1]) | {"video": "clip.mp4"}])
+    report = run(place, "a.json", mixture=[{"path": place / "b.json", "weight": 1.0}])
+    assert report["first_dropped"] == [
+        {"file": str(place / "b.json"), "record": 1, "reason": "`video` is not read"}
+    ]
+
+
 def test_a_record_is_dropped_when_one_of_its_pictures_is_missing(place):
     write(place, "multi.json", [about(0, NAMES[0], "gone.jpg"), about(1, NAMES[1], NAMES[2])])
     report = run(place, "multi.json")

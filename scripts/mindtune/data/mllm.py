@@ -207,12 +207,16 @@ def _no_collection() -> Iterator[None]:
 
 
 def _groups(mixed: Mixture) -> Iterable[Sequence[str]]:
-    """The pictures of each record that has several."""
+    """The pictures of each record that has several and is not left out for what it holds."""
     for path, _ in mixed.files:
         for number, record in enumerate(read_records(path)):
             if isinstance(record.get("image"), list):
-                check_record(record, number)
-                yield images_of(record)
+                try:
+                    check_record(record, number)
+                except UserError as error:
+                    raise UserError(f"{path}: {error}") from None
+                if not unfit(record):
+                    yield images_of(record)
 
 
 class _Tally:

@@ -1,6 +1,7 @@
 """Pictures as MindSpeed-MM reads them: in RGB, and shrunk to a number of pixels."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -36,17 +37,34 @@ def shrink(image: Image.Image, image_resolution: int) -> Image.Image:
     ------
     BadPicture: it is so slender that no pixel would be left in one direction.
     """
-    size = within(image.size, image_resolution)
-    if size != image.size:
+    for size in _sizes(image.size, image_resolution):
         image = image.resize(size, Image.Resampling.NEAREST)
-    if min(image.size) < SMALLEST:
-        size = (max(image.width, SMALLEST), max(image.height, SMALLEST))
-        image = image.resize(size, Image.Resampling.NEAREST)
-    if image.width / image.height > LONGEST:
-        image = image.resize((image.height * LONG, image.height), Image.Resampling.NEAREST)
-    if image.height / image.width > LONGEST:
-        image = image.resize((image.width, image.width * LONG), Image.Resampling.NEAREST)
     return image
+
+
+def shrunk_size(size: tuple[int, int], image_resolution: int) -> tuple[int, int]:
+    """The size of what `shrink` makes of a picture of some size.
+
+    Raises
+    ------
+    BadPicture: it is so slender that no pixel would be left in one direction.
+    """
+    return [size, *_sizes(size, image_resolution)][-1]
+
+
+def _sizes(size: tuple[int, int], image_resolution: int) -> Iterator[tuple[int, int]]:
+    """The sizes that a picture gets, one after the other."""
+    width, height = within(size, image_resolution)
+    if (width, height) != size:
+        yield width, height
+    if min(width, height) < SMALLEST:
+        width, height = max(width, SMALLEST), max(height, SMALLEST)
+        yield width, height
+    if width / height > LONGEST:
+        width = height * LONG
+        yield width, height
+    if height / width > LONGEST:
+        yield width, width * LONG
 
 
 def within(size: tuple[int, int], image_resolution: int) -> tuple[int, int]:

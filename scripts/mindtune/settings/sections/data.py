@@ -42,8 +42,9 @@ class Data(Section):
     max_dropped_fraction: Annotated[float, Number(at_least=0, at_most=1)] = key(
         0.01,
         (
-            "Share of records that may be dropped because their picture is missing or is not "
-            "a picture; above it the conversion stops."
+            "Share of records that may be dropped because their picture can't be used, or "
+            "because they can't be trained on as they were meant (docs/data.md); above it the "
+            "conversion stops."
         ),
-        "因图片缺失或不是图片而允许丢弃的记录比例；超过则停止转换。",
+        "因图片不可用、或无法按原意训练（见 docs/data.md）而允许丢弃的记录比例；超过则停止转换。",
     )
