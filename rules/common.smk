@@ -8,7 +8,7 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from mindtune.config import LAYOUT, SHARED, STAGES
+from mindtune.settings import LAYOUT, SHARED, STAGES
 from mindtune.errors import UserError
 from mindtune.process import SNAKEMAKE
 from mindtune.sourcecode import RECORDS, code_files, hash_of, record
@@ -19,13 +19,11 @@ from mindtune.engines import stage_sources
 try:
     CONFIG, ENGINE = read_configuration(
         config,
-        schema=Path(workflow.basedir) / "config" / "schema.yaml",
         files=workflow.configfiles,
     )
     SOURCES = Sources(
         CONFIG,
         table=Path(workflow.basedir) / "config" / "data_sources.yaml",
-        schema=Path(workflow.basedir) / "config" / "data_sources.schema.yaml",
     )
     if workflow.is_main_process and (SAID := enter(Path(".snakemake"))):
         print(SAID, file=sys.stderr)
@@ -35,6 +33,10 @@ except UserError as error:
     sys.exit(1)
 
 os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
+
+# For `--software-deployment-method conda`. Snakemake fills in wildcards, in the checkout's own path too.
+ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
+ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
 CODE = {}  # hash -> the files that it stands for

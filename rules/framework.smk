@@ -18,6 +18,8 @@ rule install_mindspeed_mm:
     log:
         "logs/install_mindspeed_mm.log",
     priority: 100
+    conda:
+        ENVIRONMENT
     params:
         home=CONFIG.common["mindspeed"]["home"],
         python=CONFIG.common["mindspeed"]["python"],
@@ -39,6 +41,8 @@ rule doctor:
     log:
         "logs/doctor.log",
     priority: 100  # before anything heavy
+    conda:
+        ENVIRONMENT
     message:
         "Looking at this machine"
     script:

@@ -1,6 +1,6 @@
 """Look at all data as training will: decode each picture, count each conversation's tokens.
 
-train.json, held_out.json, train2017/, model -> check.json, check.html
+train.json, held_out.json, conversion.json, train2017/, model -> check.json, check.html
 """
 
 import io
@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from mindtune.data.check import Encode, Seen, look_at_all, summarize
 from mindtune.data.check_page import contact_sheet, page, verdict
-from mindtune.data.llava import read_records
+from mindtune.data.json_list import read_records
+from mindtune.data.mllm import read_mllm, remarks
+from mindtune.data.prompts import shortfall
 from mindtune.engines.hf.processing import Processor
-from mindtune.files import write_json, writing
+from mindtune.files import read_json, write_json, writing
 from mindtune.job import run
 from mindtune.progress import progress
 from PIL import Image
@@ -61,7 +63,13 @@ def main(snakemake) -> None:
         part: progress(read_records(path), f"tokenizing {part}", "records")
         for part, path in files.items()
     }
-    summary = summarize(parts, seen, encode, snakemake.params.seq_length)
+    found = remarks(read_json(snakemake.input.report))
+    prompts = snakemake.params.prompts
+    if less := shortfall(
+        read_mllm(files["held_out"]), prompts["held_out_questions"], prompts["turns"]
+    ):
+        found.append(less)
+    summary = summarize(parts, seen, encode, snakemake.params.seq_length, found)
     write_json(snakemake.output.summary, summary)
     with writing(snakemake.output.page) as handle:
         handle.write(page(summary, seen, contact_sheet(images, seen)))

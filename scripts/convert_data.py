@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from mindtune.clock import refuse_future
-from mindtune.data.mllm import convert
+from mindtune.data.mllm import convert, remarks
 from mindtune.job import run
 from mindtune.progress import progress
 
@@ -39,6 +39,8 @@ def main(snakemake) -> None:
         report["kept"]["held_out"],
         sum(report["dropped"].values()),
     )
+    for remark in remarks(report):
+        log.warning("%s", remark)
 
 
 if "snakemake" in globals():

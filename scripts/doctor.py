@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindtune.config.yaml_files import read_yaml
 from mindtune.errors import UserError
 from mindtune.framework.doctor import (
     examine,
@@ -27,6 +26,7 @@ from mindtune.framework.rows import FAIL, stop_on_failures, table
 from mindtune.framework.settings import doctor_settings
 from mindtune.job import log, run
 from mindtune.process import needed_by_all
+from mindtune.settings.yaml_files import read_written
 from mindtune.workflow import Sources, read_configuration
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,15 +63,16 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 def _settings(path: Path) -> Mapping[str, Any]:
     config = ROOT / "config"
-    raw = read_yaml(path, "--configfile") or {}
-    configuration, engine = read_configuration(raw, schema=config / "schema.yaml", files=[path])
+    configuration, engine = read_configuration(
+        read_written(path, "--configfile").value, files=[path]
+    )
     if not engine.framework:
         raise UserError(
             f"{path} has the engine `{engine.name}`, which has no framework to look at; the doctor is "
             "for `mindspeed`, such as --configfile config/qwen2-vl-2b.yaml."
         )
     table_of_sources = config / "data_sources.yaml"
-    sources = Sources(configuration, table_of_sources, config / "data_sources.schema.yaml")
+    sources = Sources(configuration, table_of_sources)
     return doctor_settings(configuration, sources)
 
 

@@ -3,8 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import get_origin
 
-from mindtune.config.schema import resolve
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from mindtune.settings.section import item_model
 
 _NAMES = {
     "en": {
@@ -24,33 +29,41 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the configuration. default: JSON, or None where it must be given."""
+    """A key of the configuration.
+
+    schema: its JSON Schema. default: JSON, or None where it must be given. description, chinese:
+    its meaning.
+    """
 
     name: str
     schema: Mapping
     description: str
+    chinese: str
     default: str | None
     is_section: bool
 
 
-def keys(schema: Mapping, root: Mapping | None = None, prefix: str = "") -> Iterator[Key]:
-    """All keys of a JSON schema, depth first, as dotted names; `[]` stands for a list's items."""
-    root = root or schema
-    for name, child in schema.get("properties", {}).items():
-        node = resolve(child, root)
-        inner = node.get("properties")
-        items = node.get("items", {})
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
+    """All keys of a model, depth first, as dotted names; `[]` stands for a list's items."""
+    nodes = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        below, is_list = item_model(field.annotation), get_origin(field.annotation) is list
+        is_section = below is not None and not is_list
         yield Key(
             prefix + name,
-            node,
-            " ".join(node.get("description", "").split()),
-            json.dumps(node["default"], ensure_ascii=False) if "default" in node else None,
-            bool(inner),
+            {"type": "object"} if is_section else nodes[name],
+            field.description or "",
+            field.json_schema_extra["zh"],
+            None if field.is_required() else _default(field),
+            is_section,
         )
-        if inner:
-            yield from keys(node, root, f"{prefix}{name}.")
-        elif items.get("properties"):
-            yield from keys(items, root, f"{prefix}{name}[].")
+        if below:
+            yield from keys(below, f"{prefix}{name}{'[]' if is_list else ''}.")
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    return json.dumps(to_jsonable_python(value), ensure_ascii=False)
 
 
 def values(schema: Mapping, language: str = "en") -> str:
@@ -64,7 +77,7 @@ def values(schema: Mapping, language: str = "en") -> str:
         names[schema.get("format", kind) if kind == "string" else kind] for kind in kinds
     )
     limits = [
-        f"{sign} {schema[limit]:g}"
+        f"{sign} {schema[limit]}"
         for limit, sign in (
             ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"),
         )
@@ -73,17 +86,14 @@ def values(schema: Mapping, language: str = "en") -> str:
     return ", ".join([text, *limits])
 
 
-def config_reference(
-    schema: Mapping, intro: str, meanings: Mapping[str, str] | None = None, language: str = "en"
-) -> str:
-    """A page with a table of keys per section. meanings: descriptions in another language."""
-    meanings = meanings or {}
+def config_reference(model: type[BaseModel], intro: str, language: str = "en") -> str:
+    """A page with a table of keys per section."""
     names = _NAMES[language]
     head = [f"| {' | '.join(names['head'])} |", "| --- | --- | --- | --- |"]
     rows: dict[str, list[str]] = {}
-    for key in keys(schema):
+    for key in keys(model):
         section = key.name.split(".")[0]
-        meaning = meanings.get(key.name, key.description)
+        meaning = key.description if language == "en" else key.chinese
         table = rows.setdefault(section, [])
         if key.is_section and "." not in key.name:
             table[:0] = ["", meaning, "", *head]
@@ -180,3 +190,23 @@ def _rules(names: list[str], words: Mapping[str, str]) -> str:
         for rule, of in stages.items()
     ]
     return words["and"].join(texts) or words["nothing"]
+
+
+def conda_environment(lock: str) -> str:
+    """A conda environment with the pins of envs/hf.lock.txt, for `--software-deployment-method conda`.
+
+    The pins are in the file itself: Snakemake copies it elsewhere and hashes nothing but it.
+    """
+    pins = [line for line in lock.splitlines() if line and not line.startswith("#")]
+    return "\n".join(
+        [
+            "# Made from hf.lock.txt by `python scripts/write_reference.py`; change that file, not this one.",
+            "channels: [conda-forge, nodefaults]",
+            "dependencies:",
+            "  - python=3.11",
+            "  - pip",
+            "  - pip:",
+            *(f"      - {pin}" for pin in pins),
+            "",
+        ]
+    )

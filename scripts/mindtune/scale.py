@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mindtune.checkpoint.mapping import hf_shapes
 from mindtune.checkpoint.model_shape import ModelShape
-from mindtune.config import SHARED, Configuration
+from mindtune.settings import SHARED, Configuration
 
 # Bytes of train2017, as a zip and as files.
 COCO_ZIP, COCO_UNPACKED = 19.3e9, 19.1e9

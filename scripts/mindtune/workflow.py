@@ -2,41 +2,44 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.config import (
+from mindtune.engines import ENGINES, Engine
+from mindtune.errors import UserError
+from mindtune.settings import (
     SHARED,
     ConfigError,
     Configuration,
     load,
-    load_schema,
+    merge,
     source_problems,
 )
-from mindtune.config.duplicates import duplicate_problems
-from mindtune.config.sources import (
+from mindtune.settings.sources import (
     KINDS,
     Download,
     choice_problems,
     download_of,
     load_table,
 )
-from mindtune.config.variables import has_control_characters
-from mindtune.engines import ENGINES, Engine
-from mindtune.errors import UserError
+from mindtune.settings.variables import has_control_characters
+from mindtune.settings.yaml_files import as_written, read_written
 
 FETCHED = "results/sources"
 
 
 def read_configuration(
-    raw: Mapping, *, schema: Path, files: Iterable[str | Path] = ()
+    raw: Mapping, *, files: Iterable[str | Path] = ()
 ) -> tuple[Configuration, Engine]:
     """Check a configuration and the files it names, and look its engine up.
 
+    raw: what Snakemake made of the files and the command line.
+
     Raises
     ------
-    ConfigError: with a sentence for each mistake. UserError: the place can't be worked in.
+    ConfigError: with a sentence for each mistake. UserError: the place can't be worked in, or a
+    file is none to read.
     """
     if has_control_characters(str(Path.cwd())):
         raise UserError(
@@ -44,10 +47,11 @@ def read_configuration(
             "rename it."
         )
     names = [os.path.relpath(path) for path in files]
-    twice = [problem for name in names for problem in duplicate_problems(Path(name))]
-    if twice:
-        raise ConfigError(twice, names)
-    configuration = load(raw, load_schema(schema), names)
+    written = [read_written(Path(name)) for name in names if Path(name).exists()]
+    found = [problem for file in written for problem in file.problems]
+    if found:
+        raise ConfigError(found, names)
+    configuration = load(as_written(raw, written), names, written=written)
     engine = ENGINES[configuration.common["engine"]]
     if engine.answers_from == "mm":
         configuration.answer_from_checkpoints()
@@ -59,8 +63,46 @@ def read_configuration(
             if problem not in problems
         ]
     if problems:
-        raise ConfigError(problems, names)
+        raise ConfigError(problems, names, written)
     return configuration, engine
+
+
+def guard_default(path: Path) -> None:
+    """Look at the default configuration before Snakemake does, which would run its templates.
+
+    Raises
+    ------
+    UserError: it is not there, or none to read.
+    """
+    if not path.exists():
+        raise UserError(
+            f"the configuration {path} is not there; write it, or give another by --configfile."
+        )
+    problems = read_written(path).problems
+    if problems:
+        raise ConfigError(problems, [str(path)])
+
+
+def check_files(paths: Sequence[Path], table: Path) -> Configuration:
+    """Check configuration files by themselves, one over the other, without Snakemake.
+
+    table: of published sources, where the configuration names none.
+
+    Raises
+    ------
+    ConfigError, UserError: see `read_configuration`.
+    """
+    raw: dict = {}
+    problems = []
+    for path in paths:
+        written = read_written(path)
+        problems += written.problems
+        raw = merge(raw, written.value)
+    if problems:
+        raise ConfigError(problems, map(str, paths))
+    configuration, _ = read_configuration(raw, files=paths)
+    Sources(configuration, table)
+    return configuration
 
 
 @dataclass(frozen=True)
@@ -80,11 +122,11 @@ class Sources:
     files, models: key of a download -> the download. pictures: key -> the unpacking.
     """
 
-    def __init__(self, configuration: Configuration, table: Path, schema: Path) -> None:
+    def __init__(self, configuration: Configuration, table: Path) -> None:
         """Raises ConfigError: a source is not in the table, or not to be had so."""
         self.configuration = configuration
         common = configuration.common["sources"]
-        entries = load_table(Path(common["table"] or table), load_schema(schema))
+        entries = load_table(Path(common["table"] or table))
         self.directory = common["download"]["directory"]
         self.files: dict[str, Download] = {}
         self.models: dict[str, Download] = {}

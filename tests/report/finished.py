@@ -16,11 +16,11 @@ from mindtune.comparison.scores import (
     summarize_scores,
 )
 from mindtune.comparison.tables import compare_all, summarize, to_csv
-from mindtune.config import load, load_schema
 from mindtune.data.prompts import family_of
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import TUTORIAL_IMAGE_ID, conversation, grounding_answer, scenes
 from mindtune.report.page import render
+from mindtune.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = {"kind": "^What type of", "color": "^What is the color of", "feature": "^What feature"}
@@ -132,9 +132,8 @@ def draw_pictures(directory: Path, prompts, pictures: int) -> None:
 
 def provenance(experiment: str, lr: float) -> dict:
     """A provenance such as record.py writes."""
-    schema = load_schema(ROOT / "config/schema.yaml")
     raw = {"experiments": {experiment: {"train": {"lr": lr, "min_lr": 0.0}}}}
-    config = load(raw, schema).experiments[experiment]
+    config = load(raw).experiments[experiment]
     weights = {"name": "Qwen2-VL-demo", "parameters": 3_141_592, "sha256": "b" * 64, "files": {}}
     return {
         "form": 1,

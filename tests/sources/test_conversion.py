@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mindtune.data import llava
-from mindtune.data.llava import read_records
+from mindtune.data import json_list
+from mindtune.data.json_list import read_records
+from mindtune.data.llava import leads_out, one_name
 from mindtune.data.mllm import convert, encode
 from mindtune.data.split import components, is_held_out
 from mindtune.errors import UserError
@@ -24,7 +25,6 @@ TEXTS = [
     'a "quoted" \\ back',
     "\n\ttab\r",
     "\x00\x1f\x7f\u2028",
-    "",
     "</s>/",
 ]
 
@@ -92,9 +92,10 @@ def test_the_very_bytes_of_the_frameworks_tool(place, layout):
 
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+IMAGES = VALUES.filter(lambda name: name and one_name(name) == name and not leads_out(name))
 
 
-@given(values=st.lists(VALUES, min_size=2, max_size=6), image=VALUES.filter(bool))
+@given(values=st.lists(VALUES, min_size=2, max_size=6), image=IMAGES)
 @settings(max_examples=200, deadline=None)
 def test_a_record_is_written_as_json_writes_it(values, image):
     values = [value.replace("<image>", "") for value in values[: len(values) // 2 * 2]]
@@ -136,7 +137,7 @@ def test_any_layout_is_read_as_json_reads_it(
         encoding="utf-8",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llava, "CHUNK", chunk)
+        patch.setattr(json_list, "CHUNK", chunk)
         assert list(read_records(path)) == records
 
 
@@ -160,7 +161,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         (tmp_path / name).write_text("[" + ", ".join([record] * count) + "]")
         done = subprocess.run(
             [sys.executable, "-c", script, tmp_path, name], capture_output=True, text=True,
-            check=True, env=os.environ | {"PYTHONPATH": str(Path(llava.__file__).parents[2])},
+            check=True, env=os.environ | {"PYTHONPATH": str(Path(json_list.__file__).parents[2])},
         )  # fmt: skip
         peaks.append(int(done.stdout))
     assert peaks[1] < peaks[0] + 5_000

@@ -100,7 +100,7 @@ def cut_after_comma(content):
 
 
 INSTRUCTIONS = [
-    ("empty file", text(lambda t: ""), "must be a JSON list of records, but begins with ''"),
+    ("empty file", text(lambda t: ""), "llava.json is empty, but must be a JSON list"),
     ("an object", text(lambda t: '{"data": []}'), "must be a JSON list"),
     ("an error page", text(lambda t: "<!DOCTYPE html><html>"), "begins with '<!DOCTYPE html>"),
     ("a pointer of git-lfs", text(lambda t: "version https://git-lfs"), "begins with 'version http"),
@@ -194,7 +194,7 @@ PICTURES = [
                          ids=[p[0] for p in PICTURES])  # fmt: skip
 def test_a_damaged_picture_is_dropped_and_counted_up_to_the_threshold(place, damage, reason):
     damage(place)
-    with pytest.raises(UserError, match=f"1 of 12 records have no usable picture .*{reason}: 1;"):
+    with pytest.raises(UserError, match=f"1 of 12 records .* can't be used .*{reason}: 1;"):
         converted(place)
     assert untouched(place)
     report = converted(place, max_dropped_fraction=0.1)

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from mindtune.config import load_schema
 from mindtune.dryrun import Job, Plan
 from mindtune.explain import (
     CONSTANT,
@@ -16,6 +15,7 @@ from mindtune.explain import (
     seconds_of,
 )
 from mindtune.reference import keys
+from mindtune.settings import Settings
 from write_reference import ROOT
 
 TRAIN = {"lr": 0.001, "seed": 1}
@@ -170,7 +170,7 @@ def test_nothing_to_run_and_nothing_known_are_said():
 
 
 def test_every_parameter_of_the_rules_has_a_key():
-    known = {key.name for key in keys(load_schema(ROOT / "config/schema.yaml"))} | {""}
+    known = {key.name for key in keys(Settings)} | {""}
     assert set(KEYS.values()) <= known
     named = set()
     for path in (ROOT / "rules").glob("*.smk"):

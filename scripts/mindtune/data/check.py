@@ -71,10 +71,12 @@ def summarize(
     seen: Mapping[str, Seen],
     encode: Encode,
     seq_length: int,
+    problems: Sequence[str] = (),
 ) -> dict:
-    """What there is to say of the data: counts, faults, duplicates, lengths.
+    """What there is to say of the data: counts, faults, duplicates, lengths, and the problems.
 
     encode: a record and its pictures -> tokens, as training will count them before it cuts.
+    problems: phrases about what was found before, such as `mllm.remarks`.
     """
     sound = [picture for picture in seen.values() if picture.fault is None]
     same: dict[str, list[str]] = {}
@@ -101,7 +103,7 @@ def summarize(
         {"image": picture.name, "why": picture.fault} for picture in seen.values() if picture.fault
     ]
     every = [tokens for found in lengths.values() for tokens in found]
-    return {
+    summary = {
         "records": dict(records_of),
         "pictures": len(seen),
         "faults": len(faults),
@@ -123,6 +125,22 @@ def summarize(
         "cut": sum(tokens > seq_length for tokens in every),
         "lengths": {str(number): n for number, n in sorted(Counter(every).items())},
     }
+    return summary | {"problems": [*problems, *_problems(summary)]}
+
+
+def _problems(summary: Mapping) -> Iterator[str]:
+    """What is wrong with the data, a phrase without a full stop for each kind."""
+    if not summary["records"].get("train"):
+        yield "there is no record to train on"
+    if summary["faults"]:
+        yield f"{summary['faults']} pictures can't be decoded"
+    if summary["rotated"]:
+        yield f"{summary['rotated']} pictures are turned by EXIF data, which training ignores"
+    if summary["duplicates_across_parts"]:
+        yield f"{summary['duplicates_across_parts']} held-out pictures are in training too"
+    if summary["cut"]:
+        share = summary["cut"] / sum(summary["records"].values())
+        yield f"{summary['cut']} conversations ({share:.1%}) will be cut"
 
 
 def _span(values: list[int]) -> dict[str, int]:

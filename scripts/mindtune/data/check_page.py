@@ -59,14 +59,7 @@ def page(summary: Mapping, seen: Mapping[str, Seen], sheet: str) -> str:
 
 def verdict(summary: Mapping) -> str:
     """The report in one sentence."""
-    found = []
-    if summary["faults"]:
-        found.append(f"{summary['faults']} pictures can't be decoded")
-    if summary["duplicates_across_parts"]:
-        found.append(f"{summary['duplicates_across_parts']} held-out pictures are in training too")
-    if summary["cut"]:
-        share = summary["cut"] / sum(summary["records"].values())
-        found.append(f"{summary['cut']} conversations ({share:.1%}) will be cut")
+    found = summary["problems"]
     return f"{'; '.join(found)}." if found else "Nothing is wrong with the data."
 
 

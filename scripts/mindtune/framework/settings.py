@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindtune.config import Configuration
-from mindtune.config.checks import DEMO_CONFIG
-from mindtune.config.mindspeed import pipeline_stages
-from mindtune.config.sources import Download
+from mindtune.settings import Configuration
+from mindtune.settings.checks import DEMO_CONFIG
+from mindtune.settings.mindspeed import pipeline_stages
+from mindtune.settings.sources import Download
 from mindtune.workflow import Sources
 
 TRAIN = (

@@ -11,10 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mindtune.config.sentences import schema_errors, sentence
-from mindtune.config.variables import has_control_characters
-from mindtune.config.yaml_files import read_yaml
+from pydantic import ValidationError
+
 from mindtune.errors import UserError
+from mindtune.settings.kinds import shown
+from mindtune.settings.sentences import sentences
+from mindtune.settings.table import Entry
+from mindtune.settings.variables import LONGEST_NAME, has_control_characters
+from mindtune.settings.yaml_files import plain, read_yaml
 
 KINDS = {
     "images": "coco-train2017",
@@ -46,7 +50,7 @@ class Download:
         return asdict(self)
 
 
-def load_table(path: Path, schema: Mapping) -> dict[str, dict]:
+def load_table(path: Path) -> dict[str, dict]:
     """The table of sources, checked.
 
     Raises
@@ -54,10 +58,23 @@ def load_table(path: Path, schema: Mapping) -> dict[str, dict]:
     UserError: with a sentence for each mistake.
     """
     table = read_yaml(path, "sources.table")
-    problems = [sentence(error) for error in schema_errors(table, schema)]
+    if not isinstance(table, dict):
+        raise UserError(
+            f"The table of sources {path} can't be used:\n  - it is {shown(table)}, but must be a "
+            "mapping of entries."
+        )
+    problems: list[str] = []
+    found = {}
+    for name, entry in table.items():
+        try:
+            found[name] = Entry.model_validate(plain(entry)).model_dump(
+                exclude_unset=True, by_alias=True
+            )
+        except ValidationError as error:
+            problems += sentences(error, Entry, name)
     if problems:
         raise UserError("\n  - ".join([f"The table of sources {path} can't be used:", *problems]))
-    return table
+    return found
 
 
 def choice_problems(name: str, source: Mapping, table: Mapping[str, Mapping]) -> Iterator[str]:
@@ -77,6 +94,12 @@ def choice_problems(name: str, source: Mapping, table: Mapping[str, Mapping]) ->
             yield (
                 f"{here}.url is {source['url']}, but a file whose name has a brace or a line break "
                 "can't be used here; fetch it by hand under another name and write `use: path`."
+            )
+        elif len(_file_name(_list(source["url"])[0]).encode()) > LONGEST_NAME:
+            yield (
+                f"{here}.url ends in a file name of {len(_file_name(_list(source['url'])[0]).encode())} "
+                f"bytes, but may have at most {LONGEST_NAME}; fetch it by hand under another name and "
+                "write `use: path`."
             )
     elif use in FETCHED:
         entry = source["name"] or KINDS[name]

@@ -3,15 +3,19 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.model_shape import model_shape
-from mindtune.config.mindspeed import mindspeed_problems, training_problems
 from mindtune.data.archive import open_archive
+from mindtune.data.llava import one_name
+from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
+from mindtune.files import read_json
+from mindtune.settings.mindspeed import mindspeed_problems, training_problems
 
 # The config.json of the demo's base model.
 DEMO_CONFIG = Path(__file__).parents[1] / "demo" / "base" / "config.json"
@@ -25,14 +29,42 @@ TAKEN = (
 OVERLAY_SECTIONS = ("data", "processor", "parallel", "train", "answer")
 OVERLAY_SOURCES = ("model",)
 SOURCES = ("images", "instructions", "model")
+MOST_SAMPLES = 10**9  # of a training: 2B models learn some 10 in a second
+
+
+def name_problems(names: Iterable[str]) -> Iterator[str]:
+    """What is wrong with experiments' names, a sentence for each.
+
+    Case doesn't count: on some file systems (macOS, Windows) two names that differ in it are one.
+    """
+    before: dict[str, str] = {}
+    for name in names:
+        folded = name.casefold()
+        if folded in before:
+            yield (
+                f"experiments.{name} and experiments.{before[folded]} differ in capital letters only, "
+                "which some file systems take for one name; rename one."
+            )
+        before.setdefault(folded, name)
+        if folded == SHARED:
+            yield f"experiments.{name}: the name `{name}` is taken by what experiments share."
+        if folded in TAKEN:
+            yield f"experiments.{name}: results/{name} is something else; take another name."
+        repeated = _REPEATED.search(name[:LONGEST_NAME])
+        if repeated:
+            yield (
+                f"experiments.{name[:40]}… repeats `{repeated[1]}` twenty times or more, which "
+                "Snakemake takes for a rule that runs for ever; take another name."
+            )
+
+
+# Snakemake refuses such wildcards (PeriodicityDetector in its dag.py).
+_REPEATED = re.compile(r"(.+?)\1{19,}")
+LONGEST_NAME = 200
 
 
 def overlay_problems(name: str, overlay: Mapping) -> Iterator[str]:
     """What an experiment changes that it may not, a sentence for each."""
-    if name == SHARED:
-        yield f"experiments.{name}: the name `{SHARED}` is taken by what experiments share."
-    if name in TAKEN:
-        yield f"experiments.{name}: results/{name} is something else; take another name."
     for section, values in overlay.items():
         if section == "sources" and isinstance(values, Mapping):
             for key in values:
@@ -70,6 +102,12 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
             f"train.eval_interval is {train['eval_interval']}, more than train.train_iters "
             f"{train['train_iters']}: nothing would be evaluated; write at most "
             f"{train['train_iters']}, or 0 for train.eval_iters."
+        )
+    samples = train["train_iters"] * whole
+    if samples > MOST_SAMPLES:
+        yield (
+            f"train.train_iters {train['train_iters']} x train.global_batch_size {whole} are {samples} "
+            f"samples, more than {MOST_SAMPLES}; write less of one."
         )
     if train["min_lr"] > train["lr"]:
         yield f"train.min_lr is {train['min_lr']}, more than train.lr {train['lr']}."
@@ -112,6 +150,7 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
     prompts = settings["prompts"]
     if not prompts["named"] and prompts["held_out_questions"] == 0:
         yield "prompts.named is empty and prompts.held_out_questions is 0: nothing would be asked."
+    yield from named_problems(prompts["named"])
 
 
 def _layer_problems(parallel: Mapping) -> Iterator[str]:
@@ -146,7 +185,7 @@ def source_problems(settings: Mapping) -> Iterator[str]:
             yield f"sources.images.path is {path}, which you may not read; mend its permissions."
         else:
             for number, named in enumerate(settings["prompts"]["named"]):
-                if not (path / named["image"]).is_file():
+                if not _is_file(path / named["image"]):
                     yield (
                         f"prompts.named[{number}].image is {named['image']}, but there is no such "
                         f"file in {path}."
@@ -155,18 +194,15 @@ def source_problems(settings: Mapping) -> Iterator[str]:
         demo = settings["sources"]["demo"]
         drawn = set(image_names(demo["pictures"], demo["seed"]))
         for number, named in enumerate(settings["prompts"]["named"]):
-            if named["image"] not in drawn:
+            if one_name(named["image"]) not in drawn:
                 yield (
                     f"prompts.named[{number}].image is {named['image']}, but the demo draws no such "
                     f"picture; it draws {min(drawn)} and {len(drawn) - 1} others."
                 )
     if instructions["use"] == "path":
-        path = Path(instructions["path"])
-        if not path.is_file():
-            yield f"sources.instructions.path is {path}, but there is no such file."
+        yield from _file_problems("sources.instructions.path", Path(instructions["path"]))
     for number, part in enumerate(settings["sources"]["mixture"]):
-        if not Path(part["path"]).is_file():
-            yield f"sources.mixture[{number}].path is {part['path']}, but there is no such file."
+        yield from _file_problems(f"sources.mixture[{number}].path", Path(part["path"]))
     if images["unpack"] is False and settings["engine"] == "mindspeed":
         yield (
             "sources.images.unpack is false, but the mindspeed engine can't read pictures from a "
@@ -186,7 +222,7 @@ def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[st
         yield f"sources.images.path: {error}"
         return
     for number, named in enumerate(settings["prompts"]["named"]):
-        if named["image"] not in names:
+        if one_name(named["image"]) not in names:
             yield (
                 f"prompts.named[{number}].image is {named['image']}, but there is no such file in "
                 f"{path}."
@@ -196,6 +232,24 @@ def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[st
             f"sources.images.path is {path}, but the mindspeed engine can't read pictures from a "
             "zip file; write `unpack: true`."
         )
+
+
+def _file_problems(key: str, path: Path) -> Iterator[str]:
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return
+    except OSError:
+        yield f"{key} is {path}, but there is no such file."
+        return
+    kind = "a directory" if path.is_dir() else "no file, but a pipe or device"
+    yield f"{key} is {path}, which is {kind}; give the file."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _readable_directory(path: Path) -> bool:
@@ -227,7 +281,13 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
     if not any(path.glob("*.safetensors")):
         yield f"sources.model.path {path} has no weights (*.safetensors); download them."
     elif index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = _shards(index)
+        if shards is None:
+            yield (
+                f"sources.model.path {path} has an index that is not one: model.safetensors.index.json "
+                "must have a mapping `weight_map` of names to files; download it again."
+            )
+            return
         missing = sorted(shard for shard in shards if not (path / shard).is_file())
         if missing:
             yield (
@@ -235,7 +295,14 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
                 f"the first being {missing[0]}; download them."
             )
     if (path / "config.json").is_file():
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        try:
+            config = read_json(path / "config.json")
+        except UserError as error:
+            yield f"sources.model.path: {error}"
+            return
+        if not isinstance(config, dict):
+            yield f"sources.model.path {path} has a config.json that is no JSON object; download it again."
+            return
         if config.get("model_type") != "qwen2_vl":
             yield (
                 f"sources.model.path {path} is a {config.get('model_type')} model, but must be "
@@ -243,6 +310,15 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
             )
             return
         yield from layout_problems(config, str(path / "config.json"), settings)
+
+
+def _shards(index: Path) -> set[str] | None:
+    """The names of the weight files in an index, None where it isn't one."""
+    try:
+        files = read_json(index)["weight_map"].values()
+        return set(files) if all(isinstance(file, str) for file in files) else None
+    except (UserError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[str]:
