@@ -27,7 +27,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-if not workflow.configfiles:
+# A job of a cluster has its settings from the run that submitted it.
+if not workflow.configfiles and workflow.is_main_process:
     # Before Snakemake reads it, which would run a template in it.
     sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
     from mindtune.errors import UserError

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from mindtune.clock import refuse_future
+from mindtune.data.looking import phrases
 from mindtune.data.mllm import convert, remarks
 from mindtune.job import run
 from mindtune.progress import progress
@@ -39,7 +40,7 @@ def main(snakemake) -> None:
         report["kept"]["held_out"],
         sum(report["dropped"].values()),
     )
-    for remark in remarks(report):
+    for remark in (*remarks(report), *phrases(report["altered"])):
         log.warning("%s", remark)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from mindtune.clock import refuse_future
 from mindtune.errors import UserError
 from mindtune.locks import Held, held
+from mindtune.made import forget, keep
 from mindtune.process import Stopped, end_with_snakemake, named, signal_in, stoppable
 
 log = logging.getLogger("mindtune")
@@ -51,8 +52,12 @@ def run(snakemake: Any, main: Callable[[Any], None]) -> None:
         with stoppable() as came, _alone(path):
             log.addHandler(_file_handler(path))
             end_with_snakemake()
-            refuse_future(_products(snakemake))
+            refuse_future(_inputs(snakemake))
+            _check_code(snakemake)
+            outputs, inputs = (getattr(snakemake, kind, ()) for kind in ("output", "input"))
+            forget(outputs)
             main(snakemake)
+            keep(snakemake.rule, outputs, getattr(snakemake, "params", ()), inputs)
     except UserError as error:
         _stop(str(error))
     except Stopped:
@@ -91,6 +96,18 @@ def _stop_by(number: int) -> NoReturn:
     _stop(f"stopped by {named(number)}; the same command goes on from here", 128 + number)
 
 
+def _check_code(snakemake: Any) -> None:
+    """
+    Raises
+    ------
+    UserError: the job was submitted with other code than that which is here now.
+    """
+    operation = getattr(snakemake, "config", {}).get("operation", {})
+    changed = operation.get("changed_code")
+    if changed and (said := changed.get(snakemake.params.get("code"))):
+        raise UserError(said)
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One process at a job: what a killed run left running is waited for."""
@@ -114,13 +131,6 @@ def _file_handler(path: Path) -> logging.Handler:
     # On a full disk logging would print a traceback for each line that can't be written.
     handler.handleError = lambda record: None
     return handler
-
-
-def _products(snakemake: Any) -> Iterator[Path]:
-    """The inputs that the workflow made, whose age Snakemake looks at."""
-    for path in _inputs(snakemake):
-        if path.parts[0] == "results" and not path.is_symlink():
-            yield path
 
 
 def _inputs(snakemake: Any) -> Iterator[Path]:

@@ -51,10 +51,7 @@ def read_configuration(
     found = [problem for file in written for problem in file.problems]
     if found:
         raise ConfigError(found, names)
-    configuration = load(as_written(raw, written), names, written=written)
-    engine = ENGINES[configuration.common["engine"]]
-    if engine.answers_from == "mm":
-        configuration.answer_from_checkpoints()
+    configuration, engine = with_engine(load(as_written(raw, written), names, written=written))
     problems = list(source_problems(configuration.common))
     for experiment, settings in configuration.experiments.items():
         problems += [
@@ -64,6 +61,14 @@ def read_configuration(
         ]
     if problems:
         raise ConfigError(problems, names, written)
+    return configuration, engine
+
+
+def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
+    """A configuration and its engine, from whose answers it follows what they depend on."""
+    engine = ENGINES[configuration.common["engine"]]
+    if engine.answers_from == "mm":
+        configuration.answer_from_checkpoints()
     return configuration, engine
 
 
@@ -95,7 +100,13 @@ def check_files(paths: Sequence[Path], table: Path) -> Configuration:
     raw: dict = {}
     problems = []
     for path in paths:
-        written = read_written(path)
+        try:
+            written = read_written(path)
+        except UserError as error:
+            if len(paths) == 1:
+                raise
+            problems.append(str(error))
+            continue
         problems += written.problems
         raw = merge(raw, written.value)
     if problems:
@@ -119,14 +130,27 @@ class Sources:
 
     Attributes
     ----------
-    files, models: key of a download -> the download. pictures: key -> the unpacking.
+    files, models: key of a download -> the download. pictures: key -> the unpacking. entries: the
+    table.
     """
 
-    def __init__(self, configuration: Configuration, table: Path) -> None:
-        """Raises ConfigError: a source is not in the table, or not to be had so."""
+    def __init__(
+        self,
+        configuration: Configuration,
+        table: Path,
+        entries: Mapping[str, Mapping] | None = None,
+    ) -> None:
+        """entries: what the table had when it was read, where it is not to be read again.
+
+        Raises
+        ------
+        ConfigError: a source is not in the table, or not to be had so.
+        """
         self.configuration = configuration
         common = configuration.common["sources"]
-        entries = load_table(Path(common["table"] or table))
+        if entries is None:
+            entries = load_table(Path(common["table"] or table))
+        self.entries = entries
         self.directory = common["download"]["directory"]
         self.files: dict[str, Download] = {}
         self.models: dict[str, Download] = {}

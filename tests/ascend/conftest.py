@@ -13,6 +13,7 @@ from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage
 from mindtune.engines.jobs import AnswerJob, FinetuneJob, PrepareJob
 from mindtune.engines.mindspeed.machine import Machine
+from mindtune.files import read_json_lines
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +85,7 @@ class Played:
             framework=self.here / "machine.json", operation=OPERATION | {"cache": str(self.here / "cache")},
         )  # fmt: skip
         stage("mindspeed", "answer")(job)
-        return [json.loads(line) for line in job.answers.read_text().splitlines()]
+        return read_json_lines(job.answers)
 
 
 @pytest.fixture

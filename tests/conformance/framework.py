@@ -80,6 +80,7 @@ class Framework:
         """Run a script of the framework's under torchrun, on a port that is free."""
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes]
         rendezvous = ["--master_addr", "localhost", "--master_port", free_port()]
+        rendezvous += ["--log_dir", cwd / ".torchrun"]
         return self.run([*launcher, *rendezvous, script, *arguments], cwd)
 
     def example(self, name: str) -> dict:

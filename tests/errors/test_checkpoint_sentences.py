@@ -277,3 +277,7 @@ def test_adapters_that_cannot_be_merged(tmp_path):
     entry = next(entry for entry in entries(1, 0, output=False) if entry.mm == f"{one}.weight")
     with adapters(tmp_path / "c", **dict.fromkeys(names, torch.ones(2, 2))) as found:
         told("do not fit", _merged, found, entry, LARGE, *names, 1.0)
+
+
+def test_layers_nested_deeply_are_no_list():
+    told("a list like [[14, 14]] is needed", ParallelLayout.make, SHAPE, llm_pp_layers="[" * 10**5)

@@ -55,6 +55,19 @@ def test_a_broken_table_is_said(tmp_path, change, words):
         load_table(tmp_path / "table.yaml")
 
 
+def test_an_address_in_the_table_may_name_a_variable(tmp_path, monkeypatch):
+    text = TABLE.read_text(encoding="utf-8").replace(
+        "http://images.cocodataset.org", "https://$MIRROR"
+    )
+    (tmp_path / "table.yaml").write_text(text)
+    monkeypatch.setenv("MIRROR", "mirror.example")
+    urls = load_table(tmp_path / "table.yaml")["coco-train2017"]["from"]["official"]["urls"]
+    assert urls[0] == "https://mirror.example/zips/{file}"
+    monkeypatch.delenv("MIRROR")
+    with pytest.raises(UserError, match="the environment variable MIRROR is not set"):
+        load_table(tmp_path / "table.yaml")
+
+
 @pytest.mark.parametrize("use", ["official", "modelscope", "huggingface"])
 def test_each_source_may_be_taken_from_each_place(use):
     sources = chosen(**{name: {"use": use} for name in DEMO})

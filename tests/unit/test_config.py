@@ -95,7 +95,7 @@ def test_the_defaults_are_the_tutorials():
          "together: give both or neither."),
         ("parallel", {"llm_pp_layers": [[2, 2]], "vit_pp_layers": [[4]]},
          "parallel.llm_pp_layers [[2, 2]] and parallel.vit_pp_layers [[4]] must have the same "
-         "shape: one number per pipeline stage, one row per virtual stage."),
+         "shape: one number per pipeline stage."),
         ("sources.images", {"use": "path"},
          "sources.images.use is `path`, but sources.images.path is missing."),
         ("sources.images", {"use": "demo", "path": "x"}, "sources.images.path is given, but "
@@ -312,8 +312,6 @@ def test_a_layout_that_does_not_fit_the_demo_is_said_before_anything_runs(parall
         ({}, {"nodes": 2, "hosts": ["a", "a"]}, "names a host twice"),
         ({}, {"extra_arguments": ["--lr 3"]}, "which has a key of its own: write train.lr"),
         ({}, {"stand_in": "nowhere"}, "no directory of stand-ins"),
-        ({"parallel": {"llm_pp_layers": [[0, 1], [1, 2]], "vit_pp_layers": [[4, 0], [0, 0]]}},
-         {"npus_per_node": 2}, "MindSpeed-MM trains but can't answer"),
     ],
 )  # fmt: skip
 def test_what_mindspeed_cannot_do_is_said(change, machine, sentence):

@@ -4,12 +4,16 @@ Two forms of config.json are read: the published one, with the text model's size
 top level, and the one transformers 5 saves, with them under `text_config`.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mindtune.errors import UserError
+from mindtune.files import read_json
+
+# Far above any Qwen2-VL (80 layers, 29,568 rows, 152,064 tokens): more is a slip, or would fill memory
+# with names before anything is looked at.
+MOST_LAYERS, MOST = 1000, 10**7
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +42,15 @@ class ModelShape:
         return self.kv_heads * self.head_dim
 
 
-def _number(section: dict[str, Any], key: str, where: str, *others: str) -> int:
-    for name in (key, *others):
-        value = section.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-        if value is not None:
-            raise UserError(f"{where}: {name} is {value!r}; a whole number above 0 is needed")
-    raise UserError(f"{where} lacks {key}, without which the tensors' shapes are unknown")
+def _number(section: dict[str, Any], key: str, where: str, most: int = MOST) -> int:
+    value = section.get(key)
+    if value is None:
+        raise UserError(f"{where} lacks {key}, without which the tensors' shapes are unknown")
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise UserError(f"{where}: {key} is {value!r}; a whole number above 0 is needed")
+    if value > most:
+        raise UserError(f"{where}: {key} is {value}; at most {most} can be right")
+    return value
 
 
 def model_shape(config: dict[str, Any], where: str = "config.json") -> ModelShape:
@@ -79,7 +84,7 @@ def model_shape(config: dict[str, Any], where: str = "config.json") -> ModelShap
     if embed % vit_heads:
         raise UserError(f"{in_vision}: embed_dim {embed} is not a multiple of {vit_heads} heads")
     ratio = vision.get("mlp_ratio", 4)
-    if not isinstance(ratio, int | float) or int(embed * ratio) <= 0:
+    if not isinstance(ratio, int | float) or not 1 <= embed * ratio <= MOST:
         raise UserError(f"{in_vision}: mlp_ratio is {ratio!r}; a number above 0 is needed")
     merge = _number({"spatial_merge_size": 2, **vision}, "spatial_merge_size", in_vision)
     patch = _number({"patch_size": 14, **vision}, "patch_size", in_vision)
@@ -91,7 +96,7 @@ def model_shape(config: dict[str, Any], where: str = "config.json") -> ModelShap
     )
     tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
     return ModelShape(
-        llm_layers=_number(text, "num_hidden_layers", where),
+        llm_layers=_number(text, "num_hidden_layers", where, MOST_LAYERS),
         hidden=hidden,
         ffn=_number(text, "intermediate_size", where),
         heads=heads,
@@ -101,7 +106,7 @@ def model_shape(config: dict[str, Any], where: str = "config.json") -> ModelShap
         ),
         vocab=_number(text, "vocab_size", where),
         tied=bool(tied),
-        vit_layers=_number(vision, "depth", in_vision),
+        vit_layers=_number(vision, "depth", in_vision, MOST_LAYERS),
         vit_hidden=embed,
         vit_ffn=int(embed * ratio),
         vit_heads=vit_heads,
@@ -116,12 +121,9 @@ def read_config(hf_dir: str | Path) -> dict[str, Any]:
     path = Path(hf_dir) / "config.json"
     if not Path(hf_dir).is_dir():
         raise UserError(f"{hf_dir} is not a directory; a Hugging Face checkpoint is needed there")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; a Hugging Face checkpoint has one") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    if not path.exists():
+        raise UserError(f"{path} does not exist; a Hugging Face checkpoint has one")
+    config = read_json(path)
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a JSON object")
     return config

@@ -76,11 +76,10 @@ class ExportJob:
 class AnswerJob:
     """Answer all prompts, greedily, with one load of the model.
 
-    prompts: JSON lines with `id`, `image` (relative to `images`) and `prompt`. model_dir: as
-    the engine's `answers_from` says. hf_dir: a Hugging Face directory, for tokenizer, processor
-    and config.
-    answers: gets JSON lines `id, image, prompt, answer, tokens, cut, seconds`, in the order of
-    the prompts.
+    prompts: JSON lines with `id`, `prompt`, and `image` or `images` (relative to `images`), see
+    `mindtune.data.prompts`. model_dir: as the engine's `answers_from` says. hf_dir: a Hugging Face
+    directory, for tokenizer, processor and config.
+    answers: gets the lines of `answered`, in the order of the prompts.
     """
 
     prompts: Path
@@ -94,3 +93,12 @@ class AnswerJob:
     machine: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
+
+
+def answered(
+    prompt: Mapping, *, answer: str, tokens: int, cut: bool, seconds: float
+) -> dict[str, Any]:
+    """A line of an answers file: what was asked, and what was said to it."""
+    asked = {name: prompt[name] for name in ("id", "image", "images", "prompt") if name in prompt}
+    said = {"answer": answer, "tokens": tokens, "cut": cut, "seconds": round(seconds, 4)}
+    return asked | said

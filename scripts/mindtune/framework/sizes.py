@@ -1,12 +1,12 @@
 """What a run writes and holds, from the sizes of its model."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mindtune.checkpoint.model_shape import model_shape
+from mindtune.files import read_json
 from mindtune.scale import count_checkpoints, count_parameters
 
 BF16 = 2  # bytes a weight, in training and in the published models
@@ -34,8 +34,7 @@ def known_parameters(experiment: Mapping[str, Any]) -> Parameters | None:
     """Of an experiment of `doctor_settings`; None where nothing is known of its model yet."""
     path = Path(experiment["config"])
     if path.is_file():
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return parameters(config, experiment["train"])
+        return parameters(read_json(path), experiment["train"])
     if experiment["weight_bytes"]:
         total = experiment["weight_bytes"] // BF16
         return Parameters(total, total, exact=False)

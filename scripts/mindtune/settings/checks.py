@@ -7,15 +7,13 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mindtune.checkpoint.layout import ParallelLayout, layout_options
-from mindtune.checkpoint.model_shape import model_shape
+from mindtune.checkpoint.model_directory import layout_problems, model_problems
 from mindtune.data.archive import open_archive
 from mindtune.data.llava import one_name
 from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
-from mindtune.files import read_json
-from mindtune.settings.mindspeed import mindspeed_problems, training_problems
+from mindtune.settings.mindspeed import mindspeed_problems
 
 # The config.json of the demo's base model.
 DEMO_CONFIG = Path(__file__).parents[1] / "demo" / "base" / "config.json"
@@ -155,12 +153,20 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
 
 def _layer_problems(parallel: Mapping) -> Iterator[str]:
     llm, vit = parallel["llm_pp_layers"], parallel["vit_pp_layers"]
+    for name, layers in (("llm_pp_layers", llm), ("vit_pp_layers", vit)):
+        if layers and isinstance(layers[0], list) and len(layers) > 1:
+            yield (
+                f"parallel.{name} has {len(layers)} rows, one for each virtual pipeline stage, in which "
+                "nothing is trained here; write one row, and leave checkpoints of virtual stages to "
+                "scripts/convert_checkpoint.py, which reads and writes them."
+            )
+            return
     if (llm is None) != (vit is None):
         yield "parallel.llm_pp_layers and parallel.vit_pp_layers go together: give both or neither."
     elif llm is not None and _shape(llm) != _shape(vit):
         yield (
             f"parallel.llm_pp_layers {llm} and parallel.vit_pp_layers {vit} must have the same "
-            "shape: one number per pipeline stage, one row per virtual stage."
+            "shape: one number per pipeline stage."
         )
 
 
@@ -185,7 +191,7 @@ def source_problems(settings: Mapping) -> Iterator[str]:
             yield f"sources.images.path is {path}, which you may not read; mend its permissions."
         else:
             for number, named in enumerate(settings["prompts"]["named"]):
-                if not _is_file(path / named["image"]):
+                if not _is_file(path / one_name(named["image"])):
                     yield (
                         f"prompts.named[{number}].image is {named['image']}, but there is no such "
                         f"file in {path}."
@@ -258,76 +264,3 @@ def _readable_directory(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
-    """What a Hugging Face directory lacks to be used as a Qwen2-VL base model."""
-    if not path.is_dir():
-        yield (
-            f"sources.model.path is {path}, which is not a directory; give that of a Qwen2-VL "
-            "download."
-        )
-        return
-    needed = {
-        "config.json": "config",
-        "tokenizer.json": "tokenizer",
-        "tokenizer_config.json": "tokenizer",
-        "preprocessor_config.json": "image processor",
-    }
-    for name, what in needed.items():
-        if not (path / name).is_file():
-            yield f"sources.model.path {path} has no {what}: {name} is missing; download it again."
-    index = path / "model.safetensors.index.json"
-    if not any(path.glob("*.safetensors")):
-        yield f"sources.model.path {path} has no weights (*.safetensors); download them."
-    elif index.is_file():
-        shards = _shards(index)
-        if shards is None:
-            yield (
-                f"sources.model.path {path} has an index that is not one: model.safetensors.index.json "
-                "must have a mapping `weight_map` of names to files; download it again."
-            )
-            return
-        missing = sorted(shard for shard in shards if not (path / shard).is_file())
-        if missing:
-            yield (
-                f"sources.model.path {path} lacks {len(missing)} of {len(shards)} weight files, "
-                f"the first being {missing[0]}; download them."
-            )
-    if (path / "config.json").is_file():
-        try:
-            config = read_json(path / "config.json")
-        except UserError as error:
-            yield f"sources.model.path: {error}"
-            return
-        if not isinstance(config, dict):
-            yield f"sources.model.path {path} has a config.json that is no JSON object; download it again."
-            return
-        if config.get("model_type") != "qwen2_vl":
-            yield (
-                f"sources.model.path {path} is a {config.get('model_type')} model, but must be "
-                "a qwen2_vl one."
-            )
-            return
-        yield from layout_problems(config, str(path / "config.json"), settings)
-
-
-def _shards(index: Path) -> set[str] | None:
-    """The names of the weight files in an index, None where it isn't one."""
-    try:
-        files = read_json(index)["weight_map"].values()
-        return set(files) if all(isinstance(file, str) for file in files) else None
-    except (UserError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[str]:
-    """Whether a model, by its config.json, can be cut as the parallel section says."""
-    layout = None
-    try:
-        shape = model_shape(dict(config), where)
-        layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
-    except UserError as error:
-        yield f"parallel does not fit the model in {where}: {error}."
-    if settings["engine"] == "mindspeed":
-        yield from training_problems(config, where, layout, settings["mindspeed"]["stand_in"])

@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mindtune.checkpoint.layout import ParallelLayout
-
 # Arguments of pretrain_vlm.py that other keys give, and the key to write instead.
 GIVEN = {
     "--tensor-model-parallel-size": "parallel.tensor_model_parallel_size",
     "--pipeline-model-parallel-size": "parallel.llm_pp_layers",
-    "--virtual-pipeline-model-parallel-size": "parallel.llm_pp_layers",
+    "--virtual-pipeline-model-parallel-size": "parallel.llm_pp_layers, without virtual stages",
     "--context-parallel-size": "parallel.context_parallel_size",
     "--micro-batch-size": "train.micro_batch_size",
     "--global-batch-size": "train.global_batch_size",
@@ -40,9 +38,6 @@ GIVEN = {
 }
 
 
-IMAGE_TOKEN = 151655
-
-
 def mindspeed_problems(settings: Mapping) -> Iterator[str]:
     """What can't work with MindSpeed-MM, a sentence for each."""
     machine = settings["mindspeed"]
@@ -59,12 +54,6 @@ def mindspeed_problems(settings: Mapping) -> Iterator[str]:
         yield (
             f"mindspeed.stand_in is {machine['stand_in']}, which is no directory of stand-ins (it has "
             "no sitecustomize.py); write tests/standin, or null on an NPU."
-        )
-    rows = settings["parallel"]["llm_pp_layers"]
-    if rows and isinstance(rows[0], list) and len(rows) > 1:
-        yield (
-            f"parallel.llm_pp_layers has {len(rows)} rows (virtual pipeline stages), from which "
-            "MindSpeed-MM trains but can't answer; use one row, or `engine: hf` on the same files."
         )
 
 
@@ -109,20 +98,3 @@ def _host_problems(machine: Mapping) -> Iterator[str]:
         )
     if len(set(hosts)) != len(hosts):
         yield "mindspeed.hosts names a host twice; a node has one line."
-
-
-def training_problems(
-    config: Mapping, where: str, layout: ParallelLayout | None, stand_in: str | None
-) -> Iterator[str]:
-    """Why MindSpeed-MM can't train a model. layout: None where the model can't be cut at all."""
-    # mindspeed_mm 2.0.0 finds pictures in training by these numbers, whatever model.json says;
-    # the stand-in corrects that for tiny models.
-    token = config.get("image_token_id", IMAGE_TOKEN)
-    if token != IMAGE_TOKEN and not stand_in:
-        yield (
-            f"the model in {where} has {token} for its image_token_id, but MindSpeed-MM 2.0.0 trains "
-            f"with {IMAGE_TOKEN} only, that of the published models, and would give pictures the "
-            "positions of text; use a published Qwen2-VL, or `engine: hf`."
-        )
-    for problem in layout.training_problems() if layout else ():
-        yield f"parallel can't be trained by MindSpeed-MM: {problem}."

@@ -5,6 +5,7 @@ file is looked at here but the table.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -67,9 +68,9 @@ def load_table(path: Path) -> dict[str, dict]:
     found = {}
     for name, entry in table.items():
         try:
-            found[name] = Entry.model_validate(plain(entry)).model_dump(
-                exclude_unset=True, by_alias=True
-            )
+            found[name] = Entry.model_validate(
+                plain(entry), context={"environment": os.environ}
+            ).model_dump(exclude_unset=True, by_alias=True)
         except ValidationError as error:
             problems += sentences(error, Entry, name)
     if problems:

@@ -118,7 +118,7 @@ def _check_address(address: str) -> None:
             f"has the host {_cut(host)} of {len(host)} characters, more than a host's name may have; "
             "correct it."
         )
-    if parts.scheme in ("http", "https") and parts.netloc and not host:
+    if parts.scheme in ("http", "https") and not host:
         raise Wrong(f"is {_cut(address)}, which names no host; correct it.")
 
 

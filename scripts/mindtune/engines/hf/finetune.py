@@ -12,6 +12,7 @@ from mindtune.checkpoint import load_hf_tensors
 from mindtune.checkpoint.model_shape import read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.cutting import check_whole_pictures
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -22,6 +23,7 @@ from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.learning_rate import learning_rate
+from mindtune.engines.ordering import in_order
 from mindtune.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ def finetune(job: FinetuneJob) -> None:
     check_seed(train)
     set_seed(train["seed"])
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
-    data = Conversations(read_mllm(job.train_data), job.images, processor, train["seq_length"])
+    records = in_order(read_mllm(job.train_data), train.get("order_seed"))
+    data = Conversations(records, job.images, processor, train["seq_length"])
     held_out = Conversations(
         read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
     )
@@ -96,7 +99,7 @@ def finetune(job: FinetuneJob) -> None:
 
 
 def check(job: FinetuneJob, begun: int) -> None:
-    """Look at device, seed, model, data and disk, as far as that takes no time.
+    """Look at device, seed, model, data and disk, as far as that takes seconds only.
 
     begun: the iteration from which the training goes on; a finished one needs nothing.
 
@@ -108,8 +111,13 @@ def check(job: FinetuneJob, begun: int) -> None:
         return
     open_device(job.machine)
     check_seed(job.train)
-    Processor(job.hf_dir, job.processor["image_resolution"])
-    check_amount(len(read_mllm(job.train_data)), job.train)
+    processor = Processor(job.hf_dir, job.processor["image_resolution"])
+    records, held_out = read_mllm(job.train_data), read_mllm(job.held_out_data)
+    check_amount(len(records), job.train)
+    evaluated = held_out[: job.train["eval_iters"] * job.train["global_batch_size"]]
+    check_whole_pictures(
+        job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
+    )
     check_room(job.save_dir, read_config(job.hf_dir), job.train, job.machine["precision"])
 
 

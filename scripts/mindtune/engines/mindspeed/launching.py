@@ -9,6 +9,7 @@ import ctypes
 import logging
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,6 +47,7 @@ OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONNOUSE
 Heard = Callable[[str], None]
 DEFAULT_PORT = 6000
 SECONDS_TO_END = 30
+SCRATCH = ".torchrun"
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,15 @@ class Launch:
                 *(str(self.machine.python), "-m", "torch.distributed.run"),
                 *("--nproc_per_node", str(world.npus_per_node), "--nnodes", str(world.nodes)),
                 *("--master_addr", master, "--master_port", str(port)),
+                # It would leave a folder in /tmp for each start.
+                *("--log_dir", str(self._scratch)),
             ]
         )
+
+    @property
+    def _scratch(self) -> Path:
+        """Where torchrun makes its folders, on all nodes; removed when the launch ends."""
+        return (self.directory / SCRATCH).resolve()
 
     def commands(self, script: Path) -> list[list[str]]:
         """What starts `script` on every node: one command alone, or by srun, or one for each host."""
@@ -159,6 +168,7 @@ class Launch:
         finally:
             for process in processes:
                 _end(process)
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def environment_of(kind: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:

@@ -44,11 +44,6 @@ def hf_to_mm(job: PrepareJob) -> None:
 def mm_to_hf(job: ExportJob) -> None:
     """The newest checkpoint of a save_dir to a Hugging Face model."""
     layout = _layout(job)
-    if layout.vpp_size > 1:
-        raise UserError(
-            "mm-convert can't read checkpoints of virtual pipeline stages; set mindspeed.converter "
-            "to mindtune."
-        )
     with _beside(job.out_dir) as place:
         made = Path(place, "hf")
         _convert(

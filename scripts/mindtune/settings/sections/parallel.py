@@ -24,8 +24,8 @@ class Parallel(Section):
     )
     llm_pp_layers: Annotated[list | None, Layers()] = key(
         None,
-        "LLM layers per pipeline stage, one row per virtual stage; null for one stage.",
-        "各流水线阶段的语言模型层数，每个虚拟阶段一行；null 表示只有一个阶段。",
+        "LLM layers per pipeline stage; null for one stage.",
+        "各流水线阶段的语言模型层数；null 表示只有一个阶段。",
     )
     vit_pp_layers: Annotated[list | None, Layers()] = key(
         None,
