@@ -18,7 +18,7 @@ from mindtune.clock import refuse_future
 from mindtune.errors import UserError
 from mindtune.locks import Held, held
 from mindtune.made import forget, keep
-from mindtune.process import MEMORY, Stopped, end_with_snakemake, named, signal_in, stoppable
+from mindtune.process import Stopped, end_with_snakemake, named, signal_in, stoppable
 
 log = logging.getLogger("mindtune")
 
@@ -80,9 +80,10 @@ def _explain(error: Exception, came: list[int], snakemake: Any) -> NoReturn:
         _stop_by(number)
     if number:
         _traceback_to_file()
-        reason = f", {MEMORY}: give the job more" if number == signal.SIGKILL else ""
         _stop(
-            f"a process of this job was ended by {named(number)}{reason}; run the same command again"
+            f"a process of this job was ended by {named(number)}"
+            + ("; give the job more" if number == signal.SIGKILL else "")
+            + "; run the same command again"
         )
     gone = [path for path in _inputs(snakemake) if not path.exists()]
     if gone:

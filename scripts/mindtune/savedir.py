@@ -18,7 +18,7 @@ from mindtune.checkpoint.megatron import iteration_name, track
 from mindtune.continuation import Continuation, continuation
 from mindtune.engines.log_table import LOSS, LossTable
 from mindtune.errors import UserError
-from mindtune.files import sha256_file, write_json, writing_directory
+from mindtune.files import regular, sha256_file, write_json, writing_directory
 from mindtune.superseded import (
     MARK,
     SETTINGS,
@@ -42,22 +42,41 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 def content_of(files: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of some files, by the name they are given."""
-    return {name: sha256_file(path) for name, path in files.items()}
+    """SHA-256 of some files, by the name they are given.
+
+    Raises
+    ------
+    UserError: one is not there, or something else than a file.
+    """
+    return {name: sha256_file(regular(path)) for name, path in files.items()}
 
 
 def content_of_checkpoint(mm_dir: Path) -> str:
     """A hash of an mm checkpoint's content, from the checksums that its zip files carry.
 
     It reads the directories of the archives only, so that it costs nothing at any size.
+
+    Raises
+    ------
+    UserError: a file of it is not whole.
     """
     digest = hashlib.sha256()
     for path in sorted(mm_dir.rglob("*.pt")):
         digest.update(f"{path.relative_to(mm_dir)}\0".encode())
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                digest.update(f"{entry.filename} {entry.file_size} {entry.CRC}\0".encode())
+        for entry in _entries(path):
+            digest.update(f"{entry.filename} {entry.file_size} {entry.CRC}\0".encode())
     return digest.hexdigest()
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(regular(path)) as archive:
+            return archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise UserError(
+            f"the checkpoint file {path} is not whole ({error}); remove the checkpoint, and run the "
+            "same command again to have it written again."
+        ) from error
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def test_a_framework_that_was_killed_names_the_signal_and_memory(played, status)
     played.play(die_at=1, status=status)
     with pytest.raises(
         UserError,
-        match=r"training was ended by signal 9 \(SIGKILL\), as happens when memory runs out",
+        match=r"training was ended by signal 9 \(SIGKILL: memory ran out, most likely\) before",
     ):
         played.finetune()
 

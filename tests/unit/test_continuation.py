@@ -302,6 +302,16 @@ def test_a_save_dir_that_cannot_be_renamed_is_said(tmp_path, monkeypatch):
     assert content(place) == first
 
 
+def test_a_base_checkpoint_or_a_file_that_is_not_whole_is_named(tmp_path):
+    (tmp_path / "model_optim_rng.pt").write_bytes(b"PK cut")
+    with pytest.raises(
+        UserError, match=r"model_optim_rng\.pt is not whole .*; remove the checkpoint"
+    ):
+        savedir.content_of_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json can't be read: No such file"):
+        savedir.content_of({"config": tmp_path / "config.json"})
+
+
 # --- scripts/clean.py ------------------------------------------------------
 
 

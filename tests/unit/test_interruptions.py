@@ -51,7 +51,7 @@ def test_a_job_that_is_told_to_stop_tidies_up(tmp_path, number):
         (
             "Killed",
             1,
-            "ended by signal 9 (SIGKILL), as happens when memory runs out: give the job more",
+            "ended by signal 9 (SIGKILL: memory ran out, most likely); give the job more",
         ),
         (
             "Bus error",
@@ -140,8 +140,8 @@ def test_an_input_that_was_removed_meanwhile_is_named(tmp_path):
     ("status", "words"),
     [
         (1, "ended with status 1"),
-        (-9, "was ended by signal 9 (SIGKILL), as happens when memory runs out"),
-        (137, "was ended by signal 9 (SIGKILL), as happens when memory runs out"),
+        (-9, "was ended by signal 9 (SIGKILL: memory ran out, most likely)"),
+        (137, "was ended by signal 9 (SIGKILL: memory ran out, most likely)"),
         (-15, "was ended by signal 15 (SIGTERM)"),
         (128, "ended with status 128"),
         (255, "ended with status 255"),
