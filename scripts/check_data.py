@@ -16,7 +16,7 @@ from mindtune.data.prompts import shortfall
 from mindtune.data.shrinking import shrink
 from mindtune.engines.hf.processing import Processor
 from mindtune.files import read_json, write_json, writing
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 from mindtune.progress import progress
 from PIL import Image
 

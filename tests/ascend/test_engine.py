@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
 from mindtune.engines import stage, training_check
-from mindtune.engines.jobs import PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.ordering import in_order
+from mindtune.engines.requests import PrepareJob
 from mindtune.errors import UserError
 
 

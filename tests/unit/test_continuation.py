@@ -10,11 +10,11 @@ from pathlib import Path
 import clean
 import pytest
 from filelock import FileLock
-from mindtune import savedir
-from mindtune.continuation import continuation
-from mindtune.engines.log_table import COLUMNS, LOSS, LossTable
+from mindtune.engines import training_directory as savedir
+from mindtune.engines.continuation import continuation
+from mindtune.engines.loss_table import COLUMNS, LOSS, LossTable
+from mindtune.engines.training_directory import claimed, fingerprint
 from mindtune.errors import UserError
-from mindtune.savedir import claimed, fingerprint
 
 TRAIN = {
     "train_iters": 100, "save_interval": 50, "eval_interval": 50, "eval_iters": 2, "lr": 1e-3,

@@ -14,8 +14,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from mindtune import clock, files, job, locks, process, workdir
+from mindtune import files, locks, process
 from mindtune.errors import UserError
+from mindtune.glue import clock
+from mindtune.glue import run_lock as workdir
+from mindtune.glue import script_runner as job
 
 SCRIPTS = Path(files.__file__).parents[1]
 
@@ -91,7 +94,8 @@ def test_a_job_that_hangs_in_tidying_up_is_ended_and_holds_no_lock(tmp_path, num
         import signal, sys, time
         from types import SimpleNamespace
         sys.path.insert(0, {str(SCRIPTS)!r})
-        from mindtune import job, process
+        from mindtune import process
+from mindtune.glue import script_runner as job
         process._allowed = 0.3
         signal.signal(signal.SIGINT, signal.default_int_handler)
         def main(_):

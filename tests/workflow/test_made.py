@@ -5,7 +5,7 @@ import shutil
 from base64 import urlsafe_b64encode
 
 import pytest
-from mindtune import made
+from mindtune.glue import made
 from workflow.conftest import SMALL, Checkout, merged
 
 COMPARE = "results/compare.csv"

@@ -8,7 +8,7 @@ from mindtune.data.prompts import pictures_of
 from mindtune.data.split import components
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
-from mindtune.grounding import without
+from mindtune.models.qwen2_vl.grounding import without
 
 
 def read_answers(

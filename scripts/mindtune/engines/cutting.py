@@ -20,7 +20,7 @@ from mindtune.data.llava import IMAGE_MARK
 from mindtune.data.opening import BadPicture, read_header, refused, source_of
 from mindtune.data.shrinking import LONGEST, SMALLEST, shrunk_size
 from mindtune.engines import chat
-from mindtune.engines.jobs import FinetuneJob
+from mindtune.engines.requests import FinetuneJob
 from mindtune.errors import UserError
 from mindtune.files import read_json
 from mindtune.progress import progress

@@ -15,7 +15,7 @@ from mindtune.engines.hf.dataset import picture_inputs
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
-from mindtune.engines.jobs import AnswerJob, answered
+from mindtune.engines.requests import AnswerJob, answered
 from mindtune.files import read_json_lines, writing
 from mindtune.progress import Progress
 

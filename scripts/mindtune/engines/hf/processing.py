@@ -19,7 +19,7 @@ from mindtune.data.shrinking import read_shrunk
 from mindtune.engines import chat
 from mindtune.engines.cutting import kept_tokens
 from mindtune.errors import UserError
-from mindtune.grounding import TOKENS as GROUNDING
+from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
 
 IGNORE_INDEX = -100
 
