@@ -2,7 +2,7 @@
 # anything heavy runs. Another installation makes whatever was made with the one before anew. Its
 # rules have no `code`: they check what is there, and a better check changes no result.
 
-from mindtune.engines.mindspeed.framework.settings import doctor_settings
+from mindtune.glue.doctor_settings import doctor_settings
 from mindtune.engines.training_directory import content_of
 
 FRAMEWORK = "results/framework/machine.json" if ENGINE.framework else []

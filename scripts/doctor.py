@@ -22,8 +22,8 @@ from mindtune.engines.mindspeed.framework.doctor import (
 )
 from mindtune.engines.mindspeed.framework.pins import load_pins
 from mindtune.engines.mindspeed.framework.rows import FAIL, stop_on_failures, table
-from mindtune.engines.mindspeed.framework.settings import doctor_settings
 from mindtune.errors import UserError
+from mindtune.glue.doctor_settings import doctor_settings
 from mindtune.glue.script_runner import log, run
 from mindtune.glue.settings_reading import Sources, read_configuration
 from mindtune.process import needed_by_all

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from mindtune.engines.mindspeed.framework import cann, doctor, facts, machine_rows, npu, sizes
 from mindtune.engines.mindspeed.framework.rows import FAIL, OK, REHEARSED, WARNING
-from mindtune.engines.mindspeed.framework.settings import doctor_settings
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
+from mindtune.glue.doctor_settings import doctor_settings
 from mindtune.glue.settings_reading import Sources
 from mindtune.scale import count_checkpoints
 from mindtune.settings import Settings, load

@@ -1,6 +1,6 @@
 """What an engine is asked to do: the four jobs, in files and settings.
 
-Settings are sections of the checked configuration (`config/schema.yaml` has their keys):
+Settings are sections of the checked configuration (`docs/config.md` has their keys):
 `train`, `processor`, `parallel`, `answer`, and `machine`, what the result depends on of the
 section of the engine's own. `framework` is the record that `doctor` left of a framework and its
 machine, None for an engine without one; `operation` is all of the engine's section, for what its
