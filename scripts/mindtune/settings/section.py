@@ -22,8 +22,9 @@ class Section(BaseModel):
         """Plain containers; without the keys that came later and have their default."""
         found = handler(self)
         for name, field in type(self).model_fields.items():
-            if (field.json_schema_extra or {}).get("later") and found[name] == field.default:
-                del found[name]
+            later = (field.json_schema_extra or {}).get("later")
+            if later and found.get(name) == field.get_default(call_default_factory=True):
+                found.pop(name, None)
         return found
 
 

@@ -93,3 +93,13 @@ class Settings(Section):
         "具名的实验，各是对 data、processor、parallel、train、answer 以及 sources.model 的少量改动；没有改动的部分只算一次，各实验共用。",
         made=lambda: {"baseline": {}},
     )
+    grid: dict[str, Annotated[list[Any], Len(1, 1000)]] = key(
+        None,
+        "Sweeps: lists of values by dotted key, `train.lr: [1e-5, 3e-5]`. Every combination becomes an "
+        "experiment, with a name such as `lr-1e-5_order_seed-1`, beside those in `experiments`; where "
+        "`experiments` isn't given, there are no others.",
+        "参数扫描：按点分键写出各取值，例如 `train.lr: [1e-5, 3e-5]`。每种组合成为一个实验，名字形如 `lr-1e-5_order_seed-1`，"
+        "与 `experiments` 中的实验并列；没有写 `experiments` 时就只有这些实验。",
+        later=True,
+        made=dict,
+    )
