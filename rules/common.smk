@@ -77,6 +77,7 @@ CODE_OF = {}  # script and stage of an engine -> the hash
 config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
     "download": CONFIG.common["sources"]["download"],
+    "experiments": len(EXPERIMENTS),
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
 

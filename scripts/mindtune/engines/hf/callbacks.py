@@ -8,10 +8,10 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from mindtune.engines.divergence import Diverged
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.loss_table import LOSS, LossTable
-from mindtune.errors import UserError
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -61,12 +61,6 @@ class IterationLog(TrainerCallback):
         if "loss" not in logs:
             return
         iteration, loss = self.iteration(state), logs["loss"]
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of iteration {iteration} is {loss}; lower train.lr (now "
-                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to "
-                "1.0."
-            )
         seconds = time.perf_counter() - self.started
         self.row = {
             "iteration": iteration,
@@ -78,6 +72,9 @@ class IterationLog(TrainerCallback):
             "samples_per_second": f"{self.train['global_batch_size'] / seconds:.2f}",
             "held_out_loss": "",
         }
+        if not math.isfinite(loss):
+            self.table.append(self.row)
+            raise Diverged(iteration, str(loss), self.train)
         if not control.should_evaluate:
             self.finish(iteration, **kwargs)
 

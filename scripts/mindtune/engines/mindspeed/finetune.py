@@ -16,6 +16,7 @@ from mindtune.checkpoint.model_directory import training_problems
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
+from mindtune.engines.divergence import Diverged
 from mindtune.engines.loss_table import LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
@@ -286,25 +287,22 @@ class TrainingWatch(Watch):
                 f"training began, but nothing said that {self.load} was loaded: it would be one "
                 "of random weights. See the log."
             )
-        if iteration.loss is None or iteration.nan_iterations or iteration.skipped_iterations:
-            raise UserError(
-                f"the loss of iteration {iteration.iteration} is not a number; lower train.lr (now "
-                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to "
-                "1.0."
-            )
         speed = iteration.samples_per_second
+        lost = iteration.loss is None or iteration.nan_iterations or iteration.skipped_iterations
         self.table.append(
             {
                 "iteration": iteration.iteration,
                 "consumed_samples": iteration.consumed_samples,
                 "lr": repr(iteration.lr),
-                "loss": repr(iteration.loss),
+                "loss": "nan" if lost else repr(iteration.loss),
                 "grad_norm": "" if iteration.grad_norm is None else repr(iteration.grad_norm),
                 "ms_per_iteration": iteration.milliseconds,
                 "samples_per_second": "" if speed is None else f"{speed:.2f}",
                 "held_out_loss": "",
             }
         )
+        if lost:
+            raise Diverged(iteration.iteration, "nan", self.train)
         self.shown.advance(note=f"loss {iteration.loss:.4f}")
 
 
