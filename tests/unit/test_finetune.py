@@ -217,7 +217,9 @@ def test_fewer_samples_than_a_micro_batch_are_refused(place, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(place, tmp_path):
-    with pytest.raises(UserError, match=r"the loss of iteration \d is not a number; lower train.lr"):
+    with pytest.raises(
+        UserError, match=r"the loss of iteration \d is not a number; lower train.lr"
+    ):
         train(place, tmp_path / "a", lr=1e30, clip_grad=0.0)
 
 
