@@ -15,6 +15,7 @@ from pathlib import Path
 from mindtune.engines import stage, training_check
 from mindtune.engines.divergence import KEY, Diverged
 from mindtune.engines.loss_table import LOSS
+from mindtune.engines.pruning import LAST, keep_last
 from mindtune.engines.requests import FinetuneJob
 from mindtune.engines.training_directory import claimed, content_of, content_of_checkpoint
 from mindtune.files import write_json, writing
@@ -75,6 +76,8 @@ def trained(job: FinetuneJob, engine: str, alone: bool) -> dict | None:
     """
     try:
         stage(engine, "finetune")(job)
+        if job.keep == LAST:  # also those from before that was wanted
+            keep_last(job.save_dir, job.train["train_iters"])
     except Diverged as error:
         if alone:
             raise
@@ -97,6 +100,7 @@ def main(snakemake) -> None:
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["engine"],
+        keep=snakemake.config["operation"]["keep_checkpoints"],
     )
     finetune(
         job,

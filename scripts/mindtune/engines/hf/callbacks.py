@@ -12,6 +12,7 @@ from mindtune.engines.divergence import Diverged
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.loss_table import LOSS, LossTable
+from mindtune.engines.pruning import ALL, LAST, keep_last
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ class IterationLog(TrainerCallback):
         train: Mapping,
         checkpoints: Checkpoints,
         evaluated: bool,
+        keep: str = ALL,
     ) -> None:
         self.table = LossTable(save_dir / LOSS)
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
         self.evaluated = evaluated
+        self.keep = keep
         self.row: dict[str, float | int | str] = {}
         self.started = 0.0
 
@@ -90,6 +93,8 @@ class IterationLog(TrainerCallback):
             self.table.sync()
             self.checkpoints.save(iteration, model, optimizer)
             log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
+            if self.keep == LAST:
+                keep_last(self.checkpoints.save_dir, iteration)
 
 
 class Watch(TrainerCallback):

@@ -82,7 +82,9 @@ def finetune(job: FinetuneJob) -> None:
             eval_dataset=evaluated,
             optimizers=(optimizer, scheduler),
             callbacks=[
-                IterationLog(job.save_dir, begun, train, checkpoints, evaluated is not None),
+                IterationLog(
+                    job.save_dir, begun, train, checkpoints, evaluated is not None, job.keep
+                ),
                 Watch(begun, train),
             ],
             consumed_samples=begun * train["global_batch_size"],

@@ -39,6 +39,7 @@ from mindtune.engines.mindspeed.training_log import (
 )
 from mindtune.engines.mindspeed.watching import Watch
 from mindtune.engines.ordering import write_in_order
+from mindtune.engines.pruning import ALL, LAST, keep_last
 from mindtune.engines.requests import FinetuneJob, Settings
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
@@ -81,7 +82,10 @@ def finetune(job: FinetuneJob) -> None:
     table.begin(begun)
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("training", "iterations", train["train_iters"], begun) as shown:
-        watch = TrainingWatch(load=load, table=table, train=train, shown=shown, last=begun)
+        watch = TrainingWatch(
+            load=load, table=table, train=train, shown=shown, last=begun, layout=layout,
+            keep=job.keep,
+        )  # fmt: skip
         try:
             status = launch.run(watch.hear)
         finally:
@@ -260,6 +264,8 @@ class TrainingWatch(Watch):
     train: dict
     shown: Progress
     last: int
+    layout: ParallelLayout
+    keep: str = ALL
     done: bool = False
 
     def hear(self, line: str) -> None:
@@ -272,6 +278,15 @@ class TrainingWatch(Watch):
         saved = saved_iteration(line)
         if saved:
             log.info("saved checkpoint at iteration %d to %s", saved, self.table.path.parent)
+            self.prune(saved)
+
+    def prune(self, saved: int) -> None:
+        """Remove what is older than a checkpoint, where that is wanted and all of its files are there."""
+        save_dir = self.table.path.parent
+        if self.keep == LAST and self.loaded:
+            with_optimizer = self.train["save_optim"]
+            if not missing_files(save_dir, saved, self.layout, with_optimizer):
+                keep_last(save_dir, saved)
 
     def note(self, iteration: Iteration) -> None:
         """
