@@ -25,7 +25,9 @@ from mindtune.report.page import render
 from mindtune.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPARISON = SimpleNamespace(confidence=0.95, primary_metric=None, equivalence_margin=0.05)
+COMPARISON = SimpleNamespace(
+    confidence=0.95, primary_metric=None, equivalence_margin=0.05, language="en"
+)
 FAMILIES = {"kind": "^What type of", "color": "^What is the color of", "feature": "^What feature"}
 SCRIPT = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 

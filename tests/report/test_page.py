@@ -180,5 +180,5 @@ def test_samples_are_taken_at_equal_distances(tmp_path):
     rows = choose(table, 12)
     assert len(rows) == 12 and rows.index[0] == 0 and rows.index[-1] == len(table) - 1
     assert len(choose(table.head(5), 12)) == 5
-    sheet = draw_sheet(rows, root / "results/sources/COCO2017/train2017", "Title", "Note")
+    sheet = draw_sheet(rows, root / "results/sources/COCO2017/train2017", "baseline", 48)
     assert sheet.width > 1400 and sheet.height > 1800
