@@ -80,7 +80,8 @@ config["operation"] = {
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
 
-os.environ.setdefault(VARIABLE, "")
+if workflow.is_main_process:
+    os.environ[VARIABLE] = ""  # set as it starts; another run's is not for these jobs
 
 
 envvars:

@@ -40,7 +40,7 @@ rule summarize_scores:
     conda:
         ENVIRONMENT
     params:
-        confidence=CONFIG.common["compare"]["confidence"],
+        **CONFIG.common["compare"],
         code=code("summarize_scores"),
     message:
         "Summing up all metrics"
@@ -153,8 +153,8 @@ rule build_report:
     conda:
         ENVIRONMENT
     params:
+        **CONFIG.common["compare"],
         experiments=EXPERIMENTS,
-        confidence=CONFIG.common["compare"]["confidence"],
         code=code(
             "build_report",
             data=(SCRIPTS / "mindtune/report/templates").glob("*"),

@@ -26,6 +26,8 @@ KEYS = {
     "weights": "sources.mixture",
     "seq_length": "train.seq_length",
     "confidence": "compare.confidence",
+    "primary_metric": "compare.primary_metric",
+    "equivalence_margin": "compare.equivalence_margin",
     "experiment": "experiments",
     "config": "",
     "scopes": "experiments",

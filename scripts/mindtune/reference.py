@@ -70,7 +70,7 @@ def values(schema: Mapping, language: str = "en") -> str:
     """What a key may be: its type and range, or its choices."""
     names = _NAMES[language]
     if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
+        return ", ".join(f"`{'null' if value is None else value}`" for value in schema["enum"])
     kinds = schema.get("type", "any")
     kinds = [kinds] if isinstance(kinds, str) else kinds
     text = "/".join(

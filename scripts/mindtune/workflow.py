@@ -100,7 +100,13 @@ def check_files(paths: Sequence[Path], table: Path) -> Configuration:
     raw: dict = {}
     problems = []
     for path in paths:
-        written = read_written(path)
+        try:
+            written = read_written(path)
+        except UserError as error:
+            if len(paths) == 1:
+                raise
+            problems.append(str(error))
+            continue
         problems += written.problems
         raw = merge(raw, written.value)
     if problems:

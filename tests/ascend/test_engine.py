@@ -10,6 +10,7 @@ from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
 from mindtune.engines import stage, training_check
 from mindtune.engines.jobs import PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
+from mindtune.engines.ordering import in_order
 from mindtune.errors import UserError
 
 
@@ -46,6 +47,23 @@ def test_a_training_leaves_checkpoints_and_a_table(played):
     assert data["basic_parameters"]["dataset"] == str(played.base / "train.json")
     assert data["basic_parameters"]["dataset_dir"] == str(played.base / "images")
     assert not list(played.here.rglob("hacked"))
+
+
+def test_the_framework_is_given_its_samples_in_the_order_of_the_seed(played):
+    records = json.loads((played.base / "train.json").read_text())
+    given, caches = {}, set()
+    for seed in (None, 1, 2):
+        shutil.rmtree(played.save_dir, ignore_errors=True)
+        played.finetune(order_seed=seed)
+        data = json.loads((played.save_dir / "run/data.json").read_text())["dataset_param"]
+        path = Path(data["basic_parameters"]["dataset"])
+        given[seed] = json.loads(path.read_text())
+        caches.add(data["basic_parameters"]["cache_dir"])
+        assert path.parent == (played.base if seed is None else played.save_dir / "run")
+    assert given[None] == records
+    for seed in (1, 2):
+        assert given[seed] == in_order(records, seed) != records
+    assert given[1] != given[2] and len(caches) == 3
 
 
 def test_a_finished_training_is_not_started_again(played):

@@ -17,6 +17,7 @@ from mindtune.engines import stage
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
+from mindtune.engines.mindspeed.finetune import ordered
 from mindtune.engines.mindspeed.training_log import Iteration, parse_iteration
 from mindtune.files import write_json
 
@@ -93,7 +94,7 @@ class Place:
             mindspeed.example("data_2b.json"),
             hf_dir=self.base,
             images=self.images,
-            train_data=self.train,
+            train_data=ordered(self.train, settings, out),
             cache=self.directory / "cache",
             image_resolution=RESOLUTION,
             workers=1,

@@ -6,8 +6,8 @@ import re
 
 import pytest
 from finished import SCRIPT, build, finished
+from mindtune.comparison.text import boxes
 from mindtune.report import wording
-from mindtune.report.boxes import boxes
 from mindtune.report.page import embedded_json
 from mindtune.report.pictures import embed
 from mindtune.report.sheet import choose, draw_sheet, font, wrap

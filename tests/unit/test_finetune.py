@@ -22,6 +22,7 @@ from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.jobs import ExportJob, FinetuneJob, PrepareJob
+from mindtune.engines.ordering import in_order, write_in_order
 from mindtune.errors import UserError
 from mindtune.savedir import claimed
 
@@ -139,6 +140,38 @@ def test_a_base_cut_into_tensor_parallel_shards_trains_alike(place, tmp_path):
     stage("hf", "prepare")(PrepareJob(place / "base", tmp_path / "mm", parallel, {}))
     assert len(list((tmp_path / "mm/release").iterdir())) == 4
     assert train(place, tmp_path / "a", mm=tmp_path / "mm") == train(place, tmp_path / "b")
+
+
+def test_order_seeds_give_other_weights_and_null_gives_todays(place, tmp_path):
+    today = train(place, tmp_path / "today")
+    assert train(place, tmp_path / "null", order_seed=None) == today
+    found = {seed: train(place, tmp_path / f"seed {seed}", order_seed=seed) for seed in (1, 2)}
+    assert len({today, *found.values()}) == 3
+    assert train(place, tmp_path / "again", order_seed=1) == found[1]
+
+
+def test_a_training_in_another_order_resumes_exactly(place, tmp_path):
+    whole = train(place, tmp_path / "a", order_seed=1)
+    shutil.rmtree(tmp_path / "a/iter_0000004")
+    assert train(place, tmp_path / "a", order_seed=1) == whole
+
+
+def test_without_dropout_the_seed_has_no_effect(place, tmp_path):
+    """What the documentation of train.seed says; only the saved states of generators differ."""
+    train(place, tmp_path / "a")
+    train(place, tmp_path / "b", seed=43)
+    first, second = model(tmp_path / "a"), model(tmp_path / "b")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_order_is_a_permutation_fixed_by_its_seed(tmp_path):
+    records = [{"images": [f"{n}.jpg"], "messages": []} for n in range(6)]
+    assert in_order(records, None) == records
+    permuted = in_order(records, 1)
+    assert [record["images"][0][0] for record in permuted] == ["4", "1", "3", "5", "2", "0"]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    write_in_order(tmp_path / "train.json", 1, tmp_path / "ordered.json")
+    assert (tmp_path / "ordered.json").read_text() == json.dumps(list(permuted))
 
 
 def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_path):

@@ -379,3 +379,7 @@ def test_of_several_files_the_last_one_is_named(tmp_path):
         check_files([tmp_path / "one.yaml", tmp_path / "two.yaml"], TABLE)
     assert "two.yaml, line 3: hf.threads is -1" in str(caught.value)
     assert read_written(tmp_path / "one.yaml").lines["hf.threads"] == 3
+    (tmp_path / "two.yaml").write_text("hf: { threads: 010 }\n")
+    with pytest.raises(ConfigError) as caught:
+        check_files([tmp_path / "none.yaml", tmp_path / "two.yaml", tmp_path], TABLE)
+    assert len(caught.value.problems) == 3

@@ -103,13 +103,21 @@ SUMMARY = _table(
         "box_before": _column(SHARE, "Share of answers with a box before."),
         "box_after": _column(SHARE, "Share of answers with a box after."),
         "changed": _column(SHARE, "Share of prompts whose answer changed."),
+        "content_before": _column(
+            SHARE, "Share of the reference's key words, numbers and boxes found before, by mean."
+        ),
+        "content_after": _column(SHARE, "The same after."),
+        "content_difference": _column(SHARE, "After minus before, -1 to 1.", low=-1),
+        "content_difference_low": _column(SHARE, "Lower end of its interval.", low=-1),
+        "content_difference_high": _column(SHARE, "Upper end of its interval.", low=-1),
     },
     ["experiment", "split", "family"],
     [
         pa.Check(
-            lambda t: (
-                (t["exact_difference_low"] <= t["exact_difference"]).all()
-                and (t["exact_difference"] <= t["exact_difference_high"]).all()
+            lambda t: all(
+                (t[f"{name}_difference_low"] <= t[f"{name}_difference"]).all()
+                and (t[f"{name}_difference"] <= t[f"{name}_difference_high"]).all()
+                for name in ("exact", "content")
             ),
             error="a difference lies in its interval",
         )

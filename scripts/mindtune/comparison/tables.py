@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from mindtune.comparison.answers import read_answers
+from mindtune.comparison.content import content
 from mindtune.comparison.contract import SUMMARY
-from mindtune.comparison.statistics import compare_shares, wilson_interval
+from mindtune.comparison.statistics import clusters, compare, exchange_test, wilson_interval
 from mindtune.comparison.text import exact, has_box, tidy
 from mindtune.files import writing
 
@@ -71,16 +72,29 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
                 f"exact_{stage}_low": low,
                 f"exact_{stage}_high": high,
             }
-        found = compare_shares(part["exact_before"], part["exact_after"], part["image"], confidence)
-        row |= {
-            "exact_difference": found.difference,
-            "exact_difference_low": found.low,
-            "exact_difference_high": found.high,
-            "exact_p": found.p,
-        }
+        row |= _difference("exact", part["exact_before"], part["exact_after"], part, confidence)
+        gains = clusters(part["exact_before"], part["exact_after"], part["image"]).sums
+        row["exact_p"] = exchange_test(gains)
         row |= {name: float(part[name].mean()) for name in ("box_before", "box_after", "changed")}
+        said = {stage: _contents(part, stage) for stage in ("before", "after")}
+        row |= {f"content_{stage}": sum(scores) / len(scores) for stage, scores in said.items()}
+        row |= _difference("content", said["before"], said["after"], part, confidence)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(SUMMARY.columns))
+
+
+def _contents(part: pd.DataFrame, stage: str) -> list[float]:
+    columns = (part[stage], part["reference"], part["prompt"])
+    return [content(*row) for row in zip(*columns, strict=True)]
+
+
+def _difference(name: str, before, after, part: pd.DataFrame, confidence: float) -> dict:
+    found = compare(before, after, part["image"], confidence, 1)
+    return {
+        f"{name}_difference": found.difference,
+        f"{name}_difference_low": found.low,
+        f"{name}_difference_high": found.high,
+    }
 
 
 def to_csv(frame: pd.DataFrame, path: Path) -> None:

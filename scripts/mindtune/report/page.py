@@ -20,8 +20,9 @@ from mindtune.comparison.answers import pictures_in
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.scores import rank
 from mindtune.comparison.tables import ALL
+from mindtune.comparison.text import boxes
+from mindtune.comparison.verdicts import Rule
 from mindtune.report import wording
-from mindtune.report.boxes import boxes
 from mindtune.report.curves import training_svg
 from mindtune.report.pictures import data_uri, embed
 
@@ -47,7 +48,7 @@ class Run:
     provenance: Mapping[str, Mapping]
     images: Path
     files: Mapping[str, Path]
-    confidence: float
+    rule: Rule
 
     @property
     def experiments(self) -> list[str]:
@@ -56,7 +57,7 @@ class Run:
 
 def render(run: Run) -> str:
     """The page."""
-    ranking = rank(run.scores, run.experiments, run.confidence)
+    ranking = rank(run.scores, run.experiments, run.rule)
     best = ranking[0]["experiment"] if ranking else run.experiments[0]
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
@@ -72,9 +73,11 @@ def render(run: Run) -> str:
         "signed": wording.signed,
         "p_value": wording.p_value,
         "duration": wording.duration,
+        "scored": wording.scored,
+        "span": wording.span,
     }
     return environment.get_template("report.html.j2").render(
-        headline=wording.headline(run.metrics, run.compared, best, run.confidence),
+        headline=wording.headline(run.metrics, run.compared, best, run.rule),
         facts=wording.facts(run.provenance[best], run.conversions[best]),
         best=best,
         experiments=run.experiments,
@@ -83,7 +86,9 @@ def render(run: Run) -> str:
         example=example(run, best),
         families=families(run),
         metrics=metric_rows(run.metrics),
-        confidence=run.confidence,
+        rule=run.rule,
+        primary=BY_NAME[run.rule.primary],
+        judged=[BY_NAME[name].title for name in run.rule.judged],
         curves={
             "wide": Markup(training_svg(run.losses, for_page=True)),  # noqa: S704
             "narrow": Markup(training_svg(run.losses, wide=False, for_page=True)),  # noqa: S704
@@ -128,12 +133,22 @@ def boxes_to_draw(row: Mapping, stage: str) -> list[tuple[int, int, int, int]]:
 
 
 def families(run: Run) -> dict[str, list[dict]]:
-    """Lines of the summary by experiment, held-out ones when there are any; `all` first."""
+    """Lines of the summary by experiment, held-out ones when there are any; `all` first.
+
+    Each with its line of metrics.csv for every judged metric.
+    """
     split = "held_out" if (run.summary["split"] == "held_out").any() else "named"
+    judged = run.metrics[(run.metrics["split"] == split) & run.metrics["says"].ne("")]
+    lines = {
+        (row["experiment"], row["family"], row["metric"]): row for row in judged.to_dict("records")
+    }
     found = {}
     for name in run.experiments:
         part = run.summary[(run.summary["experiment"] == name) & (run.summary["split"] == split)]
-        rows = part.to_dict("records")
+        rows = [
+            {**row, **{metric: lines[name, row["family"], metric] for metric in run.rule.judged}}
+            for row in part.to_dict("records")
+        ]
         found[name] = sorted(rows, key=lambda row: row["family"] != ALL)
     return found
 
@@ -144,7 +159,7 @@ def metric_rows(metrics: pd.DataFrame) -> dict[str, list[dict]]:
     part = metrics[(metrics["split"] == split) & (metrics["family"] == ALL)]
     return {
         name: [
-            {**row, "title": BY_NAME[row["metric"]].title, "kind": BY_NAME[row["metric"]].kind}
+            {**row, "title": BY_NAME[row["metric"]].title, "shown": BY_NAME[row["metric"]]}
             for row in rows.to_dict("records")
         ]
         for name, rows in part.groupby("experiment", sort=False)

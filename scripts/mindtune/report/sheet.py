@@ -10,8 +10,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mindtune.comparison.answers import pictures_in
-from mindtune.comparison.text import HAN
-from mindtune.report.boxes import boxes
+from mindtune.comparison.text import HAN, boxes
 from mindtune.report.pictures import open_picture
 
 log = logging.getLogger(__name__)

@@ -241,7 +241,7 @@ class Name(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of a few words, those of the annotation's Literal."""
+    """One of a few words, those of the annotation's Literal, or null where it says `| None`."""
 
     null_text: ClassVar[bool] = False
     words: ClassVar[str] = "text"
@@ -249,7 +249,9 @@ class Choice(Kind):
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        choices = get_args(source)
+        within = get_args(source)
+        nullable = NoneType in within
+        choices = (*get_args(within[0]), None) if nullable else within
         return core_schema.no_info_plain_validator_function(
             lambda value: _chosen(value, choices), metadata={"choices": choices}
         )
@@ -260,11 +262,13 @@ class Choice(Kind):
         return {"enum": list(core["metadata"]["choices"])}
 
 
-def _chosen(value: Any, choices: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        guess = difflib.get_close_matches(str(value)[:SHOWN], choices, 1)
+def _chosen(value: Any, choices: tuple[str | None, ...]) -> str | None:
+    if not isinstance(value, str | None) or value not in choices:
+        names = [name for name in choices if name is not None]
+        guess = difflib.get_close_matches(str(value)[:SHOWN], names, 1)
         hint = f" Did you mean {guess[0]}?" if guess else ""
-        raise mistake(f"is {shown(value)}, but must be one of {', '.join(choices)}.{hint}")
+        words = ", ".join([*names, *(["null"] if None in choices else [])])
+        raise mistake(f"is {shown(value)}, but must be one of {words}.{hint}")
     return value
 
 

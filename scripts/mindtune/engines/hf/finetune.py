@@ -23,6 +23,7 @@ from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.learning_rate import learning_rate
+from mindtune.engines.ordering import in_order
 from mindtune.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def finetune(job: FinetuneJob) -> None:
     check_seed(train)
     set_seed(train["seed"])
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
-    data = Conversations(read_mllm(job.train_data), job.images, processor, train["seq_length"])
+    records = in_order(read_mllm(job.train_data), train.get("order_seed"))
+    data = Conversations(records, job.images, processor, train["seq_length"])
     held_out = Conversations(
         read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
     )

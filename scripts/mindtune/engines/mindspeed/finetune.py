@@ -17,7 +17,7 @@ from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
-from mindtune.engines.jobs import FinetuneJob
+from mindtune.engines.jobs import FinetuneJob, Settings
 from mindtune.engines.log_table import LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
@@ -39,6 +39,7 @@ from mindtune.engines.mindspeed.training_log import (
     saved_iteration,
 )
 from mindtune.engines.mindspeed.watching import Watch
+from mindtune.engines.ordering import write_in_order
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
@@ -49,6 +50,8 @@ log = logging.getLogger(__name__)
 
 # In save_dir: what the run was started with, which goes aside with it.
 RUN = "run"
+# In RUN: the samples in the order of train.order_seed.
+ORDERED = "train.json"
 # What Megatron adds to the seed for each pipeline stage.
 SEED_STEP = 100
 
@@ -187,9 +190,10 @@ def make_launch(
     shape = model_shape(config)
     run = (job.save_dir / RUN).resolve()
     run.mkdir(exist_ok=True)
+    train_data = ordered(job.train_data, job.train, run)
     cache = cache_directory(
         machine.cache,
-        train_data=job.train_data,
+        train_data=train_data,
         images=job.images,
         hf_dir=job.hf_dir,
         image_resolution=job.processor["image_resolution"],
@@ -202,7 +206,7 @@ def make_launch(
             rendering.shipped(machine.home, "data", shape),
             hf_dir=job.hf_dir,
             images=job.images,
-            train_data=job.train_data,
+            train_data=train_data,
             cache=cache,
             image_resolution=job.processor["image_resolution"],
             workers=machine.preprocessing_num_workers,
@@ -233,6 +237,15 @@ def make_launch(
         world,
         environment_of(TRAINING, job.machine["environment"]),
     )
+
+
+def ordered(train_data: Path, train: Settings, run: Path) -> Path:
+    """The file that the framework is given: the data's own, or a permuted copy of it in `run`."""
+    order_seed = train.get("order_seed")
+    if order_seed is None:
+        return train_data
+    write_in_order(train_data, order_seed, run / ORDERED)
+    return run / ORDERED
 
 
 @dataclass(kw_only=True)

@@ -89,13 +89,17 @@ class Train(Section):
     )
     seed: Annotated[int, Whole(0, MOST_SEED)] = key(
         42,
-        "Seed of everything random but the order of the data, which has its own.",
-        "除数据顺序（另有种子）之外一切随机过程的种子。",
+        "Seed of the trainer's random generators. A full fine-tuning draws nothing from them "
+        "(there is no dropout), so another seed gives the same weights; see order_seed.",
+        "训练程序随机数发生器的种子。全参数微调没有 dropout，不从中取数，换种子权重不变；"
+        "要换顺序请用 order_seed。",
     )
     order_seed: Annotated[int | None, Whole(0, MOST_SEED)] = key(
         None,
-        "Seed of the order of the samples; null is MindSpeed-MM's own order.",
-        "样本顺序的随机种子；null 表示采用 MindSpeed-MM 自己的顺序。",
+        "Seed of the order in which the trainer is given its samples, the same for both engines; "
+        "null for the order of the data. Data, questions and answers before stay shared.",
+        "训练程序拿到样本的先后顺序的种子，两种引擎相同；null 表示按数据本来的顺序。"
+        "数据、问题和训练前的回答仍然共用。",
         later=True,
     )
     seq_length: Annotated[int, Whole(64, 1_048_576)] = key(
