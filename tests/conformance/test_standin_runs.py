@@ -91,7 +91,7 @@ def test_a_sequence_is_cut_where_all_layers_are(mindspeed, place, tmp_path):
 
 
 def test_a_stage_of_frozen_layers_ends_in_an_error_of_the_framework(mindspeed, place, tmp_path):
-    """Hence `ParallelLayout.idle_stages`; with the vision model trained such a layout works."""
+    """Hence `ParallelLayout.idle_stages`."""
     with pytest.raises(RuntimeError, match="optimizer got an empty parameter list"):
         train(mindspeed, place, tmp_path, (APART, 1, 1))
 
