@@ -232,6 +232,9 @@ def test_stages_that_would_train_nothing(model, vision, language, encoder, proje
     given = settings("mindspeed", llm_pp_layers=language, vit_pp_layers=vision)
     given["train"] = {"freeze_vision_encoder": encoder, "freeze_vision_projector": projector}
     found = list(model_problems(model, given))
+    apart = [problem for problem in found if "all language layers are on the last stage" in problem]
+    assert len(apart) == (len(language[0]) > 1 and not any(language[0][:-1]))  # it is tied
+    found = [problem for problem in found if problem not in apart]
     assert len(found) == len(idle)
     for stage, problem in zip(idle, found, strict=True):
         assert f"stage {stage} has only frozen layers (train.freeze_vision_encoder" in problem

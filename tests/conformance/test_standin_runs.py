@@ -86,7 +86,8 @@ def test_without_rounding_nothing_is_left_between_them(
 
 def test_a_sequence_is_cut_where_all_layers_are(mindspeed, place, tmp_path):
     """What `ParallelLayout.context_problems` refuses, the framework can't do."""
-    with pytest.raises(RuntimeError, match="'NoneType' object has no attribute 'shape'"):
+    # Which of the processes' errors is printed last differs.
+    with pytest.raises(RuntimeError, match="exit status 1"):
         train(mindspeed, place, tmp_path, (STAGES, 2, 1))
 
 
