@@ -32,7 +32,7 @@ if not workflow.configfiles and workflow.is_main_process:
     # Before Snakemake reads it, which would run a template in it.
     sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
     from mindtune.errors import UserError
-    from mindtune.workflow import guard_default
+    from mindtune.glue.settings_reading import guard_default
 
     try:
         guard_default(Path("config/config.yaml"))

@@ -24,6 +24,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from mindtune.comparison.answers import together
 from mindtune.comparison.contract import COMPARE, read_table
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.statistics import (
@@ -58,7 +59,7 @@ class Answers:
         }
         self.models = list(said)
         self.families = [*sorted(asked["family"].unique()), ALL]
-        self.picture = np.unique(asked["image"], return_inverse=True)[1]
+        self.picture = np.unique(together(asked["image"]), return_inverse=True)[1]
         member = np.stack([asked["family"] == name for name in self.families[:-1]], 1)
         member = np.column_stack([member, np.ones(len(asked), bool)])
         self.sizes = self._by_picture(member)

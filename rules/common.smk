@@ -9,15 +9,15 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from mindtune.settings import LAYOUT, SHARED, STAGES, Configuration
-from mindtune.clock import refuse_future
+from mindtune.glue.clock import refuse_future
 from mindtune.errors import UserError
-from mindtune.graph import (
+from mindtune.glue.graph import (
     left_undone,
     look_beside_the_results,
     look_past_ancient_inputs,
     needed_inputs,
 )
-from mindtune.handover import (
+from mindtune.glue.handover import (
     VARIABLE,
     changed_code,
     check_rules,
@@ -26,9 +26,9 @@ from mindtune.handover import (
     text_of,
 )
 from mindtune.process import SNAKEMAKE
-from mindtune.sourcecode import RECORDS, code_files, hash_of, record, recorded
-from mindtune.workdir import below, check_writable, enter
-from mindtune.workflow import Sources, read_configuration, with_engine
+from mindtune.glue.sourcecode import RECORDS, code_files, hash_of, record, recorded
+from mindtune.glue.run_lock import below, check_writable, enter
+from mindtune.glue.settings_reading import Sources, read_configuration, with_engine
 from mindtune.engines import stage_sources
 
 RULES = text_of(

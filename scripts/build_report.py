@@ -11,7 +11,7 @@ from mindtune.comparison.contract import COMPARE, SUMMARY, read_table
 from mindtune.comparison.scores import read_metrics, read_scores
 from mindtune.comparison.verdicts import rule_of
 from mindtune.files import writing
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 from mindtune.report.page import Run, render
 
 KINDS = ("scores", "loss", "conversion", "provenance")

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mindtune.errors import UserError
-from mindtune.workflow import check_files
+from mindtune.glue.settings_reading import check_files
 
 TABLE = Path(__file__).resolve().parents[1] / "config" / "data_sources.yaml"
 

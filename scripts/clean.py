@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindtune.cleaning import Aside, chosen, put_aside_below, remove_aside
+from mindtune.engines.cleaning import Aside, chosen, put_aside_below, remove_aside
 from mindtune.errors import UserError
 
 

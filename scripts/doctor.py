@@ -14,20 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindtune.errors import UserError
-from mindtune.framework.doctor import (
+from mindtune.engines.mindspeed.framework.doctor import (
     examine,
     installation_of,
     machine,
     read_installation,
 )
-from mindtune.framework.pins import load_pins
-from mindtune.framework.rows import FAIL, stop_on_failures, table
-from mindtune.framework.settings import doctor_settings
-from mindtune.job import log, run
+from mindtune.engines.mindspeed.framework.pins import load_pins
+from mindtune.engines.mindspeed.framework.rows import FAIL, stop_on_failures, table
+from mindtune.errors import UserError
+from mindtune.glue.doctor_settings import doctor_settings
+from mindtune.glue.script_runner import log, run
+from mindtune.glue.settings_reading import Sources, read_configuration
 from mindtune.process import needed_by_all
 from mindtune.settings.yaml_files import read_written
-from mindtune.workflow import Sources, read_configuration
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLATION = Path("results/framework/installation.json")

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from mindtune.engines import stage, training_check
-from mindtune.engines.jobs import FinetuneJob
-from mindtune.engines.log_table import LOSS
+from mindtune.engines.loss_table import LOSS
+from mindtune.engines.requests import FinetuneJob
+from mindtune.engines.training_directory import claimed, content_of, content_of_checkpoint
 from mindtune.files import write_json, writing
-from mindtune.job import optional_path, run
-from mindtune.savedir import claimed, content_of, content_of_checkpoint
+from mindtune.glue.script_runner import optional_path, run
 
 
 def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -> None:

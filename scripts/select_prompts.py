@@ -10,7 +10,7 @@ from pathlib import Path
 from mindtune.data.mllm import read_mllm
 from mindtune.data.prompts import select, shortfall
 from mindtune.files import writing
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 
 log = logging.getLogger("mindtune")
 

@@ -9,7 +9,7 @@ from mindtune.comparison.contract import COMPARE, read_table
 from mindtune.comparison.scores import corpus_scores, read_scores, summarize_scores
 from mindtune.comparison.tables import to_csv
 from mindtune.comparison.verdicts import rule_of
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 
 
 def main(snakemake) -> None:

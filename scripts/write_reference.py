@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
-from mindtune.reference import (
+from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.scale import PUBLISHED, table
+from mindtune.settings import Settings, load
+from mindtune.settings.reference import (
     column_table,
     conda_environment,
     config_reference,
@@ -33,8 +35,6 @@ from mindtune.reference import (
     filled,
     reexecution_table,
 )
-from mindtune.scale import PUBLISHED, table
-from mindtune.settings import Settings, load
 from mindtune.settings.schema import json_schema
 from mindtune.settings.table import Table
 

@@ -15,7 +15,6 @@ import psutil
 SNAKEMAKE = "MINDTUNE_SNAKEMAKE"
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_TIDY_UP = 10.0
-MEMORY = "as happens when memory runs out"
 _KILLED = re.compile(r"killed by signal: ([A-Z][\w ]*)")
 _allowed = SECONDS_TO_TIDY_UP
 
@@ -79,20 +78,20 @@ def slow_to_stop(seconds: float) -> Iterator[None]:
 
 
 def named(number: int) -> str:
-    """A signal in words."""
-    return f"signal {number} ({signal.Signals(number).name})"
+    """A signal in words; of SIGKILL, which says nothing by itself, why it came most likely."""
+    why = ": memory ran out, most likely" if number == signal.SIGKILL else ""
+    return f"signal {number} ({signal.Signals(number).name}{why})"
 
 
 def ended(status: int) -> str:
-    """How a program ended, in words: "ended with status 1", "was ended by signal 9 (SIGKILL), …".
+    """How a program ended, in words: "ended with status 1", "was ended by signal 15 (SIGTERM)".
 
     status: as `subprocess` gives it, or 128 + a signal's number, as shells do.
     """
     number = -status if status < 0 else status - 128
     if number not in {int(one) for one in signal.Signals}:
         return f"ended with status {status}"
-    reason = f", {MEMORY}" if number == signal.SIGKILL else ""
-    return f"was ended by {named(number)}{reason}"
+    return f"was ended by {named(number)}"
 
 
 def signal_in(error: BaseException) -> int | None:

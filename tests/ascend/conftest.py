@@ -11,8 +11,8 @@ from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage
-from mindtune.engines.jobs import AnswerJob, FinetuneJob, PrepareJob
 from mindtune.engines.mindspeed.machine import Machine
+from mindtune.engines.requests import AnswerJob, FinetuneJob, PrepareJob
 from mindtune.files import read_json_lines
 
 

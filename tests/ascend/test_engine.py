@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
 from mindtune.engines import stage, training_check
-from mindtune.engines.jobs import PrepareJob
 from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.ordering import in_order
+from mindtune.engines.requests import PrepareJob
 from mindtune.errors import UserError
 
 
@@ -146,7 +146,7 @@ def test_a_framework_that_was_killed_names_the_signal_and_memory(played, status)
     played.play(die_at=1, status=status)
     with pytest.raises(
         UserError,
-        match=r"training was ended by signal 9 \(SIGKILL\), as happens when memory runs out",
+        match=r"training was ended by signal 9 \(SIGKILL: memory ran out, most likely\) before",
     ):
         played.finetune()
 

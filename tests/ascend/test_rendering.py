@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from ascend.values import RECORDED, TRAIN, scrambled
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines.mindspeed import rendering
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import model_shape
 
 
 @pytest.fixture(scope="module")

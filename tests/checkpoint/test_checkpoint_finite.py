@@ -10,7 +10,7 @@ import torch
 from mindtune.checkpoint.finite import check_finite
 from mindtune.demo import base_model
 from mindtune.engines import stage
-from mindtune.engines.jobs import PrepareJob
+from mindtune.engines.requests import PrepareJob
 from mindtune.errors import UserError
 from tiny_qwen2vl import Sizes, tensors_of, write_hf
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import framework
 from draw_scenes import draw
 from mindtune.checkpoint import ParallelLayout, hf_to_mm
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.data.mllm import convert
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines import stage
-from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
 from mindtune.engines.mindspeed.finetune import ordered
 from mindtune.engines.mindspeed.training_log import Iteration, parse_iteration
+from mindtune.engines.requests import FinetuneJob
 from mindtune.files import write_json
+from mindtune.models.qwen2_vl.shape import model_shape
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
 PICTURES = 200

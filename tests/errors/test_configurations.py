@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 from mindtune.errors import UserError
+from mindtune.glue.settings_reading import Sources, read_configuration
 from mindtune.settings import ConfigError
 from mindtune.settings.checks import DEMO_CONFIG
-from mindtune.workflow import Sources, read_configuration
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 from mindtune.errors import UserError
-from mindtune.reference import keys
+from mindtune.glue.settings_reading import check_files
 from mindtune.settings import Settings
 from mindtune.settings.checks import DEMO_CONFIG
-from mindtune.workflow import check_files
+from mindtune.settings.reference import keys
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "config/data_sources.yaml"

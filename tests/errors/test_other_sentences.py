@@ -8,9 +8,9 @@ from mindtune.download.parts import PartFile
 from mindtune.download.store import Wanted, fetch
 from mindtune.download.transfer import Line, Remote, fetch_missing
 from mindtune.engines.hf.model import build_model, load_model
+from mindtune.engines.mindspeed.framework import environment
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
-from mindtune.framework import environment
 from mindtune.settings.checks import DEMO_CONFIG
 from sources.server import Server
 

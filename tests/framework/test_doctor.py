@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mindtune.engines.mindspeed.framework import cann, doctor, facts, machine_rows, npu, sizes
+from mindtune.engines.mindspeed.framework.rows import FAIL, OK, REHEARSED, WARNING
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
-from mindtune.framework import cann, doctor, facts, machine_rows, npu, sizes
-from mindtune.framework.rows import FAIL, OK, REHEARSED, WARNING
-from mindtune.framework.settings import doctor_settings
+from mindtune.glue.doctor_settings import doctor_settings
+from mindtune.glue.settings_reading import Sources
 from mindtune.scale import count_checkpoints
 from mindtune.settings import Settings, load
-from mindtune.workflow import Sources
 from tiny_framework import make_home
 from workflow.conftest import ROOT, SMALL, Checkout, merged
 

@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.comparison.metrics import METRICS
 from mindtune.comparison.text import HAN
-from mindtune.reference import filled, keys, reexecution_table
 from mindtune.settings import Settings
+from mindtune.settings.reference import filled, keys, reexecution_table
 from mindtune.settings.sections.train import Train
 
 DOCS = write_reference.ROOT / "docs"

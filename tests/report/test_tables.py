@@ -7,7 +7,7 @@ import pandas as pd
 import pandera as pa
 import pytest
 from finished import build, finished, tables, write_lines
-from mindtune.comparison.answers import pictures_in
+from mindtune.comparison.answers import count_pictures, picture_cell, pictures_in, together
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked, read_table
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.scores import (
@@ -18,9 +18,10 @@ from mindtune.comparison.scores import (
     score_experiment,
     summarize_scores,
 )
-from mindtune.comparison.tables import compare_all, compare_experiment, to_csv
+from mindtune.comparison.tables import compare_all, compare_experiment, summarize, to_csv
 from mindtune.comparison.verdicts import Rule, primary_metric
 from mindtune.errors import UserError
+from mindtune.report.sheet import draw_sheet
 
 NAMES = ("warm", "hot", "cold")
 RULE = Rule(confidence=0.95, primary="exact", margin=0.05)
@@ -288,7 +289,9 @@ def test_a_picture_that_has_gone_is_told(tmp_path):
     root = finished(tmp_path, 4)
     gone = root / "results/sources/COCO2017/train2017/000000033471.jpg"
     gone.unlink()
-    with pytest.raises(UserError, match=r"000000033471\.jpg that was asked about can't be read"):
+    with pytest.raises(
+        UserError, match=r"000000033471\.jpg can't be used: the image is missing; put it back"
+    ):
         build(root)
 
 
@@ -344,6 +347,21 @@ def test_a_question_about_several_pictures_has_a_list_of_them(tmp_path):
     assert score_experiment("one", files)["image"].tolist() == table["image"].tolist()
 
 
+def test_prompts_with_a_picture_in_common_are_one_piece_of_evidence(tmp_path):
+    cells = [picture_cell(one) for one in (["a", "b"], ["b"], ["c"], ["c", "d"], ["e"])]
+    assert together(cells) == ["a", "a", "c", "c", "e"] and count_pictures(cells) == 5
+    chain = [["a0", "a1"], ["a1", "a2"], ["a2", "a3"]]
+    prompts = [{"images": one, "reference": "R"} for one in [*chain, ["x"], ["y"], ["z"]]]
+    files = given(tmp_path, prompts, ["A"] * 6, ["R"] * 6)
+    table = compare_experiment("one", files)
+    row = summarize(table, 0.95).iloc[-1]
+    assert (row["n"], row["pictures"]) == (6, 7)
+    assert row["exact_p"] == 2 / 2**4  # of four pieces, not of six
+    metrics = summarize_scores(score_experiment("one", files), RULE)
+    exact = metrics[(metrics["metric"] == "exact") & (metrics["family"] == "all")].iloc[0]
+    assert exact["p"] == 2 / 2**4 and exact["pictures"] == 7
+
+
 def test_an_empty_reference_and_an_empty_answer_are_scored(tmp_path):
     prompts = [
         {"image": f"{n}.jpg", "reference": text} for n, text in enumerate(["", "Yes.", "", None])
@@ -376,3 +394,47 @@ def test_a_row_is_one_row_to_any_reader(tmp_path, end):
         assert [row["prompt"] for row in csv.DictReader(handle)] == wanted
     frame = pd.read_csv(tmp_path / "compare.csv", engine="python", keep_default_na=False)
     assert frame["prompt"].tolist() == wanted
+
+
+def test_line_separators_in_an_answer_go_through_to_the_report(tmp_path):
+    """Of the model's own: JSON lines may hold them, and end at line feeds only."""
+    root = finished(tmp_path, 4)
+    files = answers(root, "baseline")
+    said = "A bus.\u2028Red.\x85Or\x1cblue."
+    lines = [json.loads(line) for line in files["after"].open()]
+    write_lines(files["after"], [line | {"answer": said} for line in lines])
+    text = build(root).read_text(encoding="utf-8")
+    assert set(read_table(root / "results/compare.csv", COMPARE)["after"]) == {said}
+    assert "A bus.\\u2028Red." in text
+
+
+def test_several_pictures_are_shown_side_by_side(tmp_path):
+    root = finished(tmp_path, 4)
+    files = answers(root, "baseline")
+    lines = [json.loads(line) for line in files["prompts"].open()]
+    names = list(dict.fromkeys(line["image"] for line in lines))
+    box = "<|box_start|>(100,100),(900,900)<|box_end|>"
+    for number, count in ((0, 2), (1, 4)):
+        del lines[number]["image"]
+        marks = "<image>\n" * count
+        lines[number] |= {"images": names[:count], "prompt": f"{marks}Which is red?"}
+    write_lines(files["prompts"], lines)
+    before = [json.loads(line) | {"answer": box} for line in files["before"].open()]
+    write_lines(files["before"], before)
+    page = build(root).read_text(encoding="utf-8")
+    for name in names[:2]:
+        assert f'alt="The picture {name}, about which the question is"' in page
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["columns"]["image"][:3] == [names[:2], names[:4], [lines[2]["image"]]]
+    assert set(names[:4]) <= set(data["pictures"])
+    # An answer about several pictures doesn't say in which its box is.
+    assert data["columns"]["boxes_before"][:3] == [[], [], [[100, 100, 900, 900]]]
+    table = read_table(root / "results/compare.csv", COMPARE)
+    images = root / "results/sources/COCO2017/train2017"
+    plain = draw_sheet(table.iloc[[2]], images, "Title", "Note")
+    sheet = draw_sheet(table.iloc[:3], images, "Title", "Note")
+    assert sheet.width == plain.width
+    middle = 40 + 12 + 454 // 2, 115 + 12 + 363 // 2
+    halves = [sheet.getpixel((middle[0] + side * 113, middle[1])) for side in (-1, 1)]
+    background = (0xE9, 0xEB, 0xEE)
+    assert background not in halves and len(set(halves)) == 2

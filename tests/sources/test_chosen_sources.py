@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from mindtune.errors import UserError
+from mindtune.glue.settings_reading import Sources, read_configuration
 from mindtune.settings import ConfigError
 from mindtune.settings.sources import load_table
-from mindtune.workflow import Sources, read_configuration
 from PIL import Image
 from sources.server import GOOD, Server
 

@@ -153,7 +153,11 @@ def test_the_deep_check_says_what_there_is_to_say(tmp_path):
     }
     summary = summarize(parts, seen, lambda record, found: 90 + 30 * len(found), seq_length=100)
     assert summary["records"] == {"train": 11, "held_out": 1} and summary["pictures"] == 11
-    assert summary["faults"] == 2 and summary["rotated"] == 1 and summary["modes"]["L"] == 1
+    assert summary["faults"] == 2 and summary["modes"]["L"] == 1
+    assert summary["altered"] == {"turned": {"count": 1, "first": ["turned.jpg"]}}
+    assert "the model sees 1 pictures in another way than you may (the pixels are" in verdict(
+        summary
+    )
     assert [fault["image"] for fault in summary["first_faults"]] == ["cut.jpg", "gone.jpg"]
     assert summary["duplicates"] == summary["duplicates_across_parts"] == 1
     assert summary["cut"] == 9 and summary["lengths"] == {"90": 1, "120": 9}
@@ -164,7 +168,7 @@ def test_the_deep_check_says_what_there_is_to_say(tmp_path):
     )
     shown = page(summary, seen, contact_sheet(tmp_path, seen))
     assert shown.count("<svg") == 4 and "data:image/jpeg;base64," in shown
-    assert "cut.jpg: it can&#x27;t be decoded" in shown
+    assert "cut.jpg: the picture can&#x27;t be decoded" in shown
     json.dumps(summary)
 
 

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mindtune.dryrun import Job, Plan
-from mindtune.explain import (
+from mindtune.glue.explain import (
     CONSTANT,
     KEYS,
     causes,
@@ -14,8 +13,9 @@ from mindtune.explain import (
     explanation,
     seconds_of,
 )
-from mindtune.reference import keys
+from mindtune.glue.plan import Job, Plan
 from mindtune.settings import Settings
+from mindtune.settings.reference import keys
 from write_reference import ROOT
 
 TRAIN = {"lr": 0.001, "seed": 1}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mindtune.glue.settings_reading import read_configuration
 from mindtune.settings import ConfigError, load, source_problems
 from mindtune.settings.checks import DEMO_CONFIG
-from mindtune.workflow import read_configuration
 
 ROOT = Path(__file__).parents[2]
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))

@@ -10,11 +10,11 @@ from pathlib import Path
 import clean
 import pytest
 from filelock import FileLock
-from mindtune import savedir
-from mindtune.continuation import continuation
-from mindtune.engines.log_table import COLUMNS, LOSS, LossTable
+from mindtune.engines import training_directory as savedir
+from mindtune.engines.continuation import continuation
+from mindtune.engines.loss_table import COLUMNS, LOSS, LossTable
+from mindtune.engines.training_directory import claimed, fingerprint
 from mindtune.errors import UserError
-from mindtune.savedir import claimed, fingerprint
 
 TRAIN = {
     "train_iters": 100, "save_interval": 50, "eval_interval": 50, "eval_iters": 2, "lr": 1e-3,
@@ -300,6 +300,16 @@ def test_a_save_dir_that_cannot_be_renamed_is_said(tmp_path, monkeypatch):
     ):
         pass
     assert content(place) == first
+
+
+def test_a_base_checkpoint_or_a_file_that_is_not_whole_is_named(tmp_path):
+    (tmp_path / "model_optim_rng.pt").write_bytes(b"PK cut")
+    with pytest.raises(
+        UserError, match=r"model_optim_rng\.pt is not whole .*; remove the checkpoint"
+    ):
+        savedir.content_of_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json can't be read: No such file"):
+        savedir.content_of({"config": tmp_path / "config.json"})
 
 
 # --- scripts/clean.py ------------------------------------------------------

@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from mindtune.data.opening import BadPicture
 from mindtune.data.shrinking import shrunk_size
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines.cutting import (
@@ -100,19 +101,24 @@ def test_tokens_of_a_picture_follow_from_its_size(base, tmp_path, resolution, sa
         for size in sizes:
             Image.new("RGB", size).save(tmp_path / "a.bmp")
             image = processor.open_image(tmp_path / "a.bmp")
-            assert image.size == shrunk_size(*size, resolution)
+            assert image.size == shrunk_size(size, resolution)
             grid = processor.picture(image).grid_thw[0]
             assert pictures.of(size) == int(grid.prod()) // 4 <= pictures.bound
 
 
 def test_no_picture_has_more_tokens_than_the_bound():
     rng = random.Random(1)
+    refused = 0
     for _ in range(20_000):
         least = rng.randint(28 * 28, 300_000)
         pictures = PictureTokens(rng.randint(784, 1 << 20), least, rng.randint(least, 1 << 21))
         side = math.exp(rng.uniform(0, 9))
         size = max(1, round(side)), max(1, round(math.exp(rng.uniform(0, 9))))
-        assert pictures.of(size) <= pictures.bound, (pictures, size)
+        try:
+            assert pictures.of(size) <= pictures.bound, (pictures, size)
+        except BadPicture:
+            refused += 1
+    assert refused < 1000
 
 
 def record(names, *texts):
@@ -177,7 +183,10 @@ def test_pictures_in_a_zip_file_are_measured_there(images, lengths, tmp_path):
         made.writestr("broken.jpg", b"\xff\xd8\xffbroken")
     ok = record(["a.jpg"], "<image>\n" + "Q" * 60, "A " * 60)
     check_pictures_kept([ok], tmp_path / "t.json", tmp_path / "all.zip", lengths, 100)
-    for name, why in (("x.jpg", "is gone"), ("broken.jpg", "can't be read")):
+    for name, why in (
+        ("x.jpg", "can't be used: the image is missing"),
+        ("broken.jpg", "can't be used"),
+    ):
         ok["images"] = [name]
         with pytest.raises(UserError, match=rf"{name} {why}"):
             check_pictures_kept([ok], tmp_path / "t.json", tmp_path / "all.zip", lengths, 100)

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mindtune.checkpoint.model_shape import read_config
 from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
@@ -21,10 +20,11 @@ from mindtune.engines.hf.device import open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
-from mindtune.engines.jobs import ExportJob, FinetuneJob, PrepareJob
 from mindtune.engines.ordering import in_order, write_in_order
+from mindtune.engines.requests import ExportJob, FinetuneJob, PrepareJob
+from mindtune.engines.training_directory import claimed
 from mindtune.errors import UserError
-from mindtune.savedir import claimed
+from mindtune.models.qwen2_vl.shape import read_config
 
 TRAIN = {
     "train_iters": 4, "save_interval": 2, "eval_interval": 2, "eval_iters": 1, "micro_batch_size": 2,

@@ -9,11 +9,11 @@ import shutil
 import pytest
 import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors
-from mindtune.checkpoint.model_shape import read_config
 from mindtune.demo.base_model import ASSETS, write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import Scene
-from mindtune.engines import ENGINES, STAGES, jobs, stage, training_check
+from mindtune.engines import ENGINES, STAGES, stage, training_check
+from mindtune.engines import requests as jobs
 from mindtune.engines.hf.checkpoints import published_tensors
 from mindtune.engines.hf.dataset import Collator, Conversations, picture_inputs
 from mindtune.engines.hf.finetune import freeze
@@ -21,6 +21,7 @@ from mindtune.engines.hf.model import build_model, load_model
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
+from mindtune.models.qwen2_vl.shape import read_config
 from PIL import Image
 
 
@@ -150,10 +151,10 @@ def test_a_batch_is_padded_to_eights(processor, images):
 
 def test_a_picture_that_is_gone_or_broken_is_named(processor, tmp_path):
     data = Conversations([{"images": ["x.jpg"], "messages": MESSAGES}], tmp_path, processor, 1024)
-    with pytest.raises(UserError, match=r"x.jpg is gone"):
+    with pytest.raises(UserError, match=r"x.jpg can't be used: the image is missing; put it back"):
         data[0]
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0broken")
-    with pytest.raises(UserError, match=r"x.jpg can't be decoded"):
+    with pytest.raises(UserError, match=r"x.jpg can't be used: the picture can't be decoded"):
         data[0]
 
 

@@ -14,8 +14,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from mindtune import clock, files, job, locks, process, workdir
+from mindtune import files, locks, process
 from mindtune.errors import UserError
+from mindtune.glue import clock
+from mindtune.glue import run_lock as workdir
+from mindtune.glue import script_runner as job
 
 SCRIPTS = Path(files.__file__).parents[1]
 
@@ -51,7 +54,7 @@ def test_a_job_that_is_told_to_stop_tidies_up(tmp_path, number):
         (
             "Killed",
             1,
-            "ended by signal 9 (SIGKILL), as happens when memory runs out: give the job more",
+            "ended by signal 9 (SIGKILL: memory ran out, most likely); give the job more",
         ),
         (
             "Bus error",
@@ -91,7 +94,8 @@ def test_a_job_that_hangs_in_tidying_up_is_ended_and_holds_no_lock(tmp_path, num
         import signal, sys, time
         from types import SimpleNamespace
         sys.path.insert(0, {str(SCRIPTS)!r})
-        from mindtune import job, process
+        from mindtune import process
+from mindtune.glue import script_runner as job
         process._allowed = 0.3
         signal.signal(signal.SIGINT, signal.default_int_handler)
         def main(_):
@@ -140,8 +144,8 @@ def test_an_input_that_was_removed_meanwhile_is_named(tmp_path):
     ("status", "words"),
     [
         (1, "ended with status 1"),
-        (-9, "was ended by signal 9 (SIGKILL), as happens when memory runs out"),
-        (137, "was ended by signal 9 (SIGKILL), as happens when memory runs out"),
+        (-9, "was ended by signal 9 (SIGKILL: memory ran out, most likely)"),
+        (137, "was ended by signal 9 (SIGKILL: memory ran out, most likely)"),
         (-15, "was ended by signal 15 (SIGTERM)"),
         (128, "ended with status 128"),
         (255, "ended with status 255"),

@@ -2,10 +2,11 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from mindtune.data.mllm import convert, remarks, to_mllm
-from mindtune.data.pictures import fault, open_pictures
 from mindtune.data.prompts import (
     family_of,
     named_problems,
@@ -17,6 +18,7 @@ from mindtune.data.prompts import (
 )
 from mindtune.data.split import is_held_out
 from mindtune.errors import UserError
+from mindtune.settings.checks import source_problems
 from PIL import Image
 
 
@@ -180,9 +182,9 @@ def test_records_that_mean_something_else_are_dropped_and_named(place):
     report = run(place, max_dropped_fraction=0.05)
     assert sum(report["kept"].values()) == 76
     assert report["dropped"] == {
+        "`images` is not read": 1,
+        "`system` is not read": 1,
         "an answer is empty": 1,
-        "its key `images` is not read": 1,
-        "its key `system` is not read": 1,
         "the special token <|image_pad|> stands in its text": 1,
     }
     assert [dropped["record"] for dropped in report["first_dropped"]] == [3, 4, 5, 6]
@@ -198,7 +200,10 @@ def test_every_record_of_another_form_stops_it(place):
         {"from": "human", "value": "What is on the bus?"}, {"from": "gpt", "value": "Une pub."},
     ]} | more for more in ({"images": ["a.jpg"]}, {"video": "clip.mp4"})]  # fmt: skip
     (place / "llava.json").write_text(json.dumps(records))
-    with pytest.raises(UserError, match=r"2 of 2 records .*its key `system` is not read: 2"):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 2 records .*`images` and `system` are not read: 1, `system` and `video` are not read: 1",
+    ):
         run(place, max_dropped_fraction=0.5)
 
 
@@ -221,12 +226,6 @@ def test_a_missing_directory_of_pictures_is_said(place):
     with pytest.raises(UserError, match="nowhere is not a directory of pictures"):
         convert(place / "llava.json", place / "nowhere", *[place / "x.json"] * 3,
                 held_out_fraction=0.3, split_seed=1)  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
-def test_pictures_are_known_by_their_first_bytes(tmp_path, kind):
-    Image.new("RGB", (4, 4)).save(tmp_path / "a", kind)
-    assert fault(open_pictures(tmp_path), "a") is None
 
 
 def prompts(place, held_out_fraction=0.3, **changes):
@@ -340,6 +339,40 @@ def test_a_named_prompt_that_can_not_be_asked_is_refused(place, prompt, words):
     assert re.search(words, problem)
     with pytest.raises(UserError, match=words):
         prompts(place, named=[{"image": f"{1:012d}.jpg", "prompt": prompt}])
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_configuration_knows_a_picture_by_any_of_its_names(place, zipped):
+    images = place / "train2017"
+    if zipped:
+        images = Path(shutil.make_archive(str(images), "zip", images))
+    name = f"{1:012d}.jpg"
+    sources = {
+        "images": {"use": "path", "path": str(images), "unpack": None},
+        "instructions": {"use": "path", "path": str(place / "llava.json")},
+        "model": {"use": "official"},
+        "mixture": [],
+    }
+
+    def problems(image):
+        named = [{"image": image, "prompt": "What?"}]
+        return list(
+            source_problems({"sources": sources, "engine": "hf", "prompts": {"named": named}})
+        )
+
+    assert [problems(form + name) for form in ("", "./", "sub/../", ".//")] == [[]] * 4
+    [problem] = problems("./gone.jpg")
+    assert "prompts.named[0].image is ./gone.jpg, but there is no such" in problem
+
+
+def test_a_blank_reference_is_refused():
+    named = [
+        {"image": "a.jpg", "prompt": "What?", "reference": text} for text in ("", " ", "a", None)
+    ]
+    problems = list(named_problems(named))
+    assert [problem.split()[0] for problem in problems] == [
+        "prompts.named[0].reference", "prompts.named[1].reference",
+    ]  # fmt: skip
 
 
 def test_a_named_prompt_may_speak_of_boxes():

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from filelock import FileLock
-from mindtune import files, job, savedir, sourcecode
+from mindtune import files
 from mindtune.comparison.statistics import wilson_interval
 from mindtune.comparison.tables import compare_experiment, summarize, to_csv
 from mindtune.demo import scenes
+from mindtune.engines import training_directory as savedir
 from mindtune.errors import UserError
+from mindtune.glue import script_runner as job
+from mindtune.glue import sourcecode
 
 # --- files -----------------------------------------------------------------
 

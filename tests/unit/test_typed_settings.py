@@ -10,11 +10,11 @@ import pytest
 import yaml
 from mindtune.engines import ENGINES, STAGES, stage_sources
 from mindtune.errors import UserError
-from mindtune.reference import keys
+from mindtune.glue.settings_reading import check_files, guard_default, read_configuration
+from mindtune.glue.sourcecode import closure
 from mindtune.settings import ConfigError, Settings, load
+from mindtune.settings.reference import keys
 from mindtune.settings.yaml_files import LARGEST, read_written
-from mindtune.sourcecode import closure
-from mindtune.workflow import check_files, guard_default, read_configuration
 from pydantic import ValidationError
 
 ROOT = Path(__file__).parents[2]

@@ -1,5 +1,6 @@
 """Mistakes of a user: a sentence, a status that says so, and nothing overwritten."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from PIL import Image
 from workflow.conftest import HOSTILE_PATH, SMALL, Checkout, merged
 
 
@@ -139,12 +141,27 @@ def test_damaged_data_is_told_and_nothing_is_written(real, damage, words):
     assert not [path for path in (checkout.path / "results").rglob("*") if path.is_file()]
 
 
-def test_a_picture_that_cannot_be_decoded_stops_training_with_its_name(real):
+def test_pictures_that_are_cut_off_are_told_before_training(real):
     checkout, mine = real
     for path in (mine / "COCO2017/train2017").glob("*.jpg"):
         path.write_bytes(path.read_bytes()[:400])
+    refused(checkout, "convert_data: ", "the picture can't be decoded: ", target=DATA)
+
+
+def test_a_picture_that_cannot_be_decoded_stops_training_with_its_name(real):
+    checkout, mine = real
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(picture, "PNG")
+    content = picture.getvalue()
+    begin = content.index(b"IDAT") + 4
+    damaged = content[:begin] + bytes(20) + content[begin + 20 :]
+    for path in (mine / "COCO2017/train2017").glob("*.jpg"):
+        path.write_bytes(damaged)
     refused(
-        checkout, "finetune_model: the picture", "can't be decoded", target="results/baseline/hf"
+        checkout,
+        "finetune_model: the picture",
+        "can't be used: the picture can't be decoded (",
+        target="results/baseline/hf",
     )
 
 

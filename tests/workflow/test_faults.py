@@ -8,8 +8,8 @@ import time
 
 import pytest
 from chaos import contents, without_times
-from mindtune.clock import refuse_future
 from mindtune.errors import UserError
+from mindtune.glue.clock import refuse_future
 from workflow.conftest import SMALL, Checkout, merged
 from workflow.test_kill import MODEL, start, wait_for
 

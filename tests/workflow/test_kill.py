@@ -157,7 +157,7 @@ def test_a_loader_that_the_kernel_ended_is_told_as_that(finished, tmp_path):
         child.kill()
     assert process.wait(timeout=120) == 1
     log = (checkout.path / "logs/finetune_model/baseline.log").read_text()
-    assert "ended by signal 9 (SIGKILL), as happens when memory runs out" in log
+    assert "ended by signal 9 (SIGKILL: memory ran out, most likely)" in log
     assert "an error of the program" not in log
     checkout.snakemake(DONE)
     assert checkout.read(MODEL) == finished.read(MODEL)

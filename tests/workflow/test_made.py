@@ -5,7 +5,7 @@ import shutil
 from base64 import urlsafe_b64encode
 
 import pytest
-from mindtune import made
+from mindtune.glue import made
 from workflow.conftest import SMALL, Checkout, merged
 
 COMPARE = "results/compare.csv"
@@ -64,9 +64,7 @@ def test_a_job_that_fails_leaves_no_record_of_what_was_there_before(copied):
     assert record.exists()
     script = copied.path / "scripts/compare_answers.py"
     script.write_text(
-        script.read_text(encoding="utf-8").replace(
-            "job.run(snakemake, main)", "job.run(snakemake, 1)"
-        )
+        script.read_text(encoding="utf-8").replace("run(snakemake, main)", "run(snakemake, None)")
     )
     copied.snakemake(COMPARE, fails=True)
     assert not record.exists()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mindtune.explain import followers
-from mindtune.reference import keys
+from mindtune.glue.explain import followers
 from mindtune.settings import Settings
+from mindtune.settings.reference import keys
 from workflow.conftest import ROOT, SMALL, Checkout, merged
 
 TABLE = yaml.safe_load((Path(__file__).with_name("reexecution.yaml")).read_text(encoding="utf-8"))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mindtune.checkpoint.copying import Buffers, run_all, stream
 from mindtune.checkpoint.huggingface import HFCheckpoint
-from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
+from mindtune.formats.streaming import Buffers, run_all, stream
+from mindtune.formats.views import View
 
 # Type -> an unsigned one of its size, all bits but the sign's, and the least of infinity and NaN.
 BITS = {

@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.copying import Progress, Target, creating, pwrite, write_all
 from mindtune.checkpoint.huggingface import INDEX, published_name, read_weight_map
 from mindtune.checkpoint.reading import compare
-from mindtune.checkpoint.safetensors_io import open_safetensors, safetensors_header
-from mindtune.checkpoint.views import View
 from mindtune.checkpoint.writing import make_directory
 from mindtune.errors import UserError
 from mindtune.files import read_json
+from mindtune.formats.safetensors_io import open_safetensors, safetensors_header
+from mindtune.formats.streaming import Progress, Target, creating, pwrite, write_all
+from mindtune.formats.views import View
 
 log = logging.getLogger("mindtune.checkpoint")
 

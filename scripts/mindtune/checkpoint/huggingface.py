@@ -5,13 +5,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mindtune.checkpoint.mapping import EMBEDDING_HF, OUTPUT_HF, hf_shapes
-from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
-from mindtune.checkpoint.safetensors_io import open_safetensors
-from mindtune.checkpoint.sources import FileSource
-from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
 from mindtune.files import read_json
+from mindtune.formats.safetensors_io import open_safetensors
+from mindtune.formats.sources import FileSource
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
+from mindtune.models.qwen2_vl.tensors import EMBEDDING_HF, OUTPUT_HF, hf_shapes
 
 INDEX = "model.safetensors.index.json"
 

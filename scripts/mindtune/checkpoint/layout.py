@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindtune.checkpoint.model_shape import ModelShape
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import ModelShape
 
 Rows = tuple[tuple[int, ...], ...]
 

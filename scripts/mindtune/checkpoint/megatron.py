@@ -18,12 +18,12 @@ from types import TracebackType
 from typing import Any
 
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.mapping import RULES, Entry, Rule, Split, unshard
-from mindtune.checkpoint.torch_zip import TorchFile
-from mindtune.checkpoint.unpickle import Placeholder, StoredTensor
-from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
 from mindtune.files import regular, writing
+from mindtune.formats.torch_zip import TorchFile
+from mindtune.formats.unpickle import Placeholder, StoredTensor
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.tensors import RULES, Entry, Rule, Split, unshard
 
 TRACKER = "latest_checkpointed_iteration.txt"
 RANK_FILE = "model_optim_rng.pt"

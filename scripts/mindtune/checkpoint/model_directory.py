@@ -10,10 +10,10 @@ from typing import Any
 
 from mindtune.checkpoint.huggingface import INDEX, read_weight_map
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
-from mindtune.checkpoint.mapping import OUTPUT_HF
-from mindtune.checkpoint.model_shape import ModelShape, model_shape
 from mindtune.errors import UserError
 from mindtune.files import read_json, regular
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
+from mindtune.models.qwen2_vl.tensors import OUTPUT_HF
 
 PROCESSOR, PROCESSOR_OF_5 = "preprocessor_config.json", "processor_config.json"
 NEEDED = {

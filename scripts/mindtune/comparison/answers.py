@@ -1,13 +1,14 @@
 """Reading prompts and answers, and checking that they belong together."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mindtune.data.prompts import pictures_of
+from mindtune.data.split import components
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
-from mindtune.grounding import without
+from mindtune.models.qwen2_vl.grounding import without
 
 
 def read_answers(
@@ -45,6 +46,22 @@ def picture_cell(names: Sequence[str]) -> str:
     if len(names) == 1 and pictures_in(names[0]) == [names[0]]:
         return names[0]
     return json.dumps(list(names), ensure_ascii=False)
+
+
+def together(cells: Iterable[str]) -> list[str]:
+    """For each cell of pictures a name, the same for all that hang together.
+
+    Two prompts hang together when they have a picture in common, or each has one in common with
+    a third: what they show is then no independent evidence.
+    """
+    names = [pictures_in(cell) for cell in cells]
+    tied = components(group for group in names if len(group) > 1)
+    return [tied.get(group[0], group[0]) for group in names]
+
+
+def count_pictures(cells: Iterable[str]) -> int:
+    """How many different pictures there are in cells."""
+    return len({name for cell in cells for name in pictures_in(cell)})
 
 
 def pictures_in(cell: str) -> list[str]:

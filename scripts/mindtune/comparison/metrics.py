@@ -94,7 +94,7 @@ def _alike(function: Callable[[str, str], float]) -> Callable:
 
 METRICS = (
     Metric("exact", "Exact match", SHARE, "higher", _judged(exact), 1),
-    Metric("content", "Content, whatever the form", MEAN, "higher", _content, 1),
+    Metric("content", "Content in any form", MEAN, "higher", _content, 1),
     Metric("chrf", "chrF", MEAN, "higher", _alike(chrf), 100),
     Metric("bleu", "BLEU", MEAN, "higher", _alike(bleu), 100),
     Metric("rouge_l", "ROUGE-L", MEAN, "higher", _alike(rouge_l), 100),

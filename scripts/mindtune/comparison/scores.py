@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from sacrebleu.metrics import CHRF
 
-from mindtune.comparison.answers import read_answers
+from mindtune.comparison.answers import count_pictures, read_answers, together
 from mindtune.comparison.metrics import BY_NAME, CLOCK, METRICS, SHARE, Metric, bleu_scorer
 from mindtune.comparison.statistics import compare, exchange_tests
 from mindtune.comparison.tables import ALL, groups
@@ -87,6 +87,7 @@ def summarize_scores(scores: pd.DataFrame, rule: Rule) -> pd.DataFrame:
     `p`, `p_adjusted` and `says` are there for `rule.judged` only, corrected for all rows of the
     split that have one; clocks have medians and nothing else.
     """
+    scores = scores.assign(cluster=together(scores["image"]))
     rows = []
     for experiment, split, family, part in groups(scores):
         for metric in METRICS:
@@ -110,9 +111,9 @@ def _row(part: pd.DataFrame, metric: Metric, rule: Rule) -> dict | None:
     row["primary"] = metric.name == rule.primary
     if metric.kind == CLOCK:
         medians = {stage: float(part[f"{metric.name}_{stage}"].median()) for stage in STAGES}
-        return row | medians | {"n": len(part), "pictures": part["image"].nunique()}
-    found = compare(part[before], part[after], part["image"], rule.confidence, metric.most)
-    return row | vars(found)
+        return row | medians | {"n": len(part), "pictures": count_pictures(part["image"])}
+    found = compare(part[before], part[after], part["cluster"], rule.confidence, metric.most)
+    return row | vars(found) | {"pictures": count_pictures(part["image"])}
 
 
 def _judge(rows: list[dict], scores: pd.DataFrame, rule: Rule) -> None:
@@ -130,7 +131,7 @@ def _gains(scores: pd.DataFrame, row: Mapping) -> pd.Series:
     if row["family"] != ALL:
         part = part[part["family"] == row["family"]]
     before, after = (part[f"{row['metric']}_{stage}"].astype("Float64") for stage in STAGES)
-    return (after - before).groupby(part["image"]).sum()
+    return (after - before).groupby(part["cluster"]).sum()
 
 
 def _tests(columns: Sequence[pd.Series]) -> tuple[Sequence[float], Sequence[float]]:
@@ -179,8 +180,9 @@ def rank(scores: pd.DataFrame, experiments: Sequence[str], rule: Rule) -> list[d
     judged = judged[judged[column].notna()]
     if judged.empty:
         return []
+    judged = judged.assign(cluster=together(judged["image"]))
     values = {
-        one: judged[judged["experiment"] == one].set_index("id")[[column, "image"]]
+        one: judged[judged["experiment"] == one].set_index("id")[[column, "cluster"]]
         for one in experiments
     }
     order = sorted(experiments, key=lambda one: -values[one][column].mean())
@@ -189,7 +191,9 @@ def rank(scores: pd.DataFrame, experiments: Sequence[str], rule: Rule) -> list[d
         for one, other in combinations(order, 2)
     }
     gains = {
-        key: (pair["other"].astype(float) - pair[column].astype(float)).groupby(pair["image"]).sum()
+        key: (pair["other"].astype(float) - pair[column].astype(float))
+        .groupby(pair["cluster"])
+        .sum()
         for key, pair in pairs.items()
         if len(pair)
     }
@@ -201,7 +205,7 @@ def rank(scores: pd.DataFrame, experiments: Sequence[str], rule: Rule) -> list[d
         if key in gains:
             pair = pairs[key]
             found = compare(
-                pair[column], pair["other"], pair["image"], rule.confidence, metric.most
+                pair[column], pair["other"], pair["cluster"], rule.confidence, metric.most
             )
             says = rule.verdict(vars(found), corrected[key], metric)
         ranked.append(

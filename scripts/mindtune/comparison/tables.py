@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mindtune.comparison.answers import read_answers
+from mindtune.comparison.answers import count_pictures, read_answers, together
 from mindtune.comparison.content import content
 from mindtune.comparison.contract import SUMMARY
 from mindtune.comparison.statistics import clusters, compare, exchange_test, wilson_interval
@@ -61,9 +61,11 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
     n counts the prompts that have a reference.
     """
     rows = []
-    for experiment, split, family, part in groups(compared[compared["exact_after"].notna()]):
+    judged = compared[compared["exact_after"].notna()]
+    judged = judged.assign(cluster=together(judged["image"]))
+    for experiment, split, family, part in groups(judged):
         row = {"experiment": experiment, "split": split, "family": family, "n": len(part)}
-        row["pictures"] = part["image"].nunique()
+        row["pictures"] = count_pictures(part["image"])
         for stage in ("before", "after"):
             right = int(part[f"exact_{stage}"].sum())
             low, high = wilson_interval(right, len(part), confidence)
@@ -73,7 +75,7 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
                 f"exact_{stage}_high": high,
             }
         row |= _difference("exact", part["exact_before"], part["exact_after"], part, confidence)
-        gains = clusters(part["exact_before"], part["exact_after"], part["image"]).sums
+        gains = clusters(part["exact_before"], part["exact_after"], part["cluster"]).sums
         row["exact_p"] = exchange_test(gains)
         row |= {name: float(part[name].mean()) for name in ("box_before", "box_after", "changed")}
         said = {stage: _contents(part, stage) for stage in ("before", "after")}
@@ -89,7 +91,7 @@ def _contents(part: pd.DataFrame, stage: str) -> list[float]:
 
 
 def _difference(name: str, before, after, part: pd.DataFrame, confidence: float) -> dict:
-    found = compare(before, after, part["image"], confidence, 1)
+    found = compare(before, after, part["cluster"], confidence, 1)
     return {
         f"{name}_difference": found.difference,
         f"{name}_difference_low": found.low,

@@ -148,14 +148,12 @@ def _check_turn(turn, position: int, here: str) -> None:
 
 def unfit(record: Mapping) -> str | None:
     """Why a checked record can't be trained on as it was meant; None when it can."""
-    for key, value in record.items():
-        if _changes(key, value):
-            return f"its key `{key}` is not read"
     turns = record["conversations"]
-    for turn in turns:
-        for key, value in turn.items():
-            if _changes(key, value):
-                return f"the key `{key}` of a turn is not read"
+    for owner, of_turn in ((record, ""), *((turn, " of a turn") for turn in turns)):
+        keys = sorted(key for key, value in owner.items() if _changes(key, value))
+        if keys:
+            named = " and ".join(f"`{key}`" for key in keys)
+            return f"{named}{of_turn} {'are' if len(keys) > 1 else 'is'} not read"
     for position, turn in enumerate(turns):
         if token := SPECIAL_TOKEN.search(turn["value"]):
             return f"the special token {token[0]} stands in its text"

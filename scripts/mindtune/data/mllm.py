@@ -27,8 +27,9 @@ from mindtune.data.llava import (
     unfit,
     unread,
 )
+from mindtune.data.looking import Looking
 from mindtune.data.mixture import Mixture
-from mindtune.data.pictures import Pictures, fault, open_pictures
+from mindtune.data.pictures import open_pictures
 from mindtune.data.split import components, is_held_out, share_of
 from mindtune.errors import UserError
 from mindtune.files import write_json, writing
@@ -102,10 +103,9 @@ class ListWriter:
 class Placement(NamedTuple):
     """How records are given to the parts."""
 
-    pictures: Pictures
+    pictures: Looking
     fraction: float
     seed: int
-    check: str  # of pictures.fault
     tied: Mapping[str, str] | None  # of split.components; None: each record has one picture
 
     def of(self, images: Sequence[str], known: dict[str, str]) -> str:
@@ -115,9 +115,7 @@ class Placement(NamedTuple):
             if image not in known:
                 stands = self.tied.get(image, image) if self.tied else image
                 held_out = is_held_out(stands, self.fraction, self.seed)
-                known[image] = fault(self.pictures, image, self.check) or (
-                    "held_out" if held_out else "train"
-                )
+                known[image] = self.pictures.fault(image) or ("held_out" if held_out else "train")
             return known[image]
         parts = [self.of((image,), known) for image in images]
         return next((part for part in parts if part not in PARTS), parts[0])
@@ -156,7 +154,8 @@ def convert(
     Parameters
     ----------
     max_samples, subset_seed: take so many records only; the first ones, or a seeded choice.
-    check_pictures: how well, see pictures.fault.
+    check_pictures: `signature` looks at each picture, `size` at those whose size or time stamp is
+        another than at the last conversion.
     mixture: further files, each a `path` and a `weight`, how often each record is trained on.
     image_prefix: put before the images' paths; MindSpeed-MM's tool does so.
 
@@ -165,13 +164,14 @@ def convert(
     UserError: broken JSON or a broken record, too many dropped records, an empty part.
         Nothing is written then.
     """
-    pictures = open_pictures(images)
+    remembered = report.with_name(".pictures.json") if check_pictures == "size" else None
+    pictures = Looking(open_pictures(images), remembered)
     files = [(instructions, 1.0), *((Path(part["path"]), part["weight"]) for part in mixture)]
     mixed = Mixture(files, max_samples, subset_seed, split_seed)
     outputs = (train, held_out)
     tied = None
     while True:
-        placement = Placement(pictures, held_out_fraction, split_seed, check_pictures, tied)
+        placement = Placement(pictures, held_out_fraction, split_seed, tied)
         try:
             with ExitStack() as stack:
                 stack.enter_context(_no_collection())
@@ -184,10 +184,12 @@ def convert(
                 summary, known = _write(mixed, placement, parts, image_prefix, progress)
                 if max_samples is not None and summary["records"] < max_samples:
                     summary["asked_samples"] = max_samples
+                summary["altered"] = pictures.report()
                 _judge(summary, instructions, images, max_dropped_fraction, placement, known)
             break
         except _Tied:
             tied = components(_groups(mixed))
+    pictures.remember()
     write_json(report, summary)
     return summary
 
@@ -205,12 +207,16 @@ def _no_collection() -> Iterator[None]:
 
 
 def _groups(mixed: Mixture) -> Iterable[Sequence[str]]:
-    """The pictures of each record that has several."""
+    """The pictures of each record that has several and is not left out for what it holds."""
     for path, _ in mixed.files:
         for number, record in enumerate(read_records(path)):
             if isinstance(record.get("image"), list):
-                check_record(record, number)
-                yield images_of(record)
+                try:
+                    check_record(record, number)
+                except UserError as error:
+                    raise UserError(f"{path}: {error}") from None
+                if not unfit(record):
+                    yield images_of(record)
 
 
 class _Tally:

@@ -83,6 +83,11 @@ def named_problems(named: Iterable[Mapping]) -> Iterator[str]:
             )
         if not prompt.strip():
             yield f"{key} is blank; write a question."
+        if (reference := entry.get("reference")) is not None and not reference.strip():
+            yield (
+                f"prompts.named[{number}].reference is blank; write the right answer, or null to look "
+                "the question up in the instructions."
+            )
         if (marks := prompt.count(IMAGE_MARK)) > 1:
             yield (
                 f"{key} has {marks} `{IMAGE_MARK}` marks, but a named prompt has one picture; "

@@ -12,7 +12,7 @@ An engine is a package here with four modules, each with one function of the sam
 `finetune` has a second function, `check(FinetuneJob, begun)`: it raises for what would keep a
 training that goes on from iteration `begun` from beginning, and writes nothing.
 
-The jobs are in `mindtune.engines.jobs`. The files are the same for all engines, so that what
+The jobs are in `mindtune.engines.requests`. The files are the same for all engines, so that what
 one wrote another can read. A module is imported only when its stage runs: answering needs no
 code of training, and an edit of the one re-runs nothing of the other.
 """

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.mapping import hf_shapes
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.qwen2_vl.tensors import hf_shapes
 
 # What numpy takes, and so transformers and Megatron.
 HIGHEST_SEED = 2**32 - 1

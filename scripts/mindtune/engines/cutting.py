@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
-
-from PIL import Image, UnidentifiedImageError
+from typing import IO, NamedTuple
 
 from mindtune.data.archive import open_archive
 from mindtune.data.llava import IMAGE_MARK
-from mindtune.data.pictures import picture_file
+from mindtune.data.opening import BadPicture, read_header, refused, source_of
 from mindtune.data.shrinking import LONGEST, SMALLEST, shrunk_size
 from mindtune.engines import chat
-from mindtune.engines.jobs import FinetuneJob
+from mindtune.engines.requests import FinetuneJob
 from mindtune.errors import UserError
 from mindtune.files import read_json
 from mindtune.progress import progress
@@ -114,8 +112,13 @@ class PictureTokens:
         return cls(image_resolution, least, most, unit)
 
     def of(self, size: tuple[int, int]) -> int:
-        """By width and height: transformers' `smart_resize` of Qwen2-VL, after the shrinking."""
-        sides, unit = shrunk_size(*size, self.image_resolution), self.unit
+        """By width and height: transformers' `smart_resize` of Qwen2-VL, after the shrinking.
+
+        Raises
+        ------
+        BadPicture: it can't be shrunk.
+        """
+        sides, unit = shrunk_size(size, self.image_resolution), self.unit
         made = [round(side / unit) * unit for side in sides]
         if math.prod(made) > self.most:
             scale = math.sqrt(math.prod(sides) / self.most)
@@ -314,7 +317,10 @@ def _tokens_of_all(images: Path, names: Sequence[str], pictures: PictureTokens) 
     for name in progress(names, "measuring", "pictures", len(names)):
         size = picture_size(images, name)
         if size not in by_size:
-            by_size[size] = pictures.of(size)
+            try:
+                by_size[size] = pictures.of(size)
+            except BadPicture as error:
+                raise refused(images / name, error) from None
         found[name] = by_size[size]
     return found
 
@@ -324,26 +330,19 @@ def picture_size(images: Path, name: str) -> tuple[int, int]:
 
     Raises
     ------
-    UserError: it is gone, or is none.
+    UserError: it is gone, or can't be used.
     """
     try:
-        if images.is_file():
+        if images.is_file() and name in open_archive(images).members:
             try:
                 return _size(BytesIO(open_archive(images).head(name, HEADER)))
-            except (KeyError, OSError, SyntaxError, ValueError):
+            except BadPicture:
                 pass  # a longer header than most
-        return _size(picture_file(images / name))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"the picture {images / name} is gone; put it back or convert the data again."
-        ) from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError,
-            ValueError) as error:  # fmt: skip
-        raise UserError(
-            f"the picture {images / name} can't be read ({error}); replace or remove it."
-        ) from error
+        return _size(source_of(images / name))
+    except BadPicture as error:
+        raise refused(images / name, error) from None
 
 
-def _size(source: Path | BytesIO) -> tuple[int, int]:
-    with Image.open(source) as opened:
-        return opened.size
+def _size(source: Path | IO[bytes]) -> tuple[int, int]:
+    header = read_header(source)
+    return header.width, header.height

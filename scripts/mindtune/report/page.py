@@ -59,6 +59,8 @@ def render(run: Run) -> str:
     """The page."""
     ranking = rank(run.scores, run.experiments, run.rule)
     best = ranking[0]["experiment"] if ranking else run.experiments[0]
+    of_best = run.compared["experiment"].eq(best)
+    held_out_questions = int((of_best & run.compared["split"].eq("held_out")).sum())
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -78,7 +80,7 @@ def render(run: Run) -> str:
     }
     return environment.get_template("report.html.j2").render(
         headline=wording.headline(run.metrics, run.compared, best, run.rule),
-        facts=wording.facts(run.provenance[best], run.conversions[best]),
+        facts=wording.facts(run.provenance[best], run.conversions[best], held_out_questions),
         best=best,
         experiments=run.experiments,
         ranking=ranking,

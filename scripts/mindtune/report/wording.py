@@ -147,20 +147,32 @@ def _part(rows: pd.DataFrame, asked: pd.DataFrame, primary: str) -> tuple[str, s
     return "", f"{found} Whether the content changed can't be told."
 
 
-def facts(provenance: Mapping, conversion: Mapping) -> list[tuple[str, str]]:
-    """Model, data, settings, engine and machine, a line each."""
+def data_words(conversion: Mapping, asked: int | None, questions: int) -> str:
+    """What was trained on, held out, dropped, and asked; `asked`: how many were to be asked."""
+    images, dropped = conversion["images"], sum(conversion["dropped"].values())
+    words = (
+        f"{conversion['kept']['train']:,} conversations about {images['train']:,} pictures; "
+        f"{images['held_out']:,} pictures held out"
+    )
+    if dropped:
+        words += f"; {dropped:,} of {conversion['records']:,} records dropped"
+    if asked is not None and questions < asked:
+        words += f"; {questions:,} held-out questions, fewer than the {asked:,} to be asked"
+    return words
+
+
+def facts(provenance: Mapping, conversion: Mapping, questions: int) -> list[tuple[str, str]]:
+    """Model, data, settings, engine and machine, a line each. questions: held-out ones."""
     config, machine = provenance["config"], provenance["hardware"]
     train, base = config["train"], provenance["weights"]["base"]
     engine = config["engine"]
     own = config.get(engine, {})
     frozen = [name for name in ("vision_encoder", "vision_projector") if train[f"freeze_{name}"]]
-    images = conversion["images"]
     return [
         ("Model", f"{base['name']}, {base['parameters'] / 1e6:,.1f} million parameters"),
         (
             "Data",
-            f"{conversion['kept']['train']:,} conversations about {images['train']:,} pictures; "
-            f"{images['held_out']:,} pictures held out",
+            data_words(conversion, config["prompts"]["held_out_questions"], questions),
         ),
         (
             "Settings",

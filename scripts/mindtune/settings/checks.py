@@ -191,7 +191,7 @@ def source_problems(settings: Mapping) -> Iterator[str]:
             yield f"sources.images.path is {path}, which you may not read; mend its permissions."
         else:
             for number, named in enumerate(settings["prompts"]["named"]):
-                if not _is_file(path / named["image"]):
+                if not _is_file(path / one_name(named["image"])):
                     yield (
                         f"prompts.named[{number}].image is {named['image']}, but there is no such "
                         f"file in {path}."

@@ -11,11 +11,11 @@ from transformers import GenerationConfig
 
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.engines.chat import warn_of_other_template
-from mindtune.engines.hf.dataset import open_picture, picture_inputs
+from mindtune.engines.hf.dataset import picture_inputs
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
-from mindtune.engines.jobs import AnswerJob, answered
+from mindtune.engines.requests import AnswerJob, answered
 from mindtune.files import read_json_lines, writing
 from mindtune.progress import Progress
 
@@ -47,7 +47,7 @@ def answer_batch(
     """Answer some prompts at once, padded on the left."""
     begun = time.perf_counter()
     pictures = [
-        [processor.picture(open_picture(processor, images / name)) for name in pictures_of(prompt)]
+        [processor.picture(processor.open_image(images / name)) for name in pictures_of(prompt)]
         for prompt in prompts
     ]
     rows = [

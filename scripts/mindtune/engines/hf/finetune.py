@@ -9,7 +9,6 @@ from torch.utils.data import Sampler, Subset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from mindtune.checkpoint import load_hf_tensors
-from mindtune.checkpoint.model_shape import read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
@@ -21,10 +20,11 @@ from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
-from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.ordering import in_order
+from mindtune.engines.requests import FinetuneJob
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import read_config
 
 log = logging.getLogger(__name__)
 

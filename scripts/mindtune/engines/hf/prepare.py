@@ -3,7 +3,7 @@
 from mindtune.checkpoint import hf_to_mm
 from mindtune.checkpoint.finite import check_finite
 from mindtune.checkpoint.layout import layout_options
-from mindtune.engines.jobs import PrepareJob
+from mindtune.engines.requests import PrepareJob
 
 
 def prepare(job: PrepareJob) -> None:

@@ -19,7 +19,7 @@ from mindtune.data.shrinking import read_shrunk
 from mindtune.engines import chat
 from mindtune.engines.cutting import kept_tokens
 from mindtune.errors import UserError
-from mindtune.grounding import TOKENS as GROUNDING
+from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
 
 IGNORE_INDEX = -100
 
@@ -71,7 +71,12 @@ class Processor:
         }
 
     def open_image(self, path: str | Path) -> Image.Image:
-        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour)."""
+        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour).
+
+        Raises
+        ------
+        UserError: it can't be used; the sentence has its name.
+        """
         return read_shrunk(path, self.image_resolution)
 
     def picture(self, image: Image.Image) -> Picture:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
-from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.engines import chat
 from mindtune.engines.chat import warn_of_other_template
-from mindtune.engines.jobs import AnswerJob, answered
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, answering_arguments
 from mindtune.engines.mindspeed.checkpoints import missing_weights, open_to_owner, tracked
@@ -21,10 +19,12 @@ from mindtune.engines.mindspeed.launching import ANSWERING, Launch, environment_
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.mindspeed.tutorial_script import answer_by_script, check_script_can_ask
 from mindtune.engines.mindspeed.watching import Watch
+from mindtune.engines.requests import AnswerJob, answered
 from mindtune.engines.tokenizer import token_ids
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
-from mindtune.grounding import TOKENS as GROUNDING
+from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
 from mindtune.process import ended
 from mindtune.progress import Progress
 

@@ -73,7 +73,7 @@ def training_arguments(
     neither optimizer nor random states from a `release`; a resume takes both, or it would run
     with Adam's moments at zero and a second warm-up. Its schedule is the configuration's: Megatron
     would refuse another `train_iters` than the checkpoint's, also where all rates so far are the
-    same (see `mindtune.continuation`).
+    same (see `mindtune.engines.continuation`).
     """
     arguments = [
         *_structure(world, train["micro_batch_size"], train["global_batch_size"]),

@@ -13,12 +13,10 @@ from pathlib import Path
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_directory import training_problems
-from mindtune.checkpoint.model_shape import model_shape, read_config
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
-from mindtune.engines.jobs import FinetuneJob, Settings
-from mindtune.engines.log_table import LossTable
+from mindtune.engines.loss_table import LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
 from mindtune.engines.mindspeed.cache import cache_directory
@@ -40,9 +38,11 @@ from mindtune.engines.mindspeed.training_log import (
 )
 from mindtune.engines.mindspeed.watching import Watch
 from mindtune.engines.ordering import write_in_order
+from mindtune.engines.requests import FinetuneJob, Settings
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
+from mindtune.models.qwen2_vl.shape import model_shape, read_config
 from mindtune.process import ended
 from mindtune.progress import Progress
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from mindtune.checkpoint import verify
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
-from mindtune.checkpoint.model_shape import model_shape, read_config
-from mindtune.engines.jobs import ExportJob, PrepareJob
 from mindtune.engines.mindspeed.checkpoints import open_to_owner
 from mindtune.engines.mindspeed.faults import FaultWatch
 from mindtune.engines.mindspeed.launching import Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
+from mindtune.engines.requests import ExportJob, PrepareJob
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import model_shape, read_config
 from mindtune.process import ended
 
 log = logging.getLogger(__name__)

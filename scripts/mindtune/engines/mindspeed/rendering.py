@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.model_shape import ModelShape, model_shape
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
 
 EXAMPLES = Path("examples", "qwen2vl")
 LAYERS_OF_72B = 80

@@ -32,17 +32,19 @@ class Data(Section):
     check_pictures: Annotated[Literal["signature", "size"], Choice()] = key(
         "signature",
         (
-            "How pictures are looked at: `signature`, by their first bytes, or `size`, "
-            "whether there are any, which is faster with 81 thousand of them. The rule "
-            "check_data decodes them all."
+            "How fast pictures are looked at, with one result: `signature` reads the first and "
+            "last bytes of each, `size` of those only whose size or time stamp has changed since "
+            "the last conversion. The rule check_data decodes them all."
         ),
-        "如何检查图片：`signature` 看文件开头的字节；`size` 只看文件是否为空，图片多时更快。规则 check_data 会把所有图片解码一遍。",
+        "检查图片的快慢，结果相同：`signature` 读取每张图片开头和结尾的字节；`size` 只读取上次转换以来"
+        "大小或修改时间有变化的图片。规则 check_data 会把所有图片解码一遍。",
     )
     max_dropped_fraction: Annotated[float, Number(at_least=0, at_most=1)] = key(
         0.01,
         (
-            "Share of records that may be dropped because their picture is missing or is not "
-            "a picture; above it the conversion stops."
+            "Share of records that may be dropped because their picture can't be used, or "
+            "because they can't be trained on as they were meant (docs/data.md); above it the "
+            "conversion stops."
         ),
-        "因图片缺失或不是图片而允许丢弃的记录比例；超过则停止转换。",
+        "因图片不可用、或无法按原意训练（见 docs/data.md）而允许丢弃的记录比例；超过则停止转换。",
     )

@@ -18,8 +18,8 @@ class Named(Section):
     )
     prompt: Annotated[str, Text(not_blank=True)] = key(
         ...,
-        "The question, without the <image> mark.",
-        "问题正文，不写 <image> 标记。",
+        "The question; an `<image>` mark in it is the picture's place, which is else in front.",
+        "问题正文；其中的 `<image>` 标记表示图片的位置，不写则图片在最前面。",
     )
     reference: Annotated[str | None, Text(minimum=0)] = key(
         None,
