@@ -48,7 +48,7 @@ def draw_sheet(
     if chinese and not chinese_font():
         log.warning(
             "no font that is installed has Chinese, which shows as boxes in samples.png; install "
-            "one (such as fonts-noto-cjk), delete samples.png, and run again"
+            "one (such as fonts-noto-cjk), delete results/samples.png, and run again"
         )
         words = ENGLISH
     title = words("sheet.title")

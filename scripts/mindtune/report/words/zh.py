@@ -97,7 +97,7 @@ WORDS = {
     "page.answers": "回答",
     "page.provenance": "来源",
     "page.best": "{n} 个实验中最好的：{best}",
-    "page.scroll": "表格向一侧还有内容，请左右滑动。",
+    "page.scroll": "右侧还有内容，可左右滑动表格 →",
     "page.separator": "：",
     # Columns and words of several tables
     "table.experiment": "实验",
