@@ -20,11 +20,25 @@
 # record_provenance                   results/<experiment>/provenance.json
 # build_report                        results/report.html
 
+import sys
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
-if not workflow.configfiles:
+# A job of a cluster has its settings from the run that submitted it.
+if not workflow.configfiles and workflow.is_main_process:
+    # Before Snakemake reads it, which would run a template in it.
+    sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+    from mindtune.errors import UserError
+    from mindtune.glue.settings_reading import guard_default
+
+    try:
+        guard_default(Path("config/config.yaml"))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
 
     configfile: "config/config.yaml"
 

@@ -79,10 +79,10 @@ def generate(directory: Path, model: dict, holes: bool) -> None:
     import numpy as np
 
     sys.path.insert(0, str(ROOT / "scripts"))
-    from mindtune.checkpoint.mapping import hf_shapes
-    from mindtune.checkpoint.model_shape import model_shape
-    from mindtune.checkpoint.safetensors_io import safetensors_header
-    from mindtune.checkpoint.views import View
+    from mindtune.formats.safetensors_io import safetensors_header
+    from mindtune.formats.views import View
+    from mindtune.models.qwen2_vl.shape import model_shape
+    from mindtune.models.qwen2_vl.tensors import hf_shapes
 
     directory.mkdir(parents=True)
     config = config_of(model)

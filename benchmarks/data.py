@@ -66,7 +66,7 @@ def best(runs: list[Run]) -> Run:
 
 
 def generate(place: Path, times: int) -> None:
-    """LLaVA-like instructions, and pictures that begin as JPEGs do."""
+    """LLaVA-like instructions, and small JPEGs."""
     data = place / "data"
     if (data / "complete").exists():
         return
@@ -84,6 +84,7 @@ def conversion(place: Path, times: list[int], repeat: int, mindspeed: Path | Non
         ours = [str(here / name) for name in ("train.json", "held_out.json", "report.json")]
         code = OURS.format(scripts=str(ROOT / "scripts"), prefix=PREFIX, fraction=0.0)
         programs = {
+            # `size` remembers what it has looked at: its best run is one after the first.
             f"mindtune, pictures by {check}": [sys.executable, "-c", code, check, *ours]
             for check in ("size", "signature")
         }

@@ -1,13 +1,16 @@
-"""A file of the size and kinds of llava_instruct_150k.json, and pictures of four bytes.
+"""A file of the size and kinds of llava_instruct_150k.json, and pictures of one colour.
 
 The published file is a mixture of three kinds of records: conversations of several short
 turns, detailed descriptions and complex reasoning (one turn, a long answer). The lengths here are
 tuned so that 157,712 records come to its 229 MB; the words mean nothing.
 """
 
+import io
 import json
 import random
 from pathlib import Path
+
+from PIL import Image
 
 WORDS = [
     "the",
@@ -75,7 +78,6 @@ WORDS = [
     "pizza",
 ]
 IMAGES, MISSING = 118_287, 7
-JPEG = b"\xff\xd8\xff\xe0"
 
 
 def _text(rng: random.Random, characters: int) -> str:
@@ -108,8 +110,10 @@ def generate(place: Path, records: int, seed: int = 0) -> None:
     names = [f"{number:012d}.jpg" for number in sorted(rng.sample(range(1, 581_930), IMAGES))]
     pictures = place / "COCO2017" / "train2017"
     pictures.mkdir(parents=True, exist_ok=True)
+    picture = io.BytesIO()
+    Image.new("RGB", (640, 480), (90, 120, 60)).save(picture, "JPEG")
     for name in names[MISSING:]:
-        (pictures / name).write_bytes(JPEG)
+        (pictures / name).write_bytes(picture.getvalue())
     with open(place / "llava_instruct_150k.json", "w", encoding="utf-8") as handle:
         for number in range(records):
             handle.write("[" if number == 0 else ", ")

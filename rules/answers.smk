@@ -14,6 +14,8 @@ rule answer_prompts:
         "logs/answer_prompts/{scope}_{stage}.log",
     benchmark:
         "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
+    conda:
+        ENVIRONMENT
     threads: CONFIG.common[ENGINE.machine].get("threads", 1)
     params:
         engine=ENGINE.name,

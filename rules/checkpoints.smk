@@ -11,6 +11,8 @@ rule prepare_checkpoint:
         "logs/prepare_checkpoint/{scope}.log",
     benchmark:
         "results/benchmarks/prepare_checkpoint/{scope}.tsv"
+    conda:
+        ENVIRONMENT
     params:
         engine=ENGINE.name,
         parallel=layout,
@@ -33,6 +35,8 @@ rule export_model:
         "logs/export_model/{experiment}.log",
     benchmark:
         "results/benchmarks/export_model/{experiment}.tsv"
+    conda:
+        ENVIRONMENT
     params:
         engine=ENGINE.name,
         parallel=layout,

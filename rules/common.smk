@@ -8,24 +8,53 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from mindtune.config import LAYOUT, SHARED, STAGES
+from mindtune.settings import LAYOUT, SHARED, STAGES, Configuration
+from mindtune.glue.clock import refuse_future
 from mindtune.errors import UserError
+from mindtune.glue.graph import (
+    left_undone,
+    look_beside_the_results,
+    look_past_ancient_inputs,
+    needed_inputs,
+)
+from mindtune.glue.handover import (
+    VARIABLE,
+    changed_code,
+    check_rules,
+    hand_over,
+    handed_over,
+    text_of,
+)
 from mindtune.process import SNAKEMAKE
-from mindtune.sourcecode import RECORDS, code_files, hash_of, record
-from mindtune.workdir import below, check_writable, enter
-from mindtune.workflow import Sources, read_configuration
+from mindtune.glue.sourcecode import RECORDS, code_files, hash_of, record, recorded
+from mindtune.glue.run_lock import below, check_writable, enter
+from mindtune.glue.settings_reading import Sources, read_configuration, with_engine
 from mindtune.engines import stage_sources
 
+RULES = text_of(
+    [
+        Path(workflow.basedir) / "Snakefile",
+        *sorted(Path(workflow.basedir, "rules").glob("*.smk")),
+    ]
+)
+
 try:
-    CONFIG, ENGINE = read_configuration(
-        config,
-        schema=Path(workflow.basedir) / "config" / "schema.yaml",
-        files=workflow.configfiles,
-    )
+    # A job of a cluster has the settings of the run that submitted it, whatever was edited since.
+    HANDED = None if workflow.is_main_process else handed_over()
+    if HANDED is None:
+        CONFIG, ENGINE = read_configuration(
+            config,
+            files=workflow.configfiles,
+        )
+    else:
+        check_rules(RULES, HANDED["rules"])
+        CONFIG, ENGINE = with_engine(
+            Configuration(HANDED["common"], HANDED["experiments"])
+        )
     SOURCES = Sources(
         CONFIG,
         table=Path(workflow.basedir) / "config" / "data_sources.yaml",
-        schema=Path(workflow.basedir) / "config" / "data_sources.schema.yaml",
+        entries=HANDED and HANDED["table"],
     )
     if workflow.is_main_process and (SAID := enter(Path(".snakemake"))):
         print(SAID, file=sys.stderr)
@@ -36,23 +65,57 @@ except UserError as error:
 
 os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
 
+# For `--software-deployment-method conda`. Snakemake fills in wildcards, in the checkout's own path too.
+ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
+ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
+
 EXPERIMENTS = list(CONFIG.experiments)
 CODE = {}  # hash -> the files that it stands for
+CODE_OF = {}  # script and stage of an engine -> the hash
 
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
     "download": CONFIG.common["sources"]["download"],
+    "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
+
+if workflow.is_main_process:
+    os.environ[VARIABLE] = ""  # set as it starts; another run's is not for these jobs
+
+
+envvars:
+    VARIABLE,
+
+
+look_past_ancient_inputs()
+if workflow.is_main_process:
+    look_beside_the_results(lambda said: print(said, file=sys.stderr))
 
 
 onstart:
     try:
         check_writable([*below(Path("results")), *below(Path("logs"), files=True)])
+        refuse_future(needed_inputs(workflow))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     record(CODE, RECORDS)
+    hand_over(
+        {
+            "common": CONFIG.common,
+            "experiments": CONFIG.experiments,
+            "table": SOURCES.entries,
+            "rules": RULES,
+            "code": CODE_OF,
+        }
+    )
+
+
+onsuccess:
+    if LEFT := left_undone(workflow):
+        print(LEFT, file=sys.stderr)
+        sys.exit(1)
 
 
 wildcard_constraints:
@@ -102,8 +165,13 @@ def code(script, engine_stage=None, data=()):
     if engine_stage:
         sources += stage_sources(ENGINE.name, engine_stage)
     files = code_files(*sources, data=data)
-    CODE[hash_of(files)] = files
-    return hash_of(files)
+    name, found = f"{script} {engine_stage or ''}".strip(), hash_of(files)
+    CODE[found] = files
+    CODE_OF[name] = found
+    if HANDED is not None and HANDED["code"].get(name) != found:
+        then = recorded(HANDED["code"].get(name, ""), RECORDS) or {}
+        config["operation"]["changed_code"][found] = changed_code(files, then)
+    return found
 
 
 def shared(stage, path):

@@ -27,6 +27,8 @@ rule compare_answers:
         ),
     log:
         "logs/compare_answers.log",
+    conda:
+        ENVIRONMENT
     params:
         experiments=EXPERIMENTS,
         confidence=CONFIG.common["compare"]["confidence"],

@@ -16,6 +16,8 @@ rule convert_data:
         "logs/convert_data/{scope}.log",
     benchmark:
         "results/benchmarks/convert_data/{scope}.tsv"
+    conda:
+        ENVIRONMENT
     params:
         data=settings("data"),
         weights=[part["weight"] for part in MIXTURE],
@@ -37,6 +39,8 @@ rule select_prompts:
         "logs/select_prompts/{scope}.log",
     benchmark:
         "results/benchmarks/select_prompts/{scope}.tsv"
+    conda:
+        ENVIRONMENT
     params:
         prompts=settings("prompts"),
         code=code("select_prompts"),
@@ -52,6 +56,7 @@ rule check_data:
         images=images,
         train=shared("data", rules.convert_data.output.train),
         held_out=shared("data", rules.convert_data.output.held_out),
+        report=shared("data", rules.convert_data.output.report),
         hf=base_model,
     output:
         page="results/{scope}/data/check.html",
@@ -60,9 +65,12 @@ rule check_data:
         "logs/check_data/{scope}.log",
     benchmark:
         "results/benchmarks/check_data/{scope}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 2
     params:
         processor=settings("processor"),
+        prompts=settings("prompts"),
         seq_length=settings("train", "seq_length"),
         code=code("check_data"),
     message:

@@ -16,6 +16,8 @@ rule download_file:
     wildcard_constraints:
         download="[^/]+",
         file="[^/]+",
+    conda:
+        ENVIRONMENT
     params:
         what=lambda wildcards: SOURCES.files[wildcards.download].parameters(),
     message:
@@ -31,6 +33,8 @@ rule download_model:
         "logs/download_model/{download}.log",
     wildcard_constraints:
         download="[^/]+",
+    conda:
+        ENVIRONMENT
     params:
         what=lambda wildcards: SOURCES.models[wildcards.download].parameters(),
     message:
@@ -51,6 +55,8 @@ rule unpack_images:
     wildcard_constraints:
         archive="[^/]+",
         stem="[^/]+",
+    conda:
+        ENVIRONMENT
     threads: 2
     params:
         target=lambda wildcards: SOURCES.pictures[wildcards.archive].target,

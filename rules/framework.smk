@@ -2,8 +2,8 @@
 # anything heavy runs. Another installation makes whatever was made with the one before anew. Its
 # rules have no `code`: they check what is there, and a better check changes no result.
 
-from mindtune.framework.settings import doctor_settings
-from mindtune.savedir import content_of
+from mindtune.glue.doctor_settings import doctor_settings
+from mindtune.engines.training_directory import content_of
 
 FRAMEWORK = "results/framework/machine.json" if ENGINE.framework else []
 # What it is installed from, and held against: by content, as all code is.
@@ -18,6 +18,8 @@ rule install_mindspeed_mm:
     log:
         "logs/install_mindspeed_mm.log",
     priority: 100
+    conda:
+        ENVIRONMENT
     params:
         home=CONFIG.common["mindspeed"]["home"],
         python=CONFIG.common["mindspeed"]["python"],
@@ -39,6 +41,8 @@ rule doctor:
     log:
         "logs/doctor.log",
     priority: 100  # before anything heavy
+    conda:
+        ENVIRONMENT
     message:
         "Looking at this machine"
     script:

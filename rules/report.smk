@@ -14,6 +14,8 @@ rule score_answers:
         scores="results/{experiment}/scores.csv",
     log:
         "logs/score_answers/{experiment}.log",
+    conda:
+        ENVIRONMENT
     params:
         code=code("score_answers"),
     message:
@@ -35,8 +37,10 @@ rule summarize_scores:
         ),
     log:
         "logs/summarize_scores.log",
+    conda:
+        ENVIRONMENT
     params:
-        confidence=CONFIG.common["compare"]["confidence"],
+        **CONFIG.common["compare"],
         code=code("summarize_scores"),
     message:
         "Summing up all metrics"
@@ -56,6 +60,8 @@ rule plot_training:
         ),
     log:
         "logs/plot_training/{experiment}.log",
+    conda:
+        ENVIRONMENT
     params:
         code=code("plot_training"),
     message:
@@ -83,6 +89,8 @@ rule record_provenance:
         ),
     log:
         "logs/record_provenance/{experiment}.log",
+    conda:
+        ENVIRONMENT
     params:
         config=settings(),  # whole: it is what gets recorded
         scopes=scopes,
@@ -107,6 +115,8 @@ rule draw_samples:
         ),
     log:
         "logs/draw_samples.log",
+    conda:
+        ENVIRONMENT
     params:
         experiment=EXPERIMENTS[0],
         code=code("draw_samples"),
@@ -140,9 +150,11 @@ rule build_report:
         ),
     log:
         "logs/build_report.log",
+    conda:
+        ENVIRONMENT
     params:
+        **CONFIG.common["compare"],
         experiments=EXPERIMENTS,
-        confidence=CONFIG.common["compare"]["confidence"],
         code=code(
             "build_report",
             data=(SCRIPTS / "mindtune/report/templates").glob("*"),

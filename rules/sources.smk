@@ -13,6 +13,8 @@ rule draw_scenes:
         "logs/draw_scenes.log",
     benchmark:
         "results/benchmarks/draw_scenes/shared.tsv"
+    conda:
+        ENVIRONMENT
     params:
         # One parameter: Snakemake compares the values of all, whatever their names, so that
         # two numbers that change places would go unseen.
@@ -31,6 +33,8 @@ rule build_base_model:
         "logs/build_base_model.log",
     benchmark:
         "results/benchmarks/build_base_model/shared.tsv"
+    conda:
+        ENVIRONMENT
     params:
         code=code("build_base_model", data=(SCRIPTS / "mindtune/demo/base").glob("*")),
     message:

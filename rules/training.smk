@@ -17,6 +17,8 @@ rule finetune_model:
         "logs/finetune_model/{experiment}.log",
     benchmark:
         "results/benchmarks/finetune_model/{experiment}.tsv"
+    conda:
+        ENVIRONMENT
     threads: CONFIG.common[ENGINE.machine].get("threads", 1)
     params:
         engine=ENGINE.name,

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from mindtune.engines import stage
-from mindtune.engines.jobs import AnswerJob
-from mindtune.job import optional_path, run
+from mindtune.engines.requests import AnswerJob
+from mindtune.glue.script_runner import optional_path, run
 
 
 def model_directory(model: Path) -> Path:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from mindtune.demo.base_model import write_base_model
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 
 log = logging.getLogger("mindtune")
 

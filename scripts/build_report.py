@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 from mindtune.comparison.contract import COMPARE, SUMMARY, read_table
 from mindtune.comparison.scores import read_metrics, read_scores
+from mindtune.comparison.verdicts import rule_of
 from mindtune.files import writing
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 from mindtune.report.page import Run, render
 
 KINDS = ("scores", "loss", "conversion", "provenance")
@@ -21,11 +22,15 @@ def read_run(
     tables: dict[str, Path],
     experiments: dict[str, dict[str, Path]],
     images: Path,
-    confidence: float,
+    params,
 ) -> Run:
-    """A finished run from its files: TABLES, and KINDS of each experiment."""
+    """A finished run from its files: TABLES, and KINDS of each experiment.
+
+    params: has the keys of the section `compare`.
+    """
+    compared = read_table(tables["compare"], COMPARE)
     return Run(
-        compared=read_table(tables["compare"], COMPARE),
+        compared=compared,
         summary=read_table(tables["summary"], SUMMARY),
         scores=read_scores(files["scores"] for files in experiments.values()),
         metrics=read_metrics(tables["metrics"]),
@@ -34,7 +39,7 @@ def read_run(
         provenance=_read(experiments, "provenance"),
         images=images,
         files={path.name: path for path in tables.values()},
-        confidence=confidence,
+        rule=rule_of(params, compared),
     )
 
 
@@ -51,8 +56,8 @@ def main(snakemake) -> None:
         for number, name in enumerate(snakemake.params.experiments)
     }
     tables = {name: Path(snakemake.input[name]) for name in TABLES}
-    images, confidence = Path(snakemake.input.images), snakemake.params.confidence
-    page = render(read_run(tables, experiments, images, confidence))
+    images = Path(snakemake.input.images)
+    page = render(read_run(tables, experiments, images, snakemake.params))
     with writing(Path(snakemake.output.page)) as handle:
         handle.write(page)
 

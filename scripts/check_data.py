@@ -1,9 +1,8 @@
 """Look at all data as training will: decode each picture, count each conversation's tokens.
 
-train.json, held_out.json, train2017/, model -> check.json, check.html
+train.json, held_out.json, conversion.json, train2017/, model -> check.json, check.html
 """
 
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,13 @@ from pathlib import Path
 import torch
 from mindtune.data.check import Encode, Seen, look_at_all, summarize
 from mindtune.data.check_page import contact_sheet, page, verdict
-from mindtune.data.llava import read_records
+from mindtune.data.json_list import read_records
+from mindtune.data.mllm import read_mllm, remarks
+from mindtune.data.prompts import shortfall
+from mindtune.data.shrinking import shrink
 from mindtune.engines.hf.processing import Processor
-from mindtune.files import write_json, writing
-from mindtune.job import run
+from mindtune.files import read_json, write_json, writing
+from mindtune.glue.script_runner import run
 from mindtune.progress import progress
 from PIL import Image
 
@@ -29,9 +31,8 @@ def counter(processor: Processor) -> Encode:
     def grid(picture: Seen) -> torch.Tensor:
         size = picture.width, picture.height
         if size not in grids:
-            blank = io.BytesIO()
-            Image.new("RGB", size).save(blank, "BMP")
-            grids[size] = processor.picture(processor.open_image(blank)).grid_thw[0]
+            blank = shrink(Image.new("RGB", size), processor.image_resolution)
+            grids[size] = processor.picture(blank).grid_thw[0]
         return grids[size]
 
     def encode(record: Mapping, pictures: Sequence[Seen]) -> int:
@@ -52,7 +53,9 @@ def main(snakemake) -> None:
         for record in read_records(path)
         for name in record["images"]
     )
-    looked = look_at_all(images, names, snakemake.threads)
+    looked = look_at_all(
+        images, names, snakemake.threads, snakemake.params.processor["image_resolution"]
+    )
     seen = {
         picture.name: picture for picture in progress(looked, "decoding", "pictures", len(names))
     }
@@ -61,7 +64,13 @@ def main(snakemake) -> None:
         part: progress(read_records(path), f"tokenizing {part}", "records")
         for part, path in files.items()
     }
-    summary = summarize(parts, seen, encode, snakemake.params.seq_length)
+    found = remarks(read_json(snakemake.input.report))
+    prompts = snakemake.params.prompts
+    if less := shortfall(
+        read_mllm(files["held_out"]), prompts["held_out_questions"], prompts["turns"]
+    ):
+        found.append(less)
+    summary = summarize(parts, seen, encode, snakemake.params.seq_length, found)
     write_json(snakemake.output.summary, summary)
     with writing(snakemake.output.page) as handle:
         handle.write(page(summary, seen, contact_sheet(images, seen)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked
 from mindtune.comparison.tables import ALL, compare_all, summarize, to_csv
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 
 log = logging.getLogger("mindtune")
 

@@ -7,9 +7,10 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from mindtune.clock import refuse_future
-from mindtune.data.mllm import convert
-from mindtune.job import run
+from mindtune.data.looking import phrases
+from mindtune.data.mllm import convert, remarks
+from mindtune.glue.clock import refuse_future
+from mindtune.glue.script_runner import run
 from mindtune.progress import progress
 
 log = logging.getLogger("mindtune")
@@ -39,6 +40,8 @@ def main(snakemake) -> None:
         report["kept"]["held_out"],
         sum(report["dropped"].values()),
     )
+    for remark in (*remarks(report), *phrases(report["altered"])):
+        log.warning("%s", remark)
 
 
 if "snakemake" in globals():

@@ -14,20 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindtune.config.yaml_files import read_yaml
-from mindtune.errors import UserError
-from mindtune.framework.doctor import (
+from mindtune.engines.mindspeed.framework.doctor import (
     examine,
     installation_of,
     machine,
     read_installation,
 )
-from mindtune.framework.pins import load_pins
-from mindtune.framework.rows import FAIL, stop_on_failures, table
-from mindtune.framework.settings import doctor_settings
-from mindtune.job import log, run
+from mindtune.engines.mindspeed.framework.pins import load_pins
+from mindtune.engines.mindspeed.framework.rows import FAIL, stop_on_failures, table
+from mindtune.errors import UserError
+from mindtune.glue.doctor_settings import doctor_settings
+from mindtune.glue.script_runner import log, run
+from mindtune.glue.settings_reading import Sources, read_configuration
 from mindtune.process import needed_by_all
-from mindtune.workflow import Sources, read_configuration
+from mindtune.settings.yaml_files import read_written
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLATION = Path("results/framework/installation.json")
@@ -63,15 +63,16 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 def _settings(path: Path) -> Mapping[str, Any]:
     config = ROOT / "config"
-    raw = read_yaml(path, "--configfile") or {}
-    configuration, engine = read_configuration(raw, schema=config / "schema.yaml", files=[path])
+    configuration, engine = read_configuration(
+        read_written(path, "--configfile").value, files=[path]
+    )
     if not engine.framework:
         raise UserError(
             f"{path} has the engine `{engine.name}`, which has no framework to look at; the doctor is "
             "for `mindspeed`, such as --configfile config/qwen2-vl-2b.yaml."
         )
     table_of_sources = config / "data_sources.yaml"
-    sources = Sources(configuration, table_of_sources, config / "data_sources.schema.yaml")
+    sources = Sources(configuration, table_of_sources)
     return doctor_settings(configuration, sources)
 
 

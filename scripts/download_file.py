@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindtune.download.fetching import fetch_all
 from mindtune.files import link
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 
 
 def main(snakemake) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindtune.comparison.contract import COMPARE, read_table
 from mindtune.files import writing
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 from mindtune.report.sheet import choose, draw_sheet
 
 SAMPLES = 12

@@ -19,7 +19,7 @@ from mindtune.demo.scenes import (
     scenes,
 )
 from mindtune.files import writing, writing_directory
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 from mindtune.progress import progress
 
 JPEG_QUALITY = 90

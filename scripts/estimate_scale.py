@@ -18,20 +18,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from mindtune.checkpoint.model_shape import ModelShape, model_shape
-from mindtune.config import Configuration, load, load_schema
-from mindtune.config.sources import KINDS
-from mindtune.config.yaml_files import read_yaml
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
 from mindtune.scale import PUBLISHED, Need, count_parameters, estimate, in_units
+from mindtune.settings import ConfigError, Configuration, load
+from mindtune.settings.sources import KINDS
+from mindtune.settings.yaml_files import read_written
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def configuration_in(path: Path) -> Configuration:
     """A checked configuration file; the files that it names need not be there."""
-    raw = read_yaml(path, "--configfile") or {}
-    return load(raw, load_schema(ROOT / "config/schema.yaml"), [str(path)])
+    written = read_written(path, "--configfile")
+    if written.problems:
+        raise ConfigError(written.problems, [str(path)])
+    return load(written.value, [str(path)], written=[written])
 
 
 def model_of(configuration: Configuration) -> str:

@@ -8,9 +8,9 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
-from mindtune.dryrun import PlanError, plan
-from mindtune.explain import explanation
-from mindtune.sourcecode import RECORDS, recorded
+from mindtune.glue.explain import explanation
+from mindtune.glue.plan import PlanError, plan
+from mindtune.glue.sourcecode import RECORDS, recorded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

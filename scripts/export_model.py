@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from mindtune.engines import stage
-from mindtune.engines.jobs import ExportJob
-from mindtune.job import optional_path, run
+from mindtune.engines.requests import ExportJob
+from mindtune.glue.script_runner import optional_path, run
 
 
 def main(snakemake) -> None:

@@ -8,14 +8,15 @@ failure; the output is finetune.json, which is written last and names the finish
 
 import csv
 import shutil
+from functools import partial
 from pathlib import Path
 
-from mindtune.engines import stage
-from mindtune.engines.jobs import FinetuneJob
-from mindtune.engines.log_table import LOSS
+from mindtune.engines import stage, training_check
+from mindtune.engines.loss_table import LOSS
+from mindtune.engines.requests import FinetuneJob
+from mindtune.engines.training_directory import claimed, content_of, content_of_checkpoint
 from mindtune.files import write_json, writing
-from mindtune.job import optional_path, run
-from mindtune.savedir import claimed, content_of, content_of_checkpoint
+from mindtune.glue.script_runner import optional_path, run
 
 
 def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -> None:
@@ -36,7 +37,8 @@ def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -
         )
         | {"base_checkpoint": content_of_checkpoint(job.mm_dir)},
     }
-    with claimed(job.save_dir, settings) as fingerprint:
+    check = partial(training_check(engine), job)
+    with claimed(job.save_dir, settings, check) as fingerprint:
         stage(engine, "finetune")(job)
         with open(job.save_dir / LOSS, "rb") as own, writing(loss, "wb") as handle:
             shutil.copyfileobj(own, handle)

@@ -3,10 +3,10 @@
 pins, `mindspeed` section -> installation.json: home, python, set_env, stand_in, versions, commits
 """
 
+from mindtune.engines.mindspeed.framework.installation import make_sure
+from mindtune.engines.mindspeed.framework.pins import load_pins
 from mindtune.files import write_json
-from mindtune.framework.installation import make_sure
-from mindtune.framework.pins import load_pins
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 from mindtune.process import needed_by_all
 
 

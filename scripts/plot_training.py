@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from mindtune.files import writing
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 from mindtune.report.curves import training_svg
 
 

@@ -6,8 +6,8 @@ Hugging Face directory -> latest_checkpointed_iteration.txt, release/mp_rank_00/
 from pathlib import Path
 
 from mindtune.engines import stage
-from mindtune.engines.jobs import PrepareJob
-from mindtune.job import optional_path, run
+from mindtune.engines.requests import PrepareJob
+from mindtune.glue.script_runner import optional_path, run
 
 
 def main(snakemake) -> None:

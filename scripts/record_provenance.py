@@ -6,7 +6,7 @@ sources, checkpoints, answers, benchmarks -> provenance.json
 from pathlib import Path
 
 from mindtune.files import write_json
-from mindtune.job import optional_path, run
+from mindtune.glue.script_runner import optional_path, run
 from mindtune.provenance.record import record
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindtune.comparison.scores import score_experiment
 from mindtune.comparison.tables import to_csv
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 
 
 def main(snakemake) -> None:

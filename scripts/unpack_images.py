@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindtune.data.unpack import unpack
 from mindtune.files import link
-from mindtune.job import run
+from mindtune.glue.script_runner import run
 
 log = logging.getLogger("mindtune")
 

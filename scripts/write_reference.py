@@ -3,7 +3,10 @@
     python scripts/write_reference.py          # writes them
     python scripts/write_reference.py --check  # says which are out of date, exit status 1
 
-config/schema.yaml, docs/zh/config-meanings.yaml -> docs/config.md, docs/zh/config.md
+mindtune.settings.sections                       -> docs/config.md, docs/zh/config.md and
+                                                    config/schema.json, for editors
+mindtune.settings.table                          -> config/data_sources.schema.json, for editors
+envs/hf.lock.txt                                 -> envs/workflow.yaml
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
 mindtune.engines.mindspeed.faults                -> the table in docs/ascend.md
 tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
@@ -11,42 +14,52 @@ mindtune.scale                                   -> the table in docs/scaling.md
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.comparison.contract import COMPARE, SUMMARY
-from mindtune.config import load, load_schema
 from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
-from mindtune.reference import (
+from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.scale import PUBLISHED, table
+from mindtune.settings import Settings, load
+from mindtune.settings.reference import (
     column_table,
+    conda_environment,
     config_reference,
     fault_table,
     filled,
     reexecution_table,
 )
-from mindtune.scale import PUBLISHED, table
+from mindtune.settings.schema import json_schema
+from mindtune.settings.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 RERUNS = "tests/workflow/reexecution.yaml"
 READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
 INTRO = """# Every key of the configuration
 
-Made from [config/schema.yaml](../config/schema.yaml) by `python scripts/write_reference.py`;
-change the schema, not this page. A key that isn't here is refused. The defaults are the
+Made from the models in [scripts/mindtune/settings/sections](../scripts/mindtune/settings/sections) by
+`python scripts/write_reference.py`; change a model, not this page. Editors with a YAML language
+server complete and check keys from [config/schema.json](../config/schema.json), which the first line
+of each shipped configuration names. `python scripts/check_config.py FILE` says all mistakes of a
+file, with their lines. A key that isn't here is refused. The defaults are the
 tutorial's values; [config/config.yaml](../config/config.yaml) sets the demo's.
 
 A path or an address may name environment variables (`$NAME`, `${NAME}`; `$$` is a dollar sign), and
 a path may begin with `~`. They are replaced once, before anything is checked; one that is not set is
-told. Other text, such as a question, is taken as it is.
+reported. Other text, such as a question, is taken as it is.
 """
 INTRO_ZH = """# 全部配置项
 
-本页由 `python scripts/write_reference.py` 根据 [config/schema.yaml](../../config/schema.yaml)
-和 [config-meanings.yaml](config-meanings.yaml) 生成，请勿直接修改。这里没有列出的键会被拒绝。
+本页由 `python scripts/write_reference.py` 根据
+[scripts/mindtune/settings/sections](../../scripts/mindtune/settings/sections) 中的模型生成，请勿直接修改。
+支持 YAML 语言服务器的编辑器可据 [config/schema.json](../../config/schema.json) 补全和检查（自带的每个配置
+文件首行已注明）。`python scripts/check_config.py FILE` 会列出文件中的全部错误及其行号。这里没有列出的键会被拒绝。
 默认值取自教程；内置演示所用的值写在 [config/config.yaml](../../config/config.yaml) 中。
 
 路径和网址中可以使用环境变量（`$NAME`、`${NAME}`；`$$` 表示一个美元符号），路径还可以以 `~` 开头。
@@ -56,20 +69,23 @@ INTRO_ZH = """# 全部配置项
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """What each page should say."""
-    schema = load_schema(root / "config/schema.yaml")
-    chinese = yaml.safe_load((root / "docs/zh/config-meanings.yaml").read_text(encoding="utf-8"))
     outputs = root / "docs/outputs.md"
     ascend = root / "docs/ascend.md"
     reruns = yaml.safe_load((root / RERUNS).read_text(encoding="utf-8"))
     tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
     tutorial = yaml.safe_load((ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
     shapes = {name: model_shape(config) for name, config in PUBLISHED.items()}
-    sizes = {"sizes": table(shapes, load(tutorial, schema), (1, 30, 300))}
+    sizes = {"sizes": table(shapes, load(tutorial), (1, 30, 300))}
     scaling = [root / "docs/scaling.md", root / "docs/zh/scaling.md"]
     return {
+        root / "envs/workflow.yaml": conda_environment(
+            (root / "envs/hf.lock.txt").read_text(encoding="utf-8")
+        ),
         **{page: filled(page.read_text(encoding="utf-8"), sizes) for page in scaling},
-        root / "docs/config.md": config_reference(schema, INTRO),
-        root / "docs/zh/config.md": config_reference(schema, INTRO_ZH, chinese, "zh"),
+        root / "docs/config.md": config_reference(Settings, INTRO),
+        root / "docs/zh/config.md": config_reference(Settings, INTRO_ZH, "zh"),
+        root / "config/schema.json": _json(json_schema(Settings, "mindtune configuration")),
+        root / "config/data_sources.schema.json": _json(json_schema(Table, "table of sources")),
         ascend: filled(
             ascend.read_text(encoding="utf-8"),
             {"known faults": fault_table((fault.name, fault.sentence) for fault in FAULTS)},
@@ -83,6 +99,10 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
             for name, language in READMES.items()
         },
     }
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,14 @@ from workflow.conftest import HOSTILE, Checkout
 # pytest starts would inherit that: the tests that interrupt a run need it to be as usual.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.fixture(autouse=True)
+def _outlives_the_jobs_that_it_stops():
+    """A job that is stopped has some seconds to end; one that ran in here does not end with that."""
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 # Begun first, for they take longest; everything else fills the gaps.
 LONG = ("tests/slurm/", "tests/workflow/", "tests/conformance/")
 # Files whose tests share no fixture that is dear, so that each may go to any process.

@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerContext
 import pytest
 
 LOADED = (
-    "jsonschema", "pandas", "pulp", "requests", "snakemake.cli", "snakemake.api",
+    "jsonschema", "pandas", "pydantic", "pulp", "requests", "snakemake.cli", "snakemake.api",
     "snakemake.parser", "snakemake.report.html_reporter", "snakemake.executors.dryrun",
     "sources.test_download",
 )  # fmt: skip

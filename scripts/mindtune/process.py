@@ -1,6 +1,7 @@
 """A job as a process: told to stop it tidies up, and it does not outlive its Snakemake."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -13,6 +14,9 @@ import psutil
 # The process id of the Snakemake that starts jobs, put there by rules/common.smk.
 SNAKEMAKE = "MINDTUNE_SNAKEMAKE"
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_TIDY_UP = 10.0
+_KILLED = re.compile(r"killed by signal: ([A-Z][\w ]*)")
+_allowed = SECONDS_TO_TIDY_UP
 
 
 class Stopped(KeyboardInterrupt):
@@ -20,21 +24,89 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise Stopped in the main thread when SIGTERM comes; a second one ends the process."""
+def stoppable() -> Iterator[list[int]]:
+    """Raise Stopped in the main thread when SIGTERM comes; a second one ends the process.
+
+    Yields a list that gets the number of the signal, for where the exception is lost: one that is
+    raised in a destructor is. From the signal on the process has `SECONDS_TO_TIDY_UP` to end, so
+    that one that hangs holds no lock for ever; Ctrl-C gives it as long.
+    """
     owner = os.getpid()
+    came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a helper forked from here has nothing to tidy up
             os._exit(128 + number)
         signal.signal(number, signal.SIG_DFL)
+        came.append(number)
+        _end_at_last()
         raise Stopped
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            signal.signal(number, signal.default_int_handler)
+            _end_at_last()
+        raise KeyboardInterrupt
+
     before = signal.signal(signal.SIGTERM, stop)
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heeded:  # one that was started in the background may ignore it
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if heeded:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_last() -> None:
+    """Let the kernel end this process in a while, whatever it then waits for."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _allowed)
+
+
+@contextmanager
+def slow_to_stop(seconds: float) -> Iterator[None]:
+    """In the block, a process that is stopped may take so much longer to tidy up."""
+    global _allowed
+    _allowed += seconds
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _allowed -= seconds
+
+
+def named(number: int) -> str:
+    """A signal in words; of SIGKILL, which says nothing by itself, why it came most likely."""
+    why = ": memory ran out, most likely" if number == signal.SIGKILL else ""
+    return f"signal {number} ({signal.Signals(number).name}{why})"
+
+
+def ended(status: int) -> str:
+    """How a program ended, in words: "ended with status 1", "was ended by signal 15 (SIGTERM)".
+
+    status: as `subprocess` gives it, or 128 + a signal's number, as shells do.
+    """
+    number = -status if status < 0 else status - 128
+    if number not in {int(one) for one in signal.Signals}:
+        return f"ended with status {status}"
+    return f"was ended by {named(number)}"
+
+
+def signal_in(error: BaseException) -> int | None:
+    """The signal that ended a helper process, by the words of the exception that tells of it.
+
+    torch's are "DataLoader worker (pid 7) is killed by signal: Terminated." None for another one.
+    """
+    numbers = {signal.strsignal(one): int(one) for one in signal.Signals}
+    seen: BaseException | None = error
+    while seen is not None:
+        match = _KILLED.search(str(seen))
+        if match:
+            return numbers.get(match[1].strip())
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def end_with_snakemake() -> None:

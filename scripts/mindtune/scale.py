@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.checkpoint.mapping import hf_shapes
-from mindtune.checkpoint.model_shape import ModelShape
-from mindtune.config import SHARED, Configuration
+from mindtune.models.qwen2_vl.shape import ModelShape
+from mindtune.models.qwen2_vl.tensors import hf_shapes
+from mindtune.settings import SHARED, Configuration
 
 # Bytes of train2017, as a zip and as files.
 COCO_ZIP, COCO_UNPACKED = 19.3e9, 19.1e9

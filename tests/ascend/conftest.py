@@ -11,8 +11,9 @@ from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage
-from mindtune.engines.jobs import AnswerJob, FinetuneJob, PrepareJob
 from mindtune.engines.mindspeed.machine import Machine
+from mindtune.engines.requests import AnswerJob, FinetuneJob, PrepareJob
+from mindtune.files import read_json_lines
 
 
 @pytest.fixture(scope="session")
@@ -62,15 +63,17 @@ class Played:
     def finetune(self, launch=None, parallel=None, mm=None, **train) -> list[str]:
         """Fine-tune; returns loss.csv's lines."""
         self.save_dir.mkdir(exist_ok=True)
-        job = FinetuneJob(
+        stage("mindspeed", "finetune")(self.job(launch, parallel, mm, **train))
+        return (self.save_dir / "loss.csv").read_text().splitlines()
+
+    def job(self, launch=None, parallel=None, mm=None, **train) -> FinetuneJob:
+        return FinetuneJob(
             train_data=self.base / "train.json", held_out_data=self.base / "held_out.json",
             images=self.base / "images", hf_dir=self.base / "base", mm_dir=mm or self.base / "mm",
             save_dir=self.save_dir, train=TRAIN | train, processor={"image_resolution": 262144},
             parallel=PARALLEL | (parallel or {}), machine=LAUNCH | (launch or {}),
             framework=self.here / "machine.json", operation=OPERATION | {"cache": str(self.here / "cache")},
         )  # fmt: skip
-        stage("mindspeed", "finetune")(job)
-        return (self.save_dir / "loss.csv").read_text().splitlines()
 
     def answer(self, model=None, inference="pipeline", **parallel) -> list[dict]:
         job = AnswerJob(
@@ -82,7 +85,7 @@ class Played:
             framework=self.here / "machine.json", operation=OPERATION | {"cache": str(self.here / "cache")},
         )  # fmt: skip
         stage("mindspeed", "answer")(job)
-        return [json.loads(line) for line in job.answers.read_text().splitlines()]
+        return read_json_lines(job.answers)
 
 
 @pytest.fixture

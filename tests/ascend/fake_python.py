@@ -4,7 +4,7 @@
 FAKE_FRAMEWORK names a directory. A line for each start is appended to `starts.jsonl` in it
 (arguments, some environment variables, working directory), and `play.json` there, if any, says what goes wrong:
 `die_at` an iteration, `status` to end with, `no_load`, `silent`, `nan_at`, `cut` the last file, `say` a line,
-`wait` seconds after it.
+`wait` seconds after it, `answer` what is said to each prompt (`{text}`: what it was asked).
 """
 
 import json
@@ -35,7 +35,10 @@ def main(arguments):
     status = {"pretrain_vlm.py": train, "answer.py": answer, "inference_vlm.py": infer}[program](
         Options(arguments), play
     )
-    return play.get("status", status)
+    status = play.get("status", status)
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    return status
 
 
 class Options(dict):
@@ -99,12 +102,14 @@ def train(options, play):
 def answer(options, play):
     load(options, play)
     job = json.loads(Path(options["--mindtune-job"]).read_text())
-    prompts = [json.loads(line) for line in Path(job["prompts"]).read_text().splitlines()]
+    with open(job["prompts"], encoding="utf-8") as handle:
+        prompts = [json.loads(line) for line in handle]
     with open(job["answers"], "w") as handle:
         for number, prompt in enumerate(prompts, start=1):
             if number == play.get("die_at"):
                 return 1
-            line = {"id": prompt["id"], "answer": f"an answer to {prompt['prompt']}", "tokens": 4}
+            said = play.get("answer", "an answer to {text}").format(**prompt)
+            line = {"id": prompt["id"], "answer": said, "tokens": 4}
             handle.write(json.dumps(line | {"cut": False, "seconds": 0.5}) + "\n")
             print(f"mindtune: answered {number}/{len(prompts)}", flush=True)
     return 0

@@ -2,18 +2,28 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from ascend.values import OPERATION, PARALLEL
-from mindtune.engines import stage
-from mindtune.engines.jobs import ExportJob, PrepareJob
+from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
+from mindtune.engines import stage, training_check
 from mindtune.engines.mindspeed.cache import cache_directory
+from mindtune.engines.ordering import in_order
+from mindtune.engines.requests import PrepareJob
 from mindtune.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def _hear_all(caplog):
     caplog.set_level("INFO", logger="mindtune")
+
+
+def asked_text(question):
+    return (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def options(start):
@@ -37,6 +47,23 @@ def test_a_training_leaves_checkpoints_and_a_table(played):
     assert data["basic_parameters"]["dataset"] == str(played.base / "train.json")
     assert data["basic_parameters"]["dataset_dir"] == str(played.base / "images")
     assert not list(played.here.rglob("hacked"))
+
+
+def test_the_framework_is_given_its_samples_in_the_order_of_the_seed(played):
+    records = json.loads((played.base / "train.json").read_text())
+    given, caches = {}, set()
+    for seed in (None, 1, 2):
+        shutil.rmtree(played.save_dir, ignore_errors=True)
+        played.finetune(order_seed=seed)
+        data = json.loads((played.save_dir / "run/data.json").read_text())["dataset_param"]
+        path = Path(data["basic_parameters"]["dataset"])
+        given[seed] = json.loads(path.read_text())
+        caches.add(data["basic_parameters"]["cache_dir"])
+        assert path.parent == (played.base if seed is None else played.save_dir / "run")
+    assert given[None] == records
+    for seed in (1, 2):
+        assert given[seed] == in_order(records, seed) != records
+    assert given[1] != given[2] and len(caches) == 3
 
 
 def test_a_finished_training_is_not_started_again(played):
@@ -114,6 +141,34 @@ def test_a_status_of_zero_is_not_believed_and_one_of_another_is_after_all_is_wri
     assert len(played.finetune()) == 5
 
 
+@pytest.mark.parametrize("status", [-9, 137])
+def test_a_framework_that_was_killed_names_the_signal_and_memory(played, status):
+    played.play(die_at=1, status=status)
+    with pytest.raises(
+        UserError,
+        match=r"training was ended by signal 9 \(SIGKILL: memory ran out, most likely\) before",
+    ):
+        played.finetune()
+
+
+def test_a_check_says_beforehand_what_training_would(played, base, tmp_path):
+    """Nothing is started, and save_dir is not there."""
+    stage("mindspeed", "prepare")(
+        PrepareJob(base / "base", tmp_path / "mm", PARALLEL, {"converter": "mindtune"})
+    )
+    shutil.rmtree(tmp_path / "mm/release")
+    for words, given in (
+        ("train.seed is 4294967296, but must be from 0 to 4294967295", {"seed": 2**32}),
+        (r"there are 4 samples to train on, fewer than one step", {"micro_batch_size": 9}),
+        ("the base checkpoint .* is not one of", {"mm": tmp_path / "mm"}),
+    ):
+        with pytest.raises(UserError, match=words):
+            training_check("mindspeed")(played.job(**given), 0)
+        training_check("mindspeed")(played.job(**given), TRAIN["train_iters"])
+    training_check("mindspeed")(played.job(), 0)
+    assert not played.save_dir.exists() and not (played.here / "starts.jsonl").exists()
+
+
 def test_too_little_data_for_all_ranks_is_said_before_anything_starts(played):
     with pytest.raises(UserError, match="4 samples to train on, fewer than one step takes"):
         played.finetune(launch={"npus_per_node": 8}, global_batch_size=8)
@@ -143,11 +198,77 @@ def test_all_answers_come_from_one_start(played):
     answers = played.answer()
     assert [line["id"] for line in answers] == ["0", "1", "2", "3"]
     assert list(answers[0]) == ["id", "image", "prompt", "answer", "tokens", "cut", "seconds"]
-    assert answers[1]["answer"] == f"an answer to {answers[1]['prompt']}"
+    assert answers[1]["answer"] == "an answer to " + asked_text(
+        f"<|vision_start|><|image_pad|><|vision_end|>\n{answers[1]['prompt']}"
+    )
     (start,) = played.starts()
     asked, words = options(start)
     assert asked["--load"] == str(played.base / "mm") and "--no-load-optim" in words
     assert start["environment"]["PYTORCH_NPU_ALLOC_CONF"] == "expandable_segments:True"
+
+
+def asked(played, tmp_path, *prompts):
+    """A copy of the played place in which these prompts are asked."""
+    place = tmp_path / "asked"
+    shutil.copytree(played.base, place)
+    lines = [json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in prompts]
+    (place / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+    return replace(played, base=place)
+
+
+TWO = {"id": "t", "images": ["1.jpg", "2.jpg"], "prompt": "<image>\n<image>\nWhich is red?"}
+PAD = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def test_a_question_about_several_pictures_is_asked_with_all_of_them(played, tmp_path):
+    end = {"id": "e", "images": ["1.jpg"], "prompt": "What is\u2028this?<image>"}
+    answers = asked(played, tmp_path, TWO, end).answer()
+    assert answers[0]["answer"] == "an answer to " + asked_text(f"{PAD}\n{PAD}\nWhich is red?")
+    assert answers[0] | TWO == answers[0] and "image" not in answers[0]
+    assert answers[1]["answer"] == "an answer to " + asked_text(f"What is\u2028this?{PAD}")
+    job = json.loads((played.here / "run/answers_before/job.json").read_text())
+    lines = Path(job["prompts"]).read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["images"] for line in lines if line] == [["1.jpg", "2.jpg"], ["1.jpg"]]
+    assert job["kept_tokens"][2:4] == ["<|box_start|>", "<|box_end|>"]
+
+
+def test_the_tutorials_script_asks_about_one_picture_only(played, tmp_path):
+    with pytest.raises(UserError, match=r"prompt t has 2, .*\(1\.jpg, 2\.jpg\); write pipeline"):
+        asked(played, tmp_path, TWO).answer(inference="script")
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_a_sample_that_would_be_cut_within_a_picture_is_said_before_anything_starts(played):
+    with pytest.raises(
+        UserError, match=r"record 0 of .*train.json .* train.seq_length 24 would cut"
+    ):
+        training_check("mindspeed")(played.job(seq_length=24), 0)
+    assert not (played.here / "starts.jsonl").exists()
+
+
+def test_answers_are_greedy_whatever_the_model_says(played, tmp_path):
+    place = asked(played, tmp_path, TWO)
+    (place.base / "base/generation_config.json").write_text(
+        json.dumps({"repetition_penalty": 1.05, "no_repeat_ngram_size": 2, "do_sample": True,
+                    "num_return_sequences": 2, "eos_token_id": 3, "pad_token_id": 4})
+    )  # fmt: skip
+    place.answer()
+    made = json.loads((played.here / "run/answers_before/inference.json").read_text())
+    generation = made["generation_config"]
+    assert generation == json.loads((RECORDED / "inference.json").read_text())["generation_config"]
+
+
+def test_a_model_without_a_chat_template_of_its_own_is_asked_as_any_other(played, tmp_path, caplog):
+    place = asked(played, tmp_path, TWO)
+    (place.base / "base/chat_template.json").unlink()
+    config = place.base / "base/tokenizer_config.json"
+    plain = {k: v for k, v in json.loads(config.read_text()).items() if k != "chat_template"}
+    config.write_text(json.dumps(plain))
+    assert place.answer()[0]["answer"].endswith("<|im_start|>assistant\n")
+    assert "chat template" not in caplog.text
+    (place.base / "base/chat_template.jinja").write_text("{{ messages[0].content }}")
+    place.answer()
+    assert caplog.text.count("the chat template in") == 1 and "chat_template.jinja" in caplog.text
 
 
 def test_answers_that_are_too_few_are_none(played):
@@ -211,20 +332,6 @@ def test_a_caches_place_is_named_by_all_that_counts(base, tmp_path):
     picture = next(images.iterdir())
     picture.write_bytes(picture.read_bytes() + b"\0")
     assert place(images=images) != first
-
-
-VIRTUAL = {"llm_pp_layers": [[0, 1], [1, 2]], "vit_pp_layers": [[4, 0], [0, 0]]}
-
-
-def test_virtual_stages_are_not_answered_from_nor_read_by_mm_convert(played, base):
-    with pytest.raises(UserError, match="can train but not answer"):
-        played.answer(**VIRTUAL)
-    job = ExportJob(
-        played.save_dir, base / "base", played.here / "hf", PARALLEL | VIRTUAL,
-        {"converter": "mm-convert"}, played.here / "machine.json", OPERATION,
-    )  # fmt: skip
-    with pytest.raises(UserError, match="mm-convert can't read checkpoints of virtual"):
-        stage("mindspeed", "export")(job)
 
 
 def test_an_mm_convert_that_fails_or_writes_nothing(played, base):

@@ -10,6 +10,7 @@ LINES = {
     "optimizer not loaded": "Unable to load optimizer from checkpoint x. Specify --no-load-optim",
     "out of memory": "RuntimeError: NPU out of memory. Tried to allocate 2.32 GiB (NPU 0; 60.97 GiB",
     "shared memory": "RuntimeError: unable to open shared memory object </torch_1> in read-write mode",
+    "killed": "torch.distributed.elastic: failed (exitcode: -9) local_rank: 0 (pid: 7) of binary: python",
     "disk full": "OSError: [Errno 28] No space left on device",
     "conv3d": "RuntimeError: call aclnnConvolution failed, detail:EZ9999: Inner Error!",
     "port taken": "RuntimeError: The server socket has failed to listen on any local network address.",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -53,6 +54,22 @@ def test_nothing_in_a_script_is_run_but_what_is_meant(played):
     ]  # fmt: skip
     assert "VIRTUAL_ENV" not in environment
     assert environment["PATH"].split(":")[0] == str(machine.python.parent)
+
+
+def test_a_start_leaves_no_folders(played):
+    """torchrun makes folders in its --log_dir, by default in /tmp for each start."""
+    launch = launch_of(played)
+    said = []
+    words = shlex.split(launch.script().splitlines()[-1])
+    place = Path(words[words.index("--log_dir") + 1])
+    assert place.name == ".torchrun"
+    (played.here / "x.py").write_text(
+        "import pathlib; pathlib.Path('.torchrun/one').mkdir(parents=True)\n"
+    )
+    machine = replace(machine_of(played), python=Path(sys.executable))
+    made = launch_of(played, machine=machine, program=[str(played.here / "x.py")])
+    assert replace(made, world=None).run(said.append) == 0
+    assert not (played.here / ".torchrun").exists()
 
 
 def test_the_tutorials_variables_are_set_and_the_users_win(played):

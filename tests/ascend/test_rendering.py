@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from ascend.values import RECORDED, TRAIN, scrambled
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines.mindspeed import rendering
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import model_shape
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_inference_file_is_that_of_the_real_run(config):
         part["freeze"] = "scrambled"  # of no account: nothing is trained
     made = rendering.inference_file(
         scrambled(wanted), config, whole(config),
-        hf_dir=Path(wanted["tokenizer"]["from_pretrained"]), generation={}, max_new_tokens=24,
+        hf_dir=Path(wanted["tokenizer"]["from_pretrained"]), end=529, text_end=527, max_new_tokens=24,
     )  # fmt: skip
     assert made == wanted
 
@@ -69,12 +69,50 @@ def test_pipeline_stages_and_what_is_frozen(config):
     assert (encoder["freeze"], made["image_encoder"]["vision_projector"]["freeze"]) == (False, True)
 
 
-def test_virtual_stages_are_nested(config):
-    layout = ParallelLayout.make(
-        model_shape(config), llm_pp_layers=[[0, 1], [1, 2]], vit_pp_layers=[[4, 0], [0, 0]]
-    )
-    made = rendering.model_file(recorded("model"), config, layout, TRAIN)
-    assert made["text_decoder"]["pipeline_num_layers"] == [[0, 1], [1, 2]]
+def test_both_parts_are_told_the_context_parallel_size(config):
+    """The framework's docs/features/unaligned_ulysses_cp.md; the size itself is an argument."""
+    made = rendering.model_file(recorded("model"), config, whole(config), TRAIN, context=2)
+    wanted = recorded("model")
+    wanted["image_encoder"]["vision_encoder"]["context_parallel_size"] = 2
+    wanted["text_decoder"]["context_parallel_size"] = 2
+    assert made == wanted
+
+
+def in_the_form_of_transformers_5(config):
+    """What transformers 5 saves of the demo's config.json."""
+    of_text = {name for name in config if name in OF_TEXT}
+    text = {name: config[name] for name in of_text - {"rope_theta", "rope_scaling"}}
+    text["rope_parameters"] = {
+        "mrope_section": config["rope_scaling"]["mrope_section"],
+        "rope_theta": config["rope_theta"], "rope_type": "default", "type": "mrope",
+    }  # fmt: skip
+    rest = {name: value for name, value in config.items() if name not in of_text}
+    return rest | {"text_config": text}
+
+
+OF_TEXT = {
+    "attention_dropout", "bos_token_id", "eos_token_id", "hidden_act", "hidden_size",
+    "initializer_range", "intermediate_size", "max_position_embeddings", "max_window_layers",
+    "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps", "rope_theta",
+    "sliding_window", "use_cache", "use_sliding_window", "rope_scaling", "vocab_size",
+}  # fmt: skip
+
+
+def test_a_config_of_transformers_5_gives_the_same_files(config):
+    newer = in_the_form_of_transformers_5(config)
+    assert "bos_token_id" not in newer
+    wanted = recorded("model")
+    made = rendering.model_file(scrambled(wanted), newer, whole(newer), TRAIN)
+    assert made == wanted
+    wanted = recorded("inference")
+    one, other = (
+        rendering.inference_file(
+            scrambled(wanted), form, whole(form), hf_dir=Path("model"), end=529, text_end=527,
+            max_new_tokens=24,
+        )
+        for form in (config, newer)
+    )  # fmt: skip
+    assert one == other
 
 
 def test_a_layout_of_another_model_is_refused(config):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors, mm_to_hf
-from mindtune.checkpoint.unpickle import Placeholder, unpickle
 from mindtune.errors import UserError
+from mindtune.formats.unpickle import Placeholder, unpickle
 from tiny_qwen2vl import Sizes, config_of, read_hf, same, tensors_of, write_hf
 
 SMALL = Sizes(layers=1, depth=1, vocab=16, ffn=16, head=4)

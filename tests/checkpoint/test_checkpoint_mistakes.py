@@ -139,7 +139,7 @@ def untie_quietly(hf: Path) -> None:
 HF_MISTAKES = {
     "no such directory": (shutil.rmtree, "is not a directory"),
     "no config": (lambda hf: (hf / "config.json").unlink(), "config.json does not exist"),
-    "broken config": (lambda hf: (hf / "config.json").write_text("{"), "cannot be read"),
+    "broken config": (lambda hf: (hf / "config.json").write_text("{"), "config.json is not JSON"),
     "another model": (
         lambda hf: edit_json(hf / "config.json", model_type="llama"),
         "model_type is 'llama'",
@@ -166,7 +166,27 @@ HF_MISTAKES = {
     "lm_head that is not tied": (untie_quietly, "set tie_word_embeddings to false"),
     "broken index": (
         lambda hf: (hf / "model.safetensors.index.json").write_text("[]"),
-        "index.json cannot be read",
+        "index.json: its weight_map is missing, but must be an object",
+    ),
+    "index with a list": (
+        lambda hf: edit_json(hf / "model.safetensors.index.json", weight_map=["x"]),
+        "index.json: its weight_map is a list, but must be an object that names the file of each",
+    ),
+    "index with a number": (
+        lambda hf: edit_json(hf / "model.safetensors.index.json", weight_map={"x": 1}),
+        "its weight_map has 1 for x, but has to name files of the same directory",
+    ),
+    "empty index": (
+        lambda hf: edit_json(hf / "model.safetensors.index.json", weight_map={}),
+        "its weight_map is empty",
+    ),
+    "a billion layers": (
+        lambda hf: edit_json(hf / "config.json", num_hidden_layers=10**9),
+        "num_hidden_layers is 1000000000; at most 1000 can be right",
+    ),
+    "a billion tokens": (
+        lambda hf: edit_json(hf / "config.json", vocab_size=10**9),
+        "vocab_size is 1000000000; at most 10000000 can be right",
     ),
     "index out of the directory": (
         lambda hf: edit_json(hf / "model.safetensors.index.json", weight_map={"x": "../y"}),

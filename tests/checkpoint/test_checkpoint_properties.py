@@ -10,12 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors, mm_to_hf, resplit
-from mindtune.checkpoint.checksum import crc32, crc32_combine
-from mindtune.checkpoint.copying import CHUNK, Target, creating, write_all
-from mindtune.checkpoint.mapping import RULES, Split
-from mindtune.checkpoint.sources import FileSource, MemorySource, RecordSource
-from mindtune.checkpoint.views import stored
 from mindtune.errors import UserError
+from mindtune.formats.checksum import crc32, crc32_combine
+from mindtune.formats.sources import FileSource, MemorySource, RecordSource
+from mindtune.formats.streaming import CHUNK, Target, creating, write_all
+from mindtune.formats.views import stored
+from mindtune.models.qwen2_vl.tensors import RULES, Split
 from tiny_qwen2vl import Sizes, config_of, equal, rank_files, read_hf, same, write_hf
 
 COLUMNS = {rule.mm.split("{n}.")[-1] for rule in RULES if rule.split is Split.COLUMNS}

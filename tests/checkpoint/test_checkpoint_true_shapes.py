@@ -4,13 +4,13 @@ import math
 
 import pytest
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.mapping import hf_shapes
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.checkpoint.reading import mm_views
-from mindtune.checkpoint.torch_zip import Archive
-from mindtune.checkpoint.views import View
 from mindtune.checkpoint.writing import rank_trees
 from mindtune.errors import UserError
+from mindtune.formats.torch_zip import Archive
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.qwen2_vl.tensors import hf_shapes
 
 SIZES = {  # hidden, ffn, layers, heads, kv heads, vocabulary, tied
     "2b": (1536, 8960, 28, 12, 2, 151936, True),

@@ -73,13 +73,14 @@ class Framework:
             timeout=LIMIT_S,
         )
         if done.returncode:
-            raise RuntimeError(f"exit status {done.returncode}: {done.stdout[-6000:]}")
+            raise RuntimeError(f"exit status {done.returncode}: {done.stdout[-40000:]}")
         return done.stdout
 
     def torchrun(self, script: Path, arguments: Sequence, cwd: Path, processes: int = 1) -> str:
         """Run a script of the framework's under torchrun, on a port that is free."""
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes]
         rendezvous = ["--master_addr", "localhost", "--master_port", free_port()]
+        rendezvous += ["--log_dir", cwd / ".torchrun"]
         return self.run([*launcher, *rendezvous, script, *arguments], cwd)
 
     def example(self, name: str) -> dict:

@@ -10,15 +10,16 @@ from pathlib import Path
 import framework
 from draw_scenes import draw
 from mindtune.checkpoint import ParallelLayout, hf_to_mm
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.data.mllm import convert
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines import stage
-from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
+from mindtune.engines.mindspeed.finetune import ordered
 from mindtune.engines.mindspeed.training_log import Iteration, parse_iteration
+from mindtune.engines.requests import FinetuneJob
 from mindtune.files import write_json
+from mindtune.models.qwen2_vl.shape import model_shape
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
 PICTURES = 200
@@ -82,26 +83,30 @@ class Place:
         settings: Mapping,
         layout: Mapping = ONE_RANK,
         mm: Path | None = None,
+        world: World | None = None,
     ) -> list[str]:
-        """Write model.json and data.json into `out`; returns the arguments of pretrain_vlm.py."""
+        """Write model.json and data.json into `out`; returns the arguments of pretrain_vlm.py.
+
+        world: None for one copy of the model on as few processes as `layout` takes.
+        """
         cut = ParallelLayout.make(model_shape(self.config), **layout)
         data = rendering.data_file(
             mindspeed.example("data_2b.json"),
             hf_dir=self.base,
             images=self.images,
-            train_data=self.train,
+            train_data=ordered(self.train, settings, out),
             cache=self.directory / "cache",
             image_resolution=RESOLUTION,
             workers=1,
         )
         shipped = mindspeed.example("model_2b.json")
-        model = rendering.model_file(shipped, self.config, cut, settings)
+        world = world or World.of_answering(cut)
+        model = rendering.model_file(shipped, self.config, cut, settings, world.context)
         write_json(out / "data.json", data)
         write_json(out / "model.json", model)
         return training_arguments(
             settings,
-            World.of_answering(cut),  # no data parallel replicas
-            cut,
+            world,
             vocab=self.config["vocab_size"],
             load=mm or self.mm,
             resume=False,
@@ -122,18 +127,22 @@ class Place:
         precision: str = "bf16",
         layout: Mapping = ONE_RANK,
         mm: Path | None = None,
+        context: int = 1,
+        replicas: int = 1,
     ) -> list[Iteration]:
         """The real pretrain_vlm.py in `out`; returns its log's iterations.
 
         layout: tp_size and layers by stage, as `hf_to_mm` takes them, of the checkpoint `mm`.
+        context: context parallel size. replicas: data parallel size.
         """
         out.mkdir(exist_ok=True)
-        arguments = self.command_line(mindspeed, out, settings, layout, mm)
+        tensor, pipeline = layout["tp_size"], len(layout["llm_pp_layers"][0])
+        world = World(tensor * pipeline * context * replicas, 1, tensor, pipeline, context)
+        arguments = self.command_line(mindspeed, out, settings, layout, mm, world)
         if precision == "fp32":
             arguments.remove("--bf16")
             framework.to_fp32(out / "model.json")
-        processes = layout["tp_size"] * len(layout["llm_pp_layers"][0])
-        log = mindspeed.torchrun(mindspeed.home / "pretrain_vlm.py", arguments, out, processes)
+        log = mindspeed.torchrun(mindspeed.home / "pretrain_vlm.py", arguments, out, world.size)
         (out / "train.log").write_text(log)
         return [found for line in log.splitlines() if (found := parse_iteration(line))]
 

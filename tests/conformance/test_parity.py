@@ -16,6 +16,8 @@ from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.learning_rate import learning_rate
+from mindtune.engines.mindspeed.finetune import ORDERED
+from mindtune.engines.ordering import in_order
 from PIL import Image
 from place import RESOLUTION, TUTORIAL, Place
 from transformers.models.qwen2_vl import modeling_qwen2_vl
@@ -185,6 +187,18 @@ def compare(theirs, ours, tolerance):
 def test_losses_of_the_tutorials_settings_are_within_a_percent(mindspeed, place, dumped, tmp_path):
     theirs = place.train_by_framework(mindspeed, tmp_path / "framework", SHORT)
     compare(theirs, place.train_by_hf(tmp_path / "hf", SHORT, "bf16"), 0.01)
+
+
+def test_losses_in_the_order_of_a_seed_are_within_a_percent(mindspeed, place, tmp_path):
+    """Both engines permute what the trainer is given, and both samplers draw alike from it."""
+    settings = SHORT | {"order_seed": 1}
+    theirs = place.train_by_framework(mindspeed, tmp_path / "framework", settings)
+    given = json.loads((tmp_path / "framework" / ORDERED).read_text())
+    assert given == in_order(read_mllm(place.train), 1) != read_mllm(place.train)
+    ours = place.train_by_hf(tmp_path / "hf", settings, "bf16")
+    compare(theirs, ours, 0.01)
+    usual = place.train_by_hf(tmp_path / "usual", SHORT, "bf16")
+    assert [row["loss"] for row in ours] != [row["loss"] for row in usual]
 
 
 def test_losses_without_rounding_are_equal_to_the_logs_digits(mindspeed, tmp_path, rounded_angles):

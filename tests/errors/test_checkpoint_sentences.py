@@ -20,20 +20,20 @@ from mindtune.checkpoint import (
     mm_to_hf,
     resplit,
     save_trained,
-    torch_zip,
     verify,
 )
 from mindtune.checkpoint.huggingface import HFCheckpoint, matched
 from mindtune.checkpoint.lora import _merged, _pairs
-from mindtune.checkpoint.mapping import entries
 from mindtune.checkpoint.megatron import MMCheckpoint, iteration_directory, read_tracker
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.checkpoint.reading import compare
-from mindtune.checkpoint.sources import FileSource, MemorySource, RecordSource
-from mindtune.checkpoint.torch_zip import TorchFile
-from mindtune.checkpoint.unpickle import unpickle
-from mindtune.checkpoint.views import stack_rows, stored
 from mindtune.errors import UserError
+from mindtune.formats import torch_zip
+from mindtune.formats.sources import FileSource, MemorySource, RecordSource
+from mindtune.formats.torch_zip import TorchFile
+from mindtune.formats.unpickle import unpickle
+from mindtune.formats.views import stack_rows, stored
+from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.qwen2_vl.tensors import entries
 from tiny_qwen2vl import Sizes, config_of, tensors_of, write_hf
 
 SIZES = Sizes(tied=False)
@@ -205,7 +205,7 @@ def test_tensors_that_their_file_cannot_hold(tmp_path):
     [(RecursionError, "nested too deeply"), (MemoryError, "asks for too much memory")],
 )
 def test_pickles_made_to_exhaust(monkeypatch, kind, words):
-    monkeypatch.setattr("mindtune.checkpoint.unpickle._Unpickler.load", _raise(kind))
+    monkeypatch.setattr("mindtune.formats.unpickle._Unpickler.load", _raise(kind))
     told(words, unpickle, b"N.", "it")
 
 
@@ -277,3 +277,7 @@ def test_adapters_that_cannot_be_merged(tmp_path):
     entry = next(entry for entry in entries(1, 0, output=False) if entry.mm == f"{one}.weight")
     with adapters(tmp_path / "c", **dict.fromkeys(names, torch.ones(2, 2))) as found:
         told("do not fit", _merged, found, entry, LARGE, *names, 1.0)
+
+
+def test_layers_nested_deeply_are_no_list():
+    told("a list like [[14, 14]] is needed", ParallelLayout.make, SHAPE, llm_pp_layers="[" * 10**5)

@@ -3,15 +3,15 @@
 import doctor
 import pytest
 import torch
-from mindtune.config.checks import DEMO_CONFIG
 from mindtune.download import store
 from mindtune.download.parts import PartFile
 from mindtune.download.store import Wanted, fetch
 from mindtune.download.transfer import Line, Remote, fetch_missing
 from mindtune.engines.hf.model import build_model, load_model
+from mindtune.engines.mindspeed.framework import environment
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
-from mindtune.framework import environment
+from mindtune.settings.checks import DEMO_CONFIG
 from sources.server import Server
 
 LINE = Line(connections=1, retries=0, timeout=0.4, backoff=0.001, longest_wait=0.01)

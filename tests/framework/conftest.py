@@ -2,7 +2,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mindtune.framework.installing import Plan
+from mindtune.engines.mindspeed.framework.installing import Plan
 from tiny_framework import Origins, make_origins
 
 

@@ -6,11 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mindtune.engines.mindspeed.framework import checking
+from mindtune.engines.mindspeed.framework.asking import MODULES, Packages
+from mindtune.engines.mindspeed.framework.installation import record_of
+from mindtune.engines.mindspeed.framework.rows import (
+    FAIL,
+    OK,
+    REHEARSED,
+    WARNING,
+    Row,
+    stop_on_failures,
+    table,
+)
 from mindtune.errors import UserError
-from mindtune.framework import checking
-from mindtune.framework.asking import MODULES, Packages
-from mindtune.framework.installation import record_of
-from mindtune.framework.rows import FAIL, OK, REHEARSED, WARNING, Row, stop_on_failures, table
 from tiny_framework import PATCHED, PYTHON, git, make_home
 
 VERSIONS = {
@@ -142,7 +150,7 @@ def test_modules_of_another_installation(home, origins):
 
 def test_all_failures_are_told_at_once_with_their_remedies(home, origins, monkeypatch):
     monkeypatch.setattr(
-        "mindtune.framework.asking.packages",
+        "mindtune.engines.mindspeed.framework.asking.packages",
         lambda *given: found(home, numpy="2.0.0", torch="2.0.0"),
     )
     with pytest.raises(UserError) as told:
@@ -151,7 +159,9 @@ def test_all_failures_are_told_at_once_with_their_remedies(home, origins, monkey
 
 
 def test_the_record_of_ones_own_installation(home, origins, monkeypatch):
-    monkeypatch.setattr("mindtune.framework.asking.packages", lambda *given: found(home))
+    monkeypatch.setattr(
+        "mindtune.engines.mindspeed.framework.asking.packages", lambda *given: found(home)
+    )
     record = record_of(home, Path("/p"), None, Path("/s.sh"), origins.pins, made=False)
     assert record["installed_by"] == "user" and record["home"] == str(home)
     assert "apex" not in record["commits"] and json.dumps(record)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mindtune.config import load, load_schema, with_defaults
+from mindtune.engines.mindspeed.framework import cann, doctor, facts, machine_rows, npu, sizes
+from mindtune.engines.mindspeed.framework.rows import FAIL, OK, REHEARSED, WARNING
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
-from mindtune.framework import cann, doctor, facts, machine_rows, npu, sizes
-from mindtune.framework.rows import FAIL, OK, REHEARSED, WARNING
-from mindtune.framework.settings import doctor_settings
+from mindtune.glue.doctor_settings import doctor_settings
+from mindtune.glue.settings_reading import Sources
 from mindtune.scale import count_checkpoints
-from mindtune.workflow import Sources
+from mindtune.settings import Settings, load
 from tiny_framework import make_home
 from workflow.conftest import ROOT, SMALL, Checkout, merged
 
@@ -370,7 +370,7 @@ def settings(finding, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     home, stand_in = finding
     (tmp_path / "model.json").write_text(json.dumps(CONFIG_2B))
-    section = with_defaults({}, load_schema(ROOT / "config/schema.yaml"))["mindspeed"]
+    section = Settings().mindspeed.model_dump()
     experiment = {
         "config": str(tmp_path / "model.json"), "weight_bytes": 0, "train": TRAIN,
         "image_resolution": 262144, "tensor": 1, "context": 1, "stages": 1,
@@ -458,9 +458,9 @@ def test_a_record_that_is_none(tmp_path):
 
 def test_the_tutorials_configuration_is_counted():
     raw = yaml.safe_load((ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
-    configuration = load(raw, load_schema(ROOT / "config/schema.yaml"))
+    configuration = load(raw)
     table = ROOT / "config/data_sources.yaml"
-    sources = Sources(configuration, table, ROOT / "config/data_sources.schema.yaml")
+    sources = Sources(configuration, table)
     given = doctor_settings(configuration, sources)
     assert json.loads(json.dumps(given)) == given
     assert given["experiments"]["baseline"]["weight_bytes"] > 4.4e9

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from mindtune.engines.mindspeed.framework import asking, environment, installing, repositories
+from mindtune.engines.mindspeed.framework.checking import content_problems, patched
+from mindtune.engines.mindspeed.framework.installation import make_sure
+from mindtune.engines.mindspeed.framework.installing import install
+from mindtune.engines.mindspeed.framework.pins import Repository, load_pins, read_lock
 from mindtune.errors import UserError
 from mindtune.files import partial_name
-from mindtune.framework import asking, environment, installing, repositories
-from mindtune.framework.checking import content_problems, patched
-from mindtune.framework.installation import make_sure
-from mindtune.framework.installing import install
-from mindtune.framework.pins import Repository, load_pins, read_lock
 from tiny_framework import FILES, PATCHED, PYTHON, git, make_home, wheel
 
 
@@ -350,7 +350,7 @@ def test_a_program_that_fails_is_told_with_its_last_lines():
 def test_programs_end_when_their_parent_is_killed(tmp_path):
     code = (
         "import sys; sys.path[:0] = sys.argv[1:2]\n"
-        "from mindtune.framework import environment\n"
+        "from mindtune.engines.mindspeed.framework import environment\n"
         "environment.run(['sh', '-c', 'echo $$ > pid; exec sleep 60'], 'sleeping')"
     )
     scripts = str(Path(environment.__file__).parents[2])

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from mindtune.framework.checking import content_problems, patched
-from mindtune.framework.pins import DIRECTORY, NPU_ONLY, load_pins, normalized
+from mindtune.engines.mindspeed.framework.checking import content_problems, patched
+from mindtune.engines.mindspeed.framework.pins import DIRECTORY, NPU_ONLY, load_pins, normalized
 
 PINS = load_pins()
 LOCKED = {item.name: item for item in PINS.lock}

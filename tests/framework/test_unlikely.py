@@ -4,8 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mindtune.engines.mindspeed.framework import asking, installing, repositories
 from mindtune.errors import UserError
-from mindtune.framework import asking, installing, repositories
 
 
 def test_a_python_that_says_nothing(tmp_path):

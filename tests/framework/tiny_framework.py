@@ -8,7 +8,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.framework.pins import Pins, Repository, read_lock
+from mindtune.engines.mindspeed.framework.pins import Pins, Repository, read_lock
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PATCHED = (

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 from build_report import read_run
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked
@@ -16,13 +17,15 @@ from mindtune.comparison.scores import (
     summarize_scores,
 )
 from mindtune.comparison.tables import compare_all, summarize, to_csv
-from mindtune.config import load, load_schema
+from mindtune.comparison.verdicts import rule_of
 from mindtune.data.prompts import family_of
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import TUTORIAL_IMAGE_ID, conversation, grounding_answer, scenes
 from mindtune.report.page import render
+from mindtune.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
+COMPARISON = SimpleNamespace(confidence=0.95, primary_metric=None, equivalence_margin=0.05)
 FAMILIES = {"kind": "^What type of", "color": "^What is the color of", "feature": "^What feature"}
 SCRIPT = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 
@@ -132,9 +135,8 @@ def draw_pictures(directory: Path, prompts, pictures: int) -> None:
 
 def provenance(experiment: str, lr: float) -> dict:
     """A provenance such as record.py writes."""
-    schema = load_schema(ROOT / "config/schema.yaml")
     raw = {"experiments": {experiment: {"train": {"lr": lr, "min_lr": 0.0}}}}
-    config = load(raw, schema).experiments[experiment]
+    config = load(raw).experiments[experiment]
     weights = {"name": "Qwen2-VL-demo", "parameters": 3_141_592, "sha256": "b" * 64, "files": {}}
     return {
         "form": 1,
@@ -191,7 +193,9 @@ def tables(root: Path, experiments: Sequence[str]) -> tuple[dict, dict]:
         of_experiment[name]["provenance"].write_text(json.dumps(made_of))
     scores = read_scores(files["scores"] for files in of_experiment.values())
     keys = ["experiment", "split", "family", "metric"]
-    metrics = summarize_scores(scores, 0.95).merge(corpus_scores(compared), on=keys, how="left")
+    metrics = summarize_scores(scores, rule_of(COMPARISON, compared)).merge(
+        corpus_scores(compared), on=keys, how="left"
+    )
     to_csv(metrics, paths["metrics"])
     return paths, of_experiment
 
@@ -201,7 +205,7 @@ def build(root: Path, experiments: Sequence[str] = ("baseline",)) -> Path:
     paths, of_experiment = tables(root, experiments)
     images = root / "results/sources/COCO2017/train2017"
     page = root / "results/report.html"
-    page.write_text(render(read_run(paths, of_experiment, images, 0.95)), encoding="utf-8")
+    page.write_text(render(read_run(paths, of_experiment, images, COMPARISON)), encoding="utf-8")
     return page
 
 

@@ -1,24 +1,28 @@
 """Documentation that can't drift, and is there in both languages."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import write_reference
 import yaml
+from jsonschema import Draft202012Validator
 from mindtune.comparison.contract import COMPARE, SUMMARY
 from mindtune.comparison.metrics import METRICS
 from mindtune.comparison.text import HAN
-from mindtune.config import load_schema
-from mindtune.reference import filled, keys, reexecution_table
+from mindtune.settings import Settings
+from mindtune.settings.reference import filled, keys, reexecution_table
+from mindtune.settings.sections.train import Train
 
 DOCS = write_reference.ROOT / "docs"
+CONFIG = write_reference.ROOT / "config"
 PAGES = (
     "tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md", "installation.md",
     "interruptions.md",
     "clusters.md", "scaling.md",
 )  # fmt: skip
-KEYS = list(keys(load_schema(write_reference.ROOT / "config/schema.yaml")))
+KEYS = list(keys(Settings))
 
 
 def test_made_pages_are_up_to_date():
@@ -30,15 +34,33 @@ def test_made_pages_are_up_to_date():
     assert old == [], f"run: python scripts/write_reference.py (out of date: {', '.join(old)})"
 
 
-def test_a_changed_schema_is_noticed(tmp_path):
-    for name in ("config", "docs", "tests", "README.md", "README.zh-CN.md"):
-        (tmp_path / name).symlink_to(write_reference.ROOT / name)
-    before = write_reference.pages(tmp_path)[tmp_path / "docs/config.md"]
-    (tmp_path / "config").unlink()
-    (tmp_path / "config").mkdir()
-    text = (write_reference.ROOT / "config/schema.yaml").read_text(encoding="utf-8")
-    (tmp_path / "config/schema.yaml").write_text(text.replace("default: 1.0e-5", "default: 2.0e-5"))
-    assert write_reference.pages(tmp_path)[tmp_path / "docs/config.md"] != before
+def test_a_changed_model_is_noticed(monkeypatch):
+    before = write_reference.pages()
+    monkeypatch.setattr(Train.model_fields["lr"], "default", 2.0e-5)
+    changed = [path.name for path, text in write_reference.pages().items() if text != before[path]]
+    assert changed == ["config.md", "config.md"]
+
+
+def test_the_schemas_for_editors_are_schemas_and_the_shipped_files_fit_them():
+    for name, schema in (
+        ("*.yaml", "schema.json"),
+        ("data_sources.yaml", "data_sources.schema.json"),
+    ):
+        validator = Draft202012Validator(json.loads((CONFIG / schema).read_text("utf-8")))
+        validator.check_schema(validator.schema)
+        files = [
+            file
+            for file in CONFIG.glob(name)
+            if (file.name == "data_sources.yaml") == (name != "*.yaml")
+        ]
+        assert files
+        for file in files:
+            text = file.read_text(encoding="utf-8")
+            assert text.startswith(f"# yaml-language-server: $schema={schema}\n"), file
+            assert list(validator.iter_errors(yaml.safe_load(text))) == []
+    wrong = {"train": {"lr": "fast", "trian_iters": 3}, "experiments": {"a": {"train": {"lr": 7}}}}
+    validator = Draft202012Validator(json.loads((CONFIG / "schema.json").read_text("utf-8")))
+    assert len(list(validator.iter_errors(wrong))) == 3
 
 
 def test_a_changed_table_of_what_runs_again_is_noticed():
@@ -53,12 +75,9 @@ def test_a_changed_table_of_what_runs_again_is_noticed():
 
 
 def test_every_key_has_a_description_in_english_and_chinese():
-    path = DOCS / "zh/config-meanings.yaml"
-    chinese = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert [key.name for key in KEYS if not key.description] == []
-    lacking = [key.name for key in KEYS if not HAN.search(chinese.get(key.name, ""))]
-    assert lacking == [], f"say in Chinese, in {path}: {', '.join(lacking)}"
-    assert set(chinese) <= {key.name for key in KEYS}
+    lacking = [key.name for key in KEYS if not HAN.search(key.chinese)]
+    assert lacking == [], f"say in Chinese: {', '.join(lacking)}"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,6 +1,7 @@
 """Metrics, against values worked out by hand and the libraries' own examples."""
 
 import pytest
+from mindtune.comparison.content import content, form, forms_differ, key_words, overlap
 from mindtune.comparison.metrics import BY_NAME, bleu, chrf, rouge_l
 from mindtune.comparison.text import exact, has_box, is_repetitive, language, normalize, words
 from sacrebleu.metrics import BLEU, CHRF
@@ -36,6 +37,7 @@ def test_without_a_reference_there_is_no_exact_match():
 def test_words_in_english_and_chinese():
     assert words("The driver’s red bus, 2-door.") == ["the", "driver’s", "red", "bus", "2-door"]
     assert words("公交车是 red 的。") == ["公", "交", "车", "是", "red", "的"]
+    assert words("有2个人, T恤") == ["有", "2", "个", "人", "t", "恤"]
     assert language("What?", None) == "en" and language("What?", "红") == "zh"
     assert normalize("A  B?!") == "a b"
 
@@ -68,6 +70,76 @@ def test_boxes(text, found):
 )
 def test_repetition(text, found):
     assert is_repetitive(text) is found
+
+
+@pytest.mark.parametrize(
+    ("reference", "question", "keys"),
+    [
+        ("The color of the bus is red.", "What is the color of the bus?", ["red"]),
+        ("There are two people near the van.", "How many people are near the van?", ["2"]),
+        ("There are no people.", "How many people are there?", ["no"]),
+        ("Yes.", "Is it a bus?", ["yes"]),
+        ("The bus is there.", "Where is the bus?", ["bus"]),  # nothing new: its words, then
+        ("It is.", "Is it?", ["it", "is"]),
+        ("公交车是红色的。", "公交车是什么颜色？", ["红"]),
+        ("1,200 large buses", "How many?", ["1200", "large", "buse"]),
+        ("🙂", "How?", []),
+    ],
+)
+def test_key_words_are_what_a_reference_adds(reference, question, keys):
+    assert key_words(reference, question) == keys
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "question", "wanted"),
+    [
+        ("Red", "The color of the bus is red.", "What is the color of the bus?", 1),
+        (
+            "the color of the bus(1,2),(3,4)",
+            "The color of the bus is red.",
+            "The color of the bus?",
+            0,
+        ),
+        ("Blue", "The color of the bus is red.", "What is the color of the bus?", 0),
+        ("2 people", "There are two people.", "How many people are there?", 1),
+        ("有两辆", "有2辆。", "有几辆？", 1),
+        (
+            "a large advertisement",
+            "There is a large advertisement for a drink.",
+            "What is it?",
+            2 / 3,
+        ),
+        ("(0,0),(100,100)", "the bus(0,0),(100,100)", "Where is the bus?", 1),
+        ("here(50,0),(150,100)", "the bus(0,0),(100,100)", "Where is the bus?", 1 / 3),
+        ("the bus", "the bus(0,0),(100,100)", "Where is the bus?", 0),
+        ("（0，0），（100，100）", "(0,0),(100,100) and (500,500),(600,600)", "Where?", 1 / 2),
+        ("🙂", "🙂", "How?", 1),
+        ("", "🙂", "How?", 0),
+    ],
+)
+def test_content_by_hand(answer, reference, question, wanted):
+    assert content(answer, reference, question) == pytest.approx(wanted)
+    line = {"answer": answer, "prompt": question}
+    assert BY_NAME["content"].of(line, reference) == pytest.approx(wanted)
+    assert BY_NAME["content"].of(line, None) is None
+
+
+def test_the_reference_itself_has_all_of_its_content():
+    for text in ("A bus.", "公交车", "the bus(0,0),(100,100)", "1,200", "🙂", "is it"):
+        assert content(text, text, "Is it a bus?") == 1
+
+
+def test_overlap_of_boxes_by_hand():
+    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert overlap((0, 0, 10, 10), (5, 5, 15, 15)) == pytest.approx(25 / 175)
+    assert overlap((0, 0, 10, 10), (10, 0, 20, 10)) == overlap((0, 0, 1, 1), (5, 5, 6, 6)) == 0
+
+
+def test_forms_of_answers():
+    forms = [form(text) for text in ("the bus(1,2),(3,4)", "a bus", " ", "(9,9),(1,1)")]
+    assert forms == ["box", "words", "empty", "words"]  # the last is no box within a picture
+    pairs = (["(1,2),(3,4)", "a", "", "(1,2),(3,4)"], ["a", "b", "(1,2),(3,4)", "(1,2),(5,6)"])
+    assert forms_differ(*pairs) == 1 / 4
 
 
 def test_rouge_l_by_hand():

@@ -5,9 +5,12 @@ import json
 import re
 
 import pytest
-from finished import SCRIPT, build, finished
+from finished import COMPARISON, SCRIPT, build, finished, tables
+from mindtune.comparison.contract import COMPARE, read_table
+from mindtune.comparison.scores import read_metrics
+from mindtune.comparison.text import boxes
+from mindtune.comparison.verdicts import rule_of
 from mindtune.report import wording
-from mindtune.report.boxes import boxes
 from mindtune.report.page import embedded_json
 from mindtune.report.pictures import embed
 from mindtune.report.sheet import choose, draw_sheet, font, wrap
@@ -55,6 +58,62 @@ def test_says_the_numbers_with_n_and_interval(page):
     assert re.search(r"0\u202f% → [\d.]+\u202f% \(n = 24 questions about 6 pictures", found)
     assert ("95\u202f% CI" in found and "p &lt; 0.0" in found) or "p = 0.0" in found
     assert "seen in training" in page
+
+
+def said(tmp_path, before, after, pictures=20):
+    """The headline of a run whose answers are made of the references by these functions."""
+    root = finished(tmp_path, pictures, draw=False)
+    results = root / "results"
+    prompts = [json.loads(line) for line in (results / "shared/prompts.jsonl").open()]
+    for place, answer in (("shared/answers_before", before), ("baseline/answers_after", after)):
+        path = results / f"{place}.jsonl"
+        lines = [json.loads(line) for line in path.open()]
+        for number, (line, prompt) in enumerate(zip(lines, prompts, strict=True)):
+            line["answer"] = answer(prompt["reference"], number)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    paths, _ = tables(root, ("baseline",))
+    compared = read_table(paths["compare"], COMPARE)
+    rule = rule_of(COMPARISON, compared)
+    return wording.headline(read_metrics(paths["metrics"]), compared, "baseline", rule)
+
+
+def right(reference, number):
+    return reference
+
+
+def otherwise_put(reference, number):
+    return f"I see: {reference.lower()} So it is"
+
+
+def pointing(reference, number):
+    return "here(10,10),(500,500)"
+
+
+def half(reference, number):
+    return reference if number % 2 else "No idea"
+
+
+def test_the_headline_says_that_only_the_form_changed(tmp_path):
+    found = said(tmp_path, otherwise_put, right, pictures=80)
+    assert found["says"] == "better" and found["title"].endswith(": only the form changed")
+    assert "Their content is as good." in found["text"]
+    # Of too few pictures that can't be said.
+    assert "can't be told." in said(tmp_path / "few", otherwise_put, right)["text"]
+
+
+def test_the_headline_says_that_the_content_changed(tmp_path):
+    found = said(tmp_path, half, right)
+    assert found["title"].endswith(
+        "50\u202f% to 100\u202f% answered exactly right: the content got better"
+    )
+    assert said(tmp_path / "back", right, half)["title"].endswith(": the content got worse")
+
+
+def test_the_headline_of_answers_that_pointed_claims_no_knowledge(tmp_path):
+    found = said(tmp_path, pointing, right)
+    assert found["title"].endswith(": the form of the answers changed")
+    assert "100\u202f% of the answers pointed with a box before, 0\u202f% after" in found["text"]
+    assert "can't tell how much of the difference is new knowledge" in found["text"]
 
 
 def test_five_hundred_rows_fit_in_five_megabytes(tmp_path):

@@ -17,7 +17,7 @@ import yaml
 from chaos import without_times
 from filelock import FileLock
 from slurm.cluster import Run, set_node, state_of, wait_until
-from workflow.conftest import Checkout
+from workflow.conftest import SMALL, Checkout, merged
 from workflow.test_kill import MODEL
 
 pytestmark = pytest.mark.slurm
@@ -195,6 +195,19 @@ def generic(finished: Checkout, path: Path) -> SimpleNamespace:
     return SimpleNamespace(run=run, checkout=checkout, said=said)
 
 
+@scenario
+def edited(finished: Checkout, path: Path) -> SimpleNamespace:
+    """A training that waits in the queue while its configuration is edited."""
+    checkout = finished.without(path, "baseline")
+    adapt(checkout, slurm_extra="'--hold'")
+    run = Run(checkout, *PROFILE, "results/baseline/finetune.json")
+    job = run.training("baseline", "PENDING")
+    checkout.configure(merged(SMALL, {"train": {"lr": 4e-3}}))
+    subprocess.run(["scontrol", "release", job.number], check=True)
+    run.ends()
+    return SimpleNamespace(checkout=checkout)
+
+
 @pytest.mark.slurm("full")
 def test_what_finds_no_free_npu_waits_and_all_finish_with_the_bytes_of_a_local_run(facts, finished):
     assert facts.together == 1
@@ -253,6 +266,17 @@ def test_one_training_can_have_several_nodes(facts):
 @pytest.mark.slurm("spread")
 def test_an_interrupt_cancels_the_jobs(facts):
     assert facts.state == "CANCELLED"
+
+
+@pytest.mark.slurm("edited")
+def test_a_job_works_with_the_settings_it_was_submitted_with(facts, finished):
+    assert facts.checkout.read(MODEL) == finished.read(MODEL)
+    target = "results/baseline/finetune.json"
+    plan, causes = facts.checkout.asked(target)
+    assert [job.rule for job in plan.needed()] == ["finetune_model"]
+    assert [cause.text for cause in causes] == ["train.lr: 0.001 -> 0.004"]
+    facts.checkout.configure(SMALL)
+    assert facts.checkout.asked(target)[0].needed() == []
 
 
 @pytest.mark.slurm("generic")

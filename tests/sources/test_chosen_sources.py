@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mindtune.config import ConfigError, load_schema
-from mindtune.config.sources import load_table
 from mindtune.errors import UserError
-from mindtune.workflow import Sources, read_configuration
+from mindtune.glue.settings_reading import Sources, read_configuration
+from mindtune.settings import ConfigError
+from mindtune.settings.sources import load_table
 from PIL import Image
 from sources.server import GOOD, Server
 
 ROOT = Path(__file__).parents[2]
-TABLE, SCHEMA = (ROOT / "config" / f"data_sources.{end}" for end in ("yaml", "schema.yaml"))
+TABLE = ROOT / "config" / "data_sources.yaml"
 DEMO = {name: {"use": "demo"} for name in ("images", "instructions", "model")}
 NAMED = {"prompts": {"named": []}}
 
@@ -26,12 +26,12 @@ NAMED = {"prompts": {"named": []}}
 def chosen(**sources):
     """The places of sources, for a configuration with the demo's where nothing else is said."""
     raw = NAMED | {"sources": DEMO | sources}
-    configuration, _ = read_configuration(raw, schema=ROOT / "config" / "schema.yaml")
-    return Sources(configuration, TABLE, SCHEMA)
+    configuration, _ = read_configuration(raw)
+    return Sources(configuration, TABLE)
 
 
 def test_the_table_has_what_the_tutorial_needs():
-    table = load_table(TABLE, load_schema(SCHEMA))
+    table = load_table(TABLE)
     assert table["coco-train2017"]["pictures"] == 118287
     assert sum(file["bytes"] for file in table["qwen2-vl-2b-instruct"]["files"]) == 4_429_592_647
     assert all(file["sha256"] for entry in table.values() for file in entry["files"])
@@ -52,7 +52,20 @@ def test_the_table_has_what_the_tutorial_needs():
 def test_a_broken_table_is_said(tmp_path, change, words):
     (tmp_path / "table.yaml").write_text(change)
     with pytest.raises(UserError, match=words):
-        load_table(tmp_path / "table.yaml", load_schema(SCHEMA))
+        load_table(tmp_path / "table.yaml")
+
+
+def test_an_address_in_the_table_may_name_a_variable(tmp_path, monkeypatch):
+    text = TABLE.read_text(encoding="utf-8").replace(
+        "http://images.cocodataset.org", "https://$MIRROR"
+    )
+    (tmp_path / "table.yaml").write_text(text)
+    monkeypatch.setenv("MIRROR", "mirror.example")
+    urls = load_table(tmp_path / "table.yaml")["coco-train2017"]["from"]["official"]["urls"]
+    assert urls[0] == "https://mirror.example/zips/{file}"
+    monkeypatch.delenv("MIRROR")
+    with pytest.raises(UserError, match="the environment variable MIRROR is not set"):
+        load_table(tmp_path / "table.yaml")
 
 
 @pytest.mark.parametrize("use", ["official", "modelscope", "huggingface"])
@@ -103,7 +116,7 @@ def test_the_mindspeed_engine_reads_no_zip(tmp_path):
         | {"images": {"use": "path", "path": str(path)}, "instructions": {"use": "official"}},
     }
     with pytest.raises(ConfigError, match=r"unpack: true|which this version does not have yet"):
-        read_configuration(raw, schema=ROOT / "config" / "schema.yaml")
+        read_configuration(raw)
 
 
 def pictures_zip(count):

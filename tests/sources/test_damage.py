@@ -7,7 +7,10 @@ was there before is overwritten in any of them.
 
 import io
 import json
+import os
+import re
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -15,9 +18,11 @@ import pytest
 from mindtune.data.archive import Archive
 from mindtune.data.check import look_at
 from mindtune.data.mllm import convert
+from mindtune.data.pictures import open_pictures
+from mindtune.data.shrinking import read_shrunk
 from mindtune.data.unpack import unpack
 from mindtune.errors import UserError
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 COUNT = 12
 
@@ -100,7 +105,7 @@ def cut_after_comma(content):
 
 
 INSTRUCTIONS = [
-    ("empty file", text(lambda t: ""), "must be a JSON list of records, but begins with ''"),
+    ("empty file", text(lambda t: ""), "llava.json is empty, but must be a JSON list"),
     ("an object", text(lambda t: '{"data": []}'), "must be a JSON list"),
     ("an error page", text(lambda t: "<!DOCTYPE html><html>"), "begins with '<!DOCTYPE html>"),
     ("a pointer of git-lfs", text(lambda t: "version https://git-lfs"), "begins with 'version http"),
@@ -180,25 +185,9 @@ def dangling(place):
     (place / "train2017" / f"{7:012d}.jpg").symlink_to(place / "nowhere")
 
 
-PICTURES = [
-    ("missing", picture(None), "the image is missing"),
-    ("a dangling link", dangling, "the image is missing"),
-    ("empty", picture(b""), "the file is empty"),
-    ("an error page", picture(b"<html>404</html>"), "the file is not a picture"),
-    ("a directory", directory, "the file is not a picture"),
-    ("only zeros", picture(bytes(5000)), "the file is not a picture"),
-]
-
-
-@pytest.mark.parametrize(("damage", "reason"), [p[1:] for p in PICTURES],
-                         ids=[p[0] for p in PICTURES])  # fmt: skip
-def test_a_damaged_picture_is_dropped_and_counted_up_to_the_threshold(place, damage, reason):
-    damage(place)
-    with pytest.raises(UserError, match=f"1 of 12 records have no usable picture .*{reason}: 1;"):
-        converted(place)
-    assert untouched(place)
-    report = converted(place, max_dropped_fraction=0.1)
-    assert report["dropped"] == {reason: 1} and report["kept"]["train"] == COUNT - 1
+def pipe(place):
+    picture(None)(place)
+    os.mkfifo(place / "train2017" / f"{7:012d}.jpg")
 
 
 def bomb():
@@ -207,12 +196,56 @@ def bomb():
     return b"BM" + struct.pack("<IHHI", 54 + 64, 0, 0, 54) + head + bytes(64)
 
 
+def png(size=(48, 32), text=0):
+    """A PNG with so many bytes of text, packed."""
+    info = PngImagePlugin.PngInfo()
+    if text:
+        info.add_text("Comment", "x" * text, zip=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (9, 90, 200)).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+PICTURES = [
+    ("missing", picture(None), "the image is missing"),
+    ("a dangling link", dangling, "the image is missing"),
+    ("empty", picture(b""), "the file is empty"),
+    ("an error page", picture(b"<html>404</html>"), "the file is not a picture"),
+    ("a directory", directory, "it is not a file, but a directory, a pipe or a device"),
+    ("only zeros", picture(bytes(5000)), "the file is not a picture"),
+    ("a named pipe", pipe, "it is not a file, but a directory, a pipe or a device"),
+    ("a JPEG cut off", picture(jpeg()[:-300]), "the picture can't be decoded"),
+    ("a JPEG's header", picture(b"\xff\xd8\xff\xe0"), "the file is not a picture"),
+    ("a bomb", picture(bomb()), "the picture has more than 178956970 pixels"),
+    (
+        "3 MiB of text",
+        picture(png(text=3 << 20)),
+        "the picture's text or colour profile has more than 1 MiB",
+    ),
+    ("a PNG cut off", picture(png()[:-30]), "the picture can't be decoded"),
+    ("1 x 400,000", picture(png((1, 400_000))), "the picture is too slender to be shrunk"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), [p[1:] for p in PICTURES],
+                         ids=[p[0] for p in PICTURES])  # fmt: skip
+def test_a_damaged_picture_is_dropped_and_counted_up_to_the_threshold(place, damage, reason):
+    damage(place)
+    with pytest.raises(UserError, match=f"1 of 12 records .* can't be used .*{reason}: 1;"):
+        converted(place)
+    assert untouched(place)
+    report = converted(place, max_dropped_fraction=0.1)
+    assert report["dropped"] == {reason: 1} and report["kept"]["train"] == COUNT - 1
+
+
 DECODED = [
-    ("cut off", jpeg()[:-300], "can't be decoded: "),
+    ("cut off", jpeg()[:-300], r"can't be decoded \(image file is truncated"),
     ("a header and no more", b"\xff\xd8\xff\xe0", "is not a picture"),
-    ("a bomb", bomb(), "far too large to be a photograph"),
+    ("a bomb", bomb(), r"has more than 178956970 pixels \(3600000000\)"),
+    ("3 MiB of text", png(text=3 << 20), "text or colour profile has more than 1 MiB"),
+    ("1 x 400,000", png((1, 400_000)), r"too slender to be shrunk \(1 x 400000 pixels"),
     ("an error page", b"<html>", "is not a picture"),
-    ("missing", None, "it is missing"),
+    ("missing", None, "the image is missing"),
 ]
 
 
@@ -220,7 +253,10 @@ DECODED = [
                          ids=[d[0] for d in DECODED])  # fmt: skip
 def test_a_picture_that_cannot_be_decoded_is_remarked_by_the_deep_check(place, content, words):
     picture(content)(place)
-    assert words in look_at(place / "train2017", f"{7:012d}.jpg").fault
+    assert re.search(words, look_at(place / "train2017", f"{7:012d}.jpg").fault)
+    with pytest.raises(UserError, match=rf"{7:012d}.jpg can't be used: .*{words}") as caught:
+        read_shrunk(place / "train2017" / f"{7:012d}.jpg", 512 * 512)
+    assert "\n" not in str(caught.value)
 
 
 def zipped(place, names=None, method=zipfile.ZIP_STORED, change=lambda info: None):
@@ -267,6 +303,22 @@ def twice(place):
         zipped(place, {8: f"train2017/{7:012d}.jpg"})
 
 
+def many_twice(place):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        zipped(place, {number + 4: f"train2017/{number:012d}.jpg" for number in (5, 6, 7)})
+
+
+def declaring(place, size, packed=None):
+    """The first member declares other sizes than it has."""
+    path = zipped(place, method=zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\1\2")
+    data[at + 24 : at + 28] = struct.pack("<I", size)
+    if packed:
+        data[at + 20 : at + 24] = struct.pack("<I", packed)
+    path.write_bytes(data)
+
+
 ARCHIVES = [
     ("an error page", lambda p: (p / "train2017.zip").write_bytes(b"<html>"), "is no whole zip file"),
     ("empty", lambda p: (p / "train2017.zip").write_bytes(b""), "is no whole zip file"),
@@ -280,7 +332,23 @@ ARCHIVES = [
      "is a symbolic link"),
     ("encrypted", flag_encrypted, "is encrypted"),
     ("another method", lambda p: zipped(p, method=zipfile.ZIP_BZIP2), "is packed by method 12"),
-    ("a name twice", twice, "has 1 members whose names other members have too"),
+    ("a name twice", twice, r"several members of the name 'train2017/000000000007.jpg'; only"),
+    ("three names twice", many_twice, "of the name 'train2017/000000000005.jpg', and so have 2 other names"),
+    ("one name in two spellings", lambda p: zipped(p, {8: f"train2017/./{7:012d}.jpg"}),
+     f"several members of the name 'train2017/{7:012d}.jpg'"),
+    ("a file and a directory", lambda p: zipped(p, {8: f"train2017/{7:012d}.jpg/8.jpg"}),
+     f"a file and a directory of the name 'train2017/{7:012d}.jpg'"),
+    ("a file and an empty directory", lambda p: zipped(p, {8: f"train2017/{7:012d}.jpg/"}),
+     f"a file and a directory of the name 'train2017/{7:012d}.jpg'"),
+    ("300 characters", lambda p: zipped(p, {7: f"train2017/{'x' * 296}.jpg"}), "310 bytes, 300 of them"),
+    ("Chinese of 270 bytes", lambda p: zipped(p, {7: f"{'果' * 90}.jpg"}), "274 bytes, 274 of them"),
+    ("2,000 levels", lambda p: zipped(p, {7: "a/" * 2000 + "x.jpg"}), "has 4005 bytes, 5 of them"),
+    ("900 levels", lambda p: zipped(p, {7: "a/" * 900 + "x.jpg"}), "lies 900 directories deep"),
+    ("no name", lambda p: zipped(p, {7: "."}), "has no name"),
+    ("more than it declares", lambda p: declaring(p, 100), "holds more than the 100 bytes it declares"),
+    ("less than it declares", lambda p: declaring(p, 3000), "bytes and not 3000"),
+    ("more than can be", lambda p: declaring(p, 1 << 31), "which can't be; get the zip file again"),
+    ("packed beyond the end", lambda p: declaring(p, 1000, 1 << 30), "which can't be"),
     ("flipped bytes", lambda p: in_data(p, zipfile.ZIP_STORED), "its checksum is wrong"),
     ("flipped packed bytes", lambda p: in_data(p, zipfile.ZIP_DEFLATED), "is damaged"),
     ("a header overwritten", lambda p: patched(p, b"PK\3\4", b"XXXX"), "its header is not where"),
@@ -296,6 +364,42 @@ def test_a_damaged_zip_is_a_sentence_and_nothing_is_unpacked(place, damage, word
         unpack(place / "train2017.zip", target)
     assert "\n" not in str(caught.value) and not target.exists()
     assert not (place / "x.jpg").exists() and not Path("/etc/x.jpg").exists()
+
+
+def test_a_member_is_inflated_no_further_than_it_declares(place):
+    path = place / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.jpg", bytes(1 << 30))
+        archive.writestr("a/2.jpg", sound := jpeg())
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\1\2")
+    data[at + 24 : at + 28] = struct.pack("<I", 100)
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            UserError, match=r"a/1.jpg is damaged \(it holds more than the 100 bytes"
+        ):
+            Archive(path).read("1.jpg")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert open_pictures(path).glance("2.jpg").head == sound
+
+
+def test_a_path_that_gets_too_long_where_it_is_unpacked_is_a_sentence(place):
+    source = zipped(place, {7: "train2017/" + "/".join(["x" * 250] * 7)})
+    deep = place.joinpath(*["y" * 250] * 8)
+    deep.mkdir(parents=True)
+    with pytest.raises(UserError, match="with a name of 1756 bytes can't be unpacked to"):
+        unpack(source, deep.joinpath(*["z" * 200] * 3))
+    assert not list(deep.iterdir())
+
+
+def test_a_pipe_in_the_place_of_a_zip_is_a_sentence(place):
+    os.mkfifo(place / "train2017.zip")
+    with pytest.raises(UserError, match="is a named pipe, but must be a file"):
+        unpack(place / "train2017.zip", place / "kept")
 
 
 def test_a_zip_with_too_few_pictures_is_a_sentence(place):

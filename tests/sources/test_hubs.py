@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,6 +34,7 @@ class StandIn(BaseHTTPRequestHandler):
     def do_GET(self):
         parts = urlsplit(self.path)
         self.server.asked.append(self.path)
+        self.server.headers.append(str(self.headers))
         asked = parse_qs(parts.query)
         modelscope = parts.path.endswith("/repo") and asked.get("FilePath") == [NAME]
         if not (modelscope or parts.path.endswith(f"/{NAME}")):
@@ -54,7 +56,7 @@ def hub(monkeypatch):
     for name in ("HF_HUB_OFFLINE", "MINDTUNE_OFFLINE", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    server.asked, server.content = [], CONTENT
+    server.asked, server.headers, server.content = [], [], CONTENT
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
@@ -63,6 +65,28 @@ def hub(monkeypatch):
 
 def repository(hub, name, kind="dataset"):
     return Repository(name, kind, "org/data", COMMIT, f"http://127.0.0.1:{hub.server_port}")
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+@pytest.mark.parametrize("name", ["modelscope", "huggingface"])
+def test_no_token_goes_over_a_line_that_anybody_may_read(
+    hub, tmp_path, monkeypatch, name, by_variable
+):
+    need(name)
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN"):
+        monkeypatch.setenv(variable, "hidden-token")
+    asked = repository(hub, name)
+    if by_variable:
+        # What HF_ENDPOINT sets when the client is imported.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", asked.endpoint)
+        template = f"{asked.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setenv("MODELSCOPE_DOMAIN", asked.endpoint.removeprefix("http://"))
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", asked.endpoint)
+        if name == "huggingface":
+            asked = replace(asked, endpoint=None)
+    fetch_from_hub(tmp_path / NAME, WANTED, asked, offline=False)
+    assert hub.headers and "hidden-token" not in "".join(hub.headers)
 
 
 def need(name):

@@ -153,18 +153,39 @@ def test_the_deep_check_says_what_there_is_to_say(tmp_path):
     }
     summary = summarize(parts, seen, lambda record, found: 90 + 30 * len(found), seq_length=100)
     assert summary["records"] == {"train": 11, "held_out": 1} and summary["pictures"] == 11
-    assert summary["faults"] == 2 and summary["rotated"] == 1 and summary["modes"]["L"] == 1
+    assert summary["faults"] == 2 and summary["modes"]["L"] == 1
+    assert summary["altered"] == {"turned": {"count": 1, "first": ["turned.jpg"]}}
+    assert "the model sees 1 pictures in another way than you may (the pixels are" in verdict(
+        summary
+    )
     assert [fault["image"] for fault in summary["first_faults"]] == ["cut.jpg", "gone.jpg"]
     assert summary["duplicates"] == summary["duplicates_across_parts"] == 1
     assert summary["cut"] == 9 and summary["lengths"] == {"90": 1, "120": 9}
     assert summary["turns"] == {"1": 11, "3": 1}
     assert "1 held-out pictures are in training too" in verdict(summary)
+    assert (
+        len(summary["problems"]) == 4 and verdict(summary) == f"{'; '.join(summary['problems'])}."
+    )
     shown = page(summary, seen, contact_sheet(tmp_path, seen))
     assert shown.count("<svg") == 4 and "data:image/jpeg;base64," in shown
-    assert "cut.jpg: it can&#x27;t be decoded" in shown
+    assert "cut.jpg: the picture can&#x27;t be decoded" in shown
     json.dumps(summary)
+
+
+def test_nothing_is_wrong_only_where_nothing_is(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    seen = {"a.jpg": next(look_at_all(tmp_path, ["a.jpg"], 1))}
+
+    def judged(*problems):
+        parts = {"train": [item("a.jpg")], "held_out": []}
+        return summarize(parts, seen, lambda record, found: 9, 100, problems)
+
+    assert verdict(judged()) == "Nothing is wrong with the data."
+    said = "1 of 12 records are dropped: an answer is empty"
+    assert verdict(judged(said)) == f"{said}."
+    assert said in page(judged(said), seen, "") and judged(said)["problems"] == [said]
 
 
 def test_the_report_of_nothing_is_a_page_too(tmp_path):
     summary = summarize({"train": [], "held_out": []}, {}, lambda record, found: 0, 100)
-    assert "Nothing is wrong" in page(summary, {}, contact_sheet(tmp_path, {}))
+    assert "there is no record to train on." in page(summary, {}, contact_sheet(tmp_path, {}))

@@ -8,10 +8,11 @@ imports torch pays nothing.
 import os
 
 if os.environ.get("MINDTUNE_STANDIN") == "1":
-    from npu_on_cpu import tiny_models, torch_is_imported
+    from npu_on_cpu import context_parallel, tiny_models, torch_is_imported
     from npu_on_cpu.importing import after_import
 
     # TorchScript can't compile functions that make tensors on a mapped device.
     os.environ.setdefault("PYTORCH_JIT", "0")
     after_import("torch", torch_is_imported)
+    after_import(context_parallel.MODULE, context_parallel.mapping_is_imported)
     after_import(tiny_models.MODULE, tiny_models.masks_are_imported)

@@ -4,9 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mindtune.config import load_schema
-from mindtune.dryrun import Job, Plan
-from mindtune.explain import (
+from mindtune.glue.explain import (
     CONSTANT,
     KEYS,
     causes,
@@ -15,7 +13,9 @@ from mindtune.explain import (
     explanation,
     seconds_of,
 )
-from mindtune.reference import keys
+from mindtune.glue.plan import Job, Plan
+from mindtune.settings import Settings
+from mindtune.settings.reference import keys
 from write_reference import ROOT
 
 TRAIN = {"lr": 0.001, "seed": 1}
@@ -170,7 +170,7 @@ def test_nothing_to_run_and_nothing_known_are_said():
 
 
 def test_every_parameter_of_the_rules_has_a_key():
-    known = {key.name for key in keys(load_schema(ROOT / "config/schema.yaml"))} | {""}
+    known = {key.name for key in keys(Settings)} | {""}
     assert set(KEYS.values()) <= known
     named = set()
     for path in (ROOT / "rules").glob("*.smk"):

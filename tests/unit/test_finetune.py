@@ -5,20 +5,26 @@ import itertools
 import json
 import random
 import shutil
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
-from mindtune.engines import stage
+from mindtune.engines import stage, training_check
+from mindtune.engines.checks import checkpoint_bytes
 from mindtune.engines.hf.dataset import Collator, Conversations
+from mindtune.engines.hf.device import open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
-from mindtune.engines.jobs import ExportJob, FinetuneJob, PrepareJob
+from mindtune.engines.ordering import in_order, write_in_order
+from mindtune.engines.requests import ExportJob, FinetuneJob, PrepareJob
+from mindtune.engines.training_directory import claimed
 from mindtune.errors import UserError
-from mindtune.savedir import claimed
+from mindtune.models.qwen2_vl.shape import read_config
 
 TRAIN = {
     "train_iters": 4, "save_interval": 2, "eval_interval": 2, "eval_iters": 1, "micro_batch_size": 2,
@@ -52,13 +58,17 @@ def place(tmp_path_factory):
     return place
 
 
-def train(place, save_dir, mm="mm", machine=None, **changes):
-    job = FinetuneJob(
+def job_of(place, save_dir, mm="mm", machine=None, hf="base", **changes):
+    return FinetuneJob(
         train_data=place / "train.json", held_out_data=place / "held_out.json",
-        images=place / "images", hf_dir=place / "base", mm_dir=place / mm, save_dir=save_dir,
+        images=place / "images", hf_dir=place / hf, mm_dir=place / mm, save_dir=save_dir,
         train=TRAIN | changes, processor={"image_resolution": 512 * 512}, parallel=ONE,
         machine=MACHINE | (machine or {}),
     )  # fmt: skip
+
+
+def train(place, save_dir, mm="mm", machine=None, **changes):
+    job = job_of(place, save_dir, mm, machine, **changes)
     save_dir.mkdir(exist_ok=True)
     stage("hf", "finetune")(job)
     last = f"iter_{job.train['train_iters']:07d}"
@@ -132,6 +142,38 @@ def test_a_base_cut_into_tensor_parallel_shards_trains_alike(place, tmp_path):
     assert train(place, tmp_path / "a", mm=tmp_path / "mm") == train(place, tmp_path / "b")
 
 
+def test_order_seeds_give_other_weights_and_null_gives_todays(place, tmp_path):
+    today = train(place, tmp_path / "today")
+    assert train(place, tmp_path / "null", order_seed=None) == today
+    found = {seed: train(place, tmp_path / f"seed {seed}", order_seed=seed) for seed in (1, 2)}
+    assert len({today, *found.values()}) == 3
+    assert train(place, tmp_path / "again", order_seed=1) == found[1]
+
+
+def test_a_training_in_another_order_resumes_exactly(place, tmp_path):
+    whole = train(place, tmp_path / "a", order_seed=1)
+    shutil.rmtree(tmp_path / "a/iter_0000004")
+    assert train(place, tmp_path / "a", order_seed=1) == whole
+
+
+def test_without_dropout_the_seed_has_no_effect(place, tmp_path):
+    """What the documentation of train.seed says; only the saved states of generators differ."""
+    train(place, tmp_path / "a")
+    train(place, tmp_path / "b", seed=43)
+    first, second = model(tmp_path / "a"), model(tmp_path / "b")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_order_is_a_permutation_fixed_by_its_seed(tmp_path):
+    records = [{"images": [f"{n}.jpg"], "messages": []} for n in range(6)]
+    assert in_order(records, None) == records
+    permuted = in_order(records, 1)
+    assert [record["images"][0][0] for record in permuted] == ["4", "1", "3", "5", "2", "0"]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    write_in_order(tmp_path / "train.json", 1, tmp_path / "ordered.json")
+    assert (tmp_path / "ordered.json").read_text() == json.dumps(list(permuted))
+
+
 def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_path):
     """Recomputed by hand from the base model and the first samples in MindSpeed-MM's order."""
     train(place, tmp_path / "a")
@@ -183,6 +225,69 @@ def test_a_device_that_is_not_there_is_said(place, tmp_path):
     for device in ("cuda", "npu"):
         with pytest.raises(UserError, match=f"hf.device is {device}"):
             train(place, tmp_path / "a", machine={"device": device})
+
+
+@pytest.fixture
+def one_card(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+
+def test_a_card_that_is_not_there_is_said(one_card):
+    with pytest.raises(
+        UserError, match=r"hf\.device is cuda:7, but there is 1 here.*write cuda:0 or"
+    ):
+        open_device(MACHINE | {"device": "cuda:7"})
+    assert open_device(MACHINE | {"device": "cuda:0"}) == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("hf.device is cuda:7, but torch", {"machine": {"device": "cuda:7"}}),
+        ("train.seed is 4294967296, but must be from 0 to 4294967295", {"seed": 2**32}),
+        ("7 samples to train on, fewer than train.micro_batch_size 8", {"micro_batch_size": 8}),
+        ("no usable tokenizer or image processor", {"hf": "no model"}),
+        ("a checkpoint of this training takes", {"room": 1000, "lr": 2e-3}),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_moved(place, tmp_path, monkeypatch, words, given):
+    """… and with the earlier settings the finished training is there as it was."""
+    save_dir = tmp_path / "save_dir"
+    first, before = finished_in(place, save_dir)
+    if room := given.pop("room", None):
+        monkeypatch.setattr(
+            "mindtune.engines.checks.shutil.disk_usage", lambda _: SimpleNamespace(free=room)
+        )
+    job = job_of(place, save_dir, **given)
+    settings = {"train": dict(job.train), "machine": job.machine, "hf": given.get("hf", "base")}
+    check = partial(training_check("hf"), job)
+    for _ in range(2):
+        with pytest.raises(UserError, match=words), claimed(save_dir, settings, check):
+            pass
+        assert files_below(tmp_path) == before
+    monkeypatch.undo()
+    assert finished_in(place, save_dir) == (first, before)
+
+
+def finished_in(place, save_dir):
+    """Train unless that is done; what was taken, and when each file below was written."""
+    settings = {"train": TRAIN, "machine": MACHINE, "hf": "base"}
+    check = partial(training_check("hf"), job_of(place, save_dir))
+    with claimed(save_dir, settings, check):
+        return train(place, save_dir), files_below(save_dir.parent)
+
+
+def files_below(place):
+    return {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+
+
+def test_a_checkpoint_takes_the_bytes_that_are_asked_for(place, tmp_path):
+    config = read_config(place / "base")
+    for precision in ("fp32", "bf16"):
+        file = train(place, tmp_path / precision, machine={"precision": precision})
+        assert checkpoint_bytes(config, TRAIN, precision) == pytest.approx(len(file), rel=0.03)
+        assert checkpoint_bytes(config, TRAIN, precision) < len(file)
 
 
 def test_a_training_that_ends_too_early_is_no_success(place, tmp_path, monkeypatch):

@@ -1,22 +1,27 @@
 """The hf engine's parts on the demo's real base model."""
 
+import dataclasses
 import inspect
 import json
+import random
+import shutil
 
 import pytest
 import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors
-from mindtune.checkpoint.model_shape import read_config
 from mindtune.demo.base_model import ASSETS, write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import Scene
-from mindtune.engines import ENGINES, STAGES, jobs, stage
+from mindtune.engines import ENGINES, STAGES, stage, training_check
+from mindtune.engines import requests as jobs
 from mindtune.engines.hf.checkpoints import published_tensors
-from mindtune.engines.hf.dataset import Collator, Conversations
+from mindtune.engines.hf.dataset import Collator, Conversations, picture_inputs
 from mindtune.engines.hf.finetune import freeze
 from mindtune.engines.hf.model import build_model, load_model
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.errors import UserError
+from mindtune.files import read_json_lines
+from mindtune.models.qwen2_vl.shape import read_config
 from PIL import Image
 
 
@@ -34,8 +39,6 @@ def processor(base):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    import random
-
     directory = tmp_path_factory.mktemp("images")
     scene = Scene("bus", "red", "drink", "blue", "middle", 2)
     draw_scene(scene, random.Random(1))[0].save(directory / "a.jpg", quality=90)
@@ -148,10 +151,10 @@ def test_a_batch_is_padded_to_eights(processor, images):
 
 def test_a_picture_that_is_gone_or_broken_is_named(processor, tmp_path):
     data = Conversations([{"images": ["x.jpg"], "messages": MESSAGES}], tmp_path, processor, 1024)
-    with pytest.raises(UserError, match=r"x.jpg is gone"):
+    with pytest.raises(UserError, match=r"x.jpg can't be used: the image is missing; put it back"):
         data[0]
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0broken")
-    with pytest.raises(UserError, match=r"x.jpg can't be decoded"):
+    with pytest.raises(UserError, match=r"x.jpg can't be used: the picture can't be decoded"):
         data[0]
 
 
@@ -191,6 +194,134 @@ def test_freezing(base, encoder, projector):
             assert parameter.requires_grad != encoder
         else:
             assert parameter.requires_grad
+
+
+def asked(place, base, prompts):
+    """The hf engine's answers to prompts about the pictures in a place."""
+    write_lines(place / "prompts.jsonl", prompts)
+    job = jobs.AnswerJob(
+        prompts=place / "prompts.jsonl", images=place, model_dir=base, hf_dir=base,
+        answers=place / "answers.jsonl", answer={"max_new_tokens": 8, "batch_size": 4},
+        processor={"image_resolution": 512 * 512}, parallel={},
+        machine={"device": "cpu", "precision": "fp32", "threads": 1},
+    )  # fmt: skip
+    stage("hf", "answer")(job)
+    return read_json_lines(job.answers)
+
+
+def write_lines(path, values):
+    lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+QUESTION = "What is the color of the bus?"
+TWO = {"id": "2", "images": ["a.jpg", "b.jpg"], "prompt": f"<image>\n<image>\n{QUESTION}"}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name, color in (("a.jpg", "red"), ("b.jpg", "blue")):
+        scene = Scene("bus", color, "drink", "white", "middle", 2)
+        draw_scene(scene, random.Random(1))[0].save(tmp_path / name, quality=90)
+    return tmp_path
+
+
+def likeliest(model, processor, names, place, text):
+    """The greedy answer of a model, token by token, with nothing of transformers' generation."""
+    shown = [processor.picture(processor.open_image(place / name)) for name in names]
+    ids = processor.encode_prompt(text, [picture.grid_thw[0] for picture in shown])
+    asked = len(ids)
+    while len(ids) < asked + 8:
+        given = torch.tensor([ids])
+        with torch.inference_mode():
+            logits = model(input_ids=given, **picture_inputs(given, shown, processor)).logits
+        ids.append(int(logits[0, -1].argmax()))
+        if ids[-1] in (processor.end_id, processor.pad_id):
+            return processor.decode_answer(ids[asked:-1])
+    return processor.decode_answer(ids[asked:])
+
+
+def test_a_question_about_several_pictures_is_asked_with_all_of_them(base, processor, pictures):
+    one = {"id": "1", "image": "a.jpg", "prompt": QUESTION}
+    end = {"id": "3", "images": ["b.jpg"], "prompt": f"{QUESTION}\u2028<image>"}
+    answers = asked(pictures, base, [one, TWO, end])
+    model = load_model(base, torch.float32).eval()
+    texts = (
+        (["a.jpg"], f"<image>\n{QUESTION}"),
+        (TWO["images"], TWO["prompt"]),
+        (["b.jpg"], end["prompt"]),
+    )
+    for line, prompt, (names, text) in zip(answers, (one, TWO, end), texts, strict=True):
+        assert line["answer"] == likeliest(model, processor, names, pictures, text)
+        assert {**line, **prompt} == line and list(line)[3:] == [
+            "answer",
+            "tokens",
+            "cut",
+            "seconds",
+        ]
+    ids = processor.encode_prompt(TWO["prompt"], [torch.tensor([1, 8, 10])] * 2)
+    assert ids.count(processor.image_token_id) == 40
+
+
+def test_answers_are_greedy_whatever_the_model_says(base, pictures, tmp_path):
+    prompts = [{"id": "1", "image": "a.jpg", "prompt": QUESTION}, TWO]
+    plain = asked(pictures, base, prompts)
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    strange = {
+        "repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "num_return_sequences": 2,
+        "num_beams": 4, "do_sample": True, "temperature": 9.0, "eos_token_id": 3, "min_length": 100,
+        "suppress_tokens": list(range(200)), "begin_suppress_tokens": [1],
+    }  # fmt: skip
+    for content in (json.dumps(strange), "no JSON", "[]"):
+        (other / "generation_config.json").write_text(content)
+        again = asked(pictures, other, prompts)
+        assert [line["answer"] for line in again] == [line["answer"] for line in plain]
+        assert [line["tokens"] for line in again] == [line["tokens"] for line in plain]
+
+
+def test_a_model_directory_as_transformers_5_saves_it(base, pictures, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    settings = json.loads((other / "preprocessor_config.json").read_text())
+    (other / "preprocessor_config.json").unlink()
+    (other / "chat_template.json").rename(other / "chat_template.was")
+    (other / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    found, wanted = (asked(pictures, place, [TWO])[0]["answer"] for place in (other, base))
+    assert found == wanted
+
+
+def test_answers_keep_the_marks_of_boxes_and_no_other_special_token(processor):
+    text = "<|object_ref_start|>the bus<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
+    ids = processor.encode(f"<|vision_start|>{text}<|image_pad|> ok<|im_start|>")
+    assert processor.decode_answer(ids) == f"{text} ok"
+
+
+def test_training_stops_before_it_begins_when_a_picture_would_be_cut(base, pictures):
+    messages = [
+        {"role": "user", "content": "<image> <image> <image> <image>\nWhat differs?"},
+        {"role": "assistant", "content": "The colour."},
+    ]
+    record = {"images": ["a.jpg", "b.jpg"] * 2, "messages": messages}
+    (pictures / "train.json").write_text(json.dumps([record] * 2))
+    (pictures / "held_out.json").write_text("[]")
+    train = {"train_iters": 1, "micro_batch_size": 1, "global_batch_size": 1, "seq_length": 64,
+             "seed": 1, "eval_iters": 0, "save_interval": 1, "save_optim": False,
+             "freeze_vision_encoder": True, "freeze_vision_projector": True}  # fmt: skip
+    job = jobs.FinetuneJob(
+        train_data=pictures / "train.json", held_out_data=pictures / "held_out.json",
+        images=pictures, hf_dir=base, mm_dir=pictures / "mm", save_dir=pictures / "save",
+        train=train, processor={"image_resolution": 512 * 512}, parallel={},
+        machine={"device": "cpu", "precision": "fp32", "threads": 1},
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"record 0 of .*train.json .*seq_length 64 would cut"):
+        training_check("hf")(job, 0)
+    (pictures / "held_out.json").write_text(json.dumps([record]))
+    (pictures / "train.json").write_text(json.dumps([{"images": [], "messages": messages[1:] * 2}]))
+    training_check("hf")(job, 0)  # nothing held out is evaluated
+    other = dataclasses.replace(job, train=train | {"eval_iters": 1})
+    with pytest.raises(UserError, match=r"record 0 of .*held_out.json .*seq_length 64 would cut"):
+        training_check("hf")(other, 0)
 
 
 def test_pretraining_the_base_is_deterministic(tmp_path):

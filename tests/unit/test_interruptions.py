@@ -1,5 +1,6 @@
 """Signals, locks, leftovers and clocks: what an interruption meets."""
 
+import contextlib
 import json
 import logging
 import os
@@ -13,8 +14,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from mindtune import clock, files, job, locks, workdir
+from mindtune import files, locks, process
 from mindtune.errors import UserError
+from mindtune.glue import clock
+from mindtune.glue import run_lock as workdir
+from mindtune.glue import script_runner as job
 
 SCRIPTS = Path(files.__file__).parents[1]
 
@@ -27,21 +31,128 @@ def end_of(tmp_path, main):
     return ended.value.code, (tmp_path / "a.log").read_text()
 
 
-@pytest.mark.parametrize(
-    ("number", "word"), [(signal.SIGTERM, "stopped"), (signal.SIGINT, "interrupted")]
-)
-def test_a_job_that_is_told_to_stop_tidies_up(tmp_path, number, word):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_told_to_stop_tidies_up(tmp_path, number):
     def main(_):
         with files.writing(tmp_path / "result"):
             os.kill(os.getpid(), number)
             time.sleep(10)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     status, said = end_of(tmp_path, main)
-    assert status == 128 + number and f"{word}; the same command goes on" in said
+    assert status == 128 + number
+    assert f"stopped by signal {number} ({number.name}); the same command goes on from here" in said
     assert "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.log.lock", "a.log"]
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "sentence"),
+    [
+        ("Terminated", 143, "stopped by signal 15 (SIGTERM); the same command goes on from here"),
+        (
+            "Killed",
+            1,
+            "ended by signal 9 (SIGKILL: memory ran out, most likely); give the job more",
+        ),
+        (
+            "Bus error",
+            1,
+            "a process of this job was ended by signal 7 (SIGBUS); run the same command",
+        ),
+    ],
+)
+def test_a_loader_that_a_signal_ended_is_no_error_of_the_program(tmp_path, word, status, sentence):
+    def main(_):
+        try:
+            raise RuntimeError(f"DataLoader worker (pid 7) is killed by signal: {word}. ")
+        except RuntimeError as error:
+            raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly") from error
+
+    found, said = end_of(tmp_path, main)
+    assert found == status and sentence in said
+    assert "an error of the program" not in said
+
+
+def test_a_sigterm_whose_exception_was_lost_is_told_still(tmp_path):
+    """One that is raised in a destructor goes nowhere; what fails after it fails because of it."""
+
+    def main(_):
+        with contextlib.suppress(process.Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        raise RuntimeError("the loader is gone")
+
+    status, said = end_of(tmp_path, main)
+    assert status == 143 and "stopped by signal 15 (SIGTERM)" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_hangs_in_tidying_up_is_ended_and_holds_no_lock(tmp_path, number):
+    hanging = textwrap.dedent(f"""
+        import signal, sys, time
+        from types import SimpleNamespace
+        sys.path.insert(0, {str(SCRIPTS)!r})
+        from mindtune import process
+from mindtune.glue import script_runner as job
+        process._allowed = 0.3
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        def main(_):
+            try:
+                print("works", flush=True)
+                time.sleep(60)
+            finally:
+                time.sleep(60)
+        job.run(SimpleNamespace(log=[{str(tmp_path / "a.log")!r}], rule="a_rule"), main)
+    """)
+    running = subprocess.Popen([sys.executable, "-c", hanging], stdout=subprocess.PIPE)
+    assert running.stdout.readline() == b"works\n"
+    running.send_signal(number)
+    assert running.wait(timeout=30) == -signal.SIGALRM
+    running.communicate()
+    with locks.held(tmp_path / ".a.log.lock", 0, print):
+        pass
+
+
+def test_what_takes_longer_to_stop_gets_longer():
+    before = process._allowed
+    with process.slow_to_stop(60):
+        assert process._allowed == before + 60
+    assert process._allowed == before == process.SECONDS_TO_TIDY_UP
+
+
+def test_an_input_that_was_removed_meanwhile_is_named(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+
+    def main(_):
+        model.rmdir()
+        raise ValueError("a library's own words")
+
+    snakemake = SimpleNamespace(log=[str(tmp_path / "a.log")], rule="a_rule", input=[str(model)])
+    with pytest.raises(SystemExit) as ended:
+        job.run(snakemake, main)
+    logging.getLogger("mindtune").handlers.clear()
+    said = (tmp_path / "a.log").read_text()
+    assert ended.value.code == 1
+    assert f"{model} was removed while this ran; put it back and run the same command again" in said
+    assert "an error of the program" not in said and "a library's own words" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (1, "ended with status 1"),
+        (-9, "was ended by signal 9 (SIGKILL: memory ran out, most likely)"),
+        (137, "was ended by signal 9 (SIGKILL: memory ran out, most likely)"),
+        (-15, "was ended by signal 15 (SIGTERM)"),
+        (128, "ended with status 128"),
+        (255, "ended with status 255"),
+    ],
+)
+def test_how_a_program_ended_in_words(status, words):
+    assert process.ended(status) == words
 
 
 def test_a_job_ends_with_the_snakemake_that_started_it(tmp_path):

@@ -1,10 +1,12 @@
 """Reading LLaVA-Instruct: what is read, and how each kind of damage is said."""
 
 import json
+import os
 
 import pytest
-from mindtune.data import llava
-from mindtune.data.llava import check_record, read_records
+from mindtune.data import json_list
+from mindtune.data.json_list import read_records
+from mindtune.data.llava import check_record, images_of, sound_values, unfit, unread
 from mindtune.errors import UserError
 
 RECORD = {
@@ -25,7 +27,7 @@ def write(path, text):
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("chunk", [1, 7, 100, 1 << 20])
 def test_reads_what_json_reads(tmp_path, monkeypatch, indent, chunk):
-    monkeypatch.setattr(llava, "CHUNK", chunk)
+    monkeypatch.setattr(json_list, "CHUNK", chunk)
     records = [RECORD | {"id": str(n)} for n in range(5)]
     path = write(tmp_path / "a.json", json.dumps(records, indent=indent, ensure_ascii=False))
     assert list(read_records(path)) == records
@@ -36,10 +38,31 @@ def test_reads_an_empty_list_and_a_byte_order_mark(tmp_path):
     assert list(read_records(write(tmp_path / "b.json", '\ufeff[{"id": "1"}]'))) == [{"id": "1"}]
 
 
+STRINGS = ['": a', 'b": c', "d :", 'e\\": f', '": 1, "id": 2', "}, {", "\\"]
+
+
+@pytest.mark.parametrize("chunk", [40, 1 << 20])
+def test_what_looks_like_a_key_twice_is_read(tmp_path, monkeypatch, chunk):
+    """Strings may look like keys, and objects deeper down have keys too."""
+    monkeypatch.setattr(json_list, "CHUNK", chunk)
+    records = [{"id": text, "deep": [{"id": [{"id": text}]}], text: {"id": 1}} for text in STRINGS]
+    assert list(read_records(write(tmp_path / "a.json", json.dumps(records)))) == records
+
+
+def test_a_key_twice_is_found_in_a_later_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_list, "CHUNK", 100)
+    lines = [json.dumps({"id": str(n), "image": "x" * 50}) for n in range(20)]
+    lines[13] = lines[13].replace("{", '{"id": "13", ')
+    path = write(tmp_path / "a.json", f"[{', '.join(lines)}]")
+    with pytest.raises(UserError, match="record 13 has the key 'id' twice in one object"):
+        list(read_records(path))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "must be a JSON list"),
+        ("", "a.json is empty, but must be a JSON list"),
+        ("{}", "must be a JSON list of records, but begins with '{}'"),
         ('{"id": "1"}', "must be a JSON list of records, but begins with '{"),
         ('[{"id": "1"}, {"id": "2", "conv', "cut off in record 1"),
         ('[{"id": "1"}, {"id": "2"}', "cut off after 2 records"),
@@ -48,6 +71,19 @@ def test_reads_an_empty_list_and_a_byte_order_mark(tmp_path):
         ('[{"id": "1"} {"id": "2"}]', "no comma between records 0 and 1"),
         ('[{"id": "1"}, {id: 2}, {"id": "3"}]', "record 1 is not JSON"),
         ('[{"id": "1"}, "two"]', "record 1 is str"),
+        ('[{"id": "1"}, {"id": NaN}]', "record 1 holds NaN, which is no number in JSON"),
+        ('[{"id": "1"}, {"id": [-Infinity]}]', "record 1 holds -Infinity, which is no number"),
+        ('[{"id": "1"}, {"id": 1e999}]', "record 1 holds the number 1e999, which is too large"),
+        ('[{"id": ' + "7" * 10_000 + "}]", "record 0 holds a number of 10000 digits; write it as"),
+        ('[{"id": "1"}, {"id": "2", "id": "3"}]', "record 1 has the key 'id' twice"),
+        ('[{"id": "1"}, {"id": "2", "id"  \n: "3"}]', "record 1 has the key 'id' twice"),
+        ('[{"id": "1"}, {"id": [{"x": 1, "x": 1}]}]', "record 1 has the key 'x' twice"),
+        ('[{"id": {"y": {"x\\\\": 1, "x\\\\": 1}}}]', "record 0 has the key .* twice"),
+        (
+            '[{"id": ": a", "b": "c\\": d"}, {"id": "2", "id": "3"}]',
+            "record 1 has the key 'id' twice",
+        ),
+        ('[{"id": "1"}, {"id": ' + "[" * 100_000 + "]" * 100_000 + "}]", "record 1 is nested too"),
     ],
 )
 def test_damage_is_said_in_a_sentence(tmp_path, text, words):
@@ -59,9 +95,22 @@ def test_says_when_there_is_no_such_file_or_no_text(tmp_path):
     with pytest.raises(UserError, match="can't be read: No such file"):
         list(read_records(tmp_path / "none.json"))
     path = tmp_path / "binary.json"
-    path.write_bytes(b'[{"id": "\xff\xfe"}]')
-    with pytest.raises(UserError, match="not UTF-8"):
+    path.write_bytes(b'[{"id": "1"}, {"id": "fa\xe7ade"}]')
+    with pytest.raises(
+        UserError, match=r"not UTF-8 text: record 1 has the byte 0xe7 in '.*fa\\\\xe7"
+    ):
         list(read_records(path))
+    path.write_text('[{"id": "1"}]', encoding="utf-16")
+    with pytest.raises(UserError, match="not UTF-8 text: its beginning has the byte 0xff"):
+        list(read_records(path))
+
+
+def test_says_what_is_there_instead_of_a_file(tmp_path):
+    with pytest.raises(UserError, match="is a directory, but must be a file"):
+        list(read_records(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is a named pipe, but must be a file"):
+        list(read_records(tmp_path / "pipe"))
 
 
 def turns(*roles, first="<image>\nq"):
@@ -101,3 +150,91 @@ def test_a_record_on_which_the_framework_would_stop_is_refused(change, words):
 def test_a_good_record_and_a_text_only_one_pass():
     check_record(RECORD, 0)
     check_record({"id": "t", "conversations": turns("human", "gpt", first="q")}, 0)
+
+
+def answered(question="<image>\nq", answer="a", **change):
+    values = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": "1", "image": "a.jpg", "conversations": values} | change
+
+
+def weighted(**change):
+    record = answered()
+    record["conversations"][1].update(change)
+    return record
+
+
+TOKENS = ["endoftext", "im_start", "im_end", "vision_start", "vision_end", "vision_pad",
+          "image_pad", "video_pad"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        *((answered(f"<image>\nq <|{token}|>"), f"the special token <|{token}|> stands in its text")
+          for token in TOKENS),
+        (answered(answer="a <|im_end|>"), "the special token <|im_end|> stands in its text"),
+        (answered(images=["a.jpg"]), "`images` is not read"),
+        (answered(video="clip.mp4"), "`video` is not read"),
+        (answered(videos=["clip.mp4"]), "`videos` is not read"),
+        (answered(system="Answer in French."), "`system` is not read"),
+        (answered(tools=[{"name": "search"}]), "`tools` is not read"),
+        (weighted(weight=0), "`weight` of a turn is not read"),
+        (weighted(loss=False), "`loss` of a turn is not read"),
+        (weighted(images=["b.jpg"]), "`images` of a turn is not read"),
+        (answered(answer=""), "an answer is empty"),
+        (answered(answer=" \n"), "an answer is empty"),
+        (answered("", image=None), "a question is empty"),
+        (answered("q", "see <image>"), "an `<image>` mark stands in an answer"),
+    ],
+)  # fmt: skip
+def test_a_record_that_means_something_else_has_a_reason(record, reason):
+    check_record(record, 0)
+    assert unfit(record) == reason
+    assert sound_values(record, images_of(record)) is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        answered(answer="<|box_start|>(1,2),(3,4)<|box_end|>"),
+        answered(answer="<|object_ref_start|>a bus<|object_ref_end|><|quad_start|><|quad_end|>"),
+        answered("<image>"), answered("q <|not_a_token|>\n<image>"), answered("1 < 2 | 3 > 2 <image>"),
+        answered(images=[], system="", video=None, tools=[]), weighted(weight=1, loss=True),
+        answered(model="x", source={"a": 1}),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_as_it_was_meant_has_none(record):
+    check_record(record, 0)
+    assert unfit(record) is None
+
+
+def test_keys_that_are_not_read_are_named():
+    assert unread(answered()) == unread(answered(model=None, system="")) == set()
+    record = answered(model="x") | {"conversations": weighted(note="n")["conversations"]}
+    assert unread(record) == {"model", "conversations[].note"}
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [("a.jpg", "a.jpg"), ("./a.jpg", "a.jpg"), ("sub/../a.jpg", "a.jpg"), ("x//a.jpg", "x/a.jpg"),
+     (".//x/./y/../a.jpg", "x/a.jpg"), ("..a.jpg", "..a.jpg")],
+)  # fmt: skip
+def test_a_picture_has_one_name(image, name):
+    assert images_of({"image": image}) == (name,)
+    assert images_of({"image": [image, "b.jpg"]}) == [name, "b.jpg"]
+    check_record(answered(image=image), 0)
+
+
+@pytest.mark.parametrize("image", ["../a.jpg", "sub/../../a.jpg", "/a.jpg", ".."])
+def test_a_picture_outside_is_refused(image):
+    with pytest.raises(UserError, match="must be a file name within the directory"):
+        check_record(answered(image=image), 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["7" * 10_000, list(range(10_000)), json.loads("[" * 900 + "]" * 900)]
+)
+def test_a_long_or_deep_value_is_cut_in_the_sentence(name):
+    with pytest.raises(UserError, match="turn 0: `value` is 3, but must be text") as caught:
+        check_record(answered(3, id=name), 0)
+    assert len(str(caught.value)) < 300

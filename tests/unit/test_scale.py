@@ -5,12 +5,11 @@ import re
 
 import estimate_scale
 import pytest
-from mindtune.checkpoint.model_shape import model_shape
-from mindtune.config import load, load_schema
+from mindtune.models.qwen2_vl.shape import model_shape
 from mindtune.scale import PUBLISHED, checkpoint_bytes, count_parameters, estimate
+from mindtune.settings import load
 
 ROOT = estimate_scale.ROOT
-SCHEMA = load_schema(ROOT / "config/schema.yaml")
 COUNTS = {"2B": 2_208_985_600, "7B": 8_291_375_616, "72B": 73_405_560_320}
 
 
@@ -50,8 +49,8 @@ def test_hours_count_every_experiment_and_npu():
         "experiments": {"a": {}, "b": {"train": {"train_iters": 500}}},
     }
     parameters = count_parameters(model_shape(PUBLISHED["2B"]))
-    assert estimate(load(raw, SCHEMA), parameters).device_hours is None
-    assert estimate(load(raw, SCHEMA), parameters, 3600.0).device_hours == pytest.approx(1.5 * 16)
+    assert estimate(load(raw), parameters).device_hours is None
+    assert estimate(load(raw), parameters, 3600.0).device_hours == pytest.approx(1.5 * 16)
 
 
 def test_the_command_says_it_in_words(finished, capsys):

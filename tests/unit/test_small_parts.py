@@ -9,11 +9,14 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from filelock import FileLock
-from mindtune import files, job, savedir, sourcecode
+from mindtune import files
 from mindtune.comparison.statistics import wilson_interval
 from mindtune.comparison.tables import compare_experiment, summarize, to_csv
 from mindtune.demo import scenes
+from mindtune.engines import training_directory as savedir
 from mindtune.errors import UserError
+from mindtune.glue import script_runner as job
+from mindtune.glue import sourcecode
 
 # --- files -----------------------------------------------------------------
 
@@ -117,7 +120,7 @@ def test_a_save_dir_is_kept_for_equal_settings_and_put_aside_for_others(tmp_path
         assert (place / "iter_0000001").is_dir() and first == second
     with savedir.claimed(place, {"lr": 2}) as third:
         assert not (place / "iter_0000001").exists() and third != first
-    assert (tmp_path / "save_dir.superseded" / "iter_0000001").is_dir()
+    assert (tmp_path / "save_dir.superseded" / first / "iter_0000001").is_dir()
     assert json.loads((place / "settings.json").read_text())["lr"] == 2
 
 

@@ -28,9 +28,9 @@ def _asked(checkout: str, arguments: tuple[str, ...]):
     sys.path.insert(0, str(Path(checkout, "scripts")))
     for name in [name for name in sys.modules if name.split(".")[0] == "mindtune"]:
         del sys.modules[name]
-    from mindtune.dryrun import plan
-    from mindtune.explain import causes
-    from mindtune.sourcecode import RECORDS, recorded
+    from mindtune.glue.explain import causes
+    from mindtune.glue.plan import plan
+    from mindtune.glue.sourcecode import RECORDS, recorded
 
     found = plan(arguments)
     return found, causes(found, lambda name: found.code.get(name) or recorded(name, RECORDS))

@@ -1,11 +1,14 @@
 """Mistakes of a user: a sentence, a status that says so, and nothing overwritten."""
 
+import io
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
+from PIL import Image
 from workflow.conftest import HOSTILE_PATH, SMALL, Checkout, merged
 
 
@@ -138,12 +141,27 @@ def test_damaged_data_is_told_and_nothing_is_written(real, damage, words):
     assert not [path for path in (checkout.path / "results").rglob("*") if path.is_file()]
 
 
-def test_a_picture_that_cannot_be_decoded_stops_training_with_its_name(real):
+def test_pictures_that_are_cut_off_are_told_before_training(real):
     checkout, mine = real
     for path in (mine / "COCO2017/train2017").glob("*.jpg"):
         path.write_bytes(path.read_bytes()[:400])
+    refused(checkout, "convert_data: ", "the picture can't be decoded: ", target=DATA)
+
+
+def test_a_picture_that_cannot_be_decoded_stops_training_with_its_name(real):
+    checkout, mine = real
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(picture, "PNG")
+    content = picture.getvalue()
+    begin = content.index(b"IDAT") + 4
+    damaged = content[:begin] + bytes(20) + content[begin + 20 :]
+    for path in (mine / "COCO2017/train2017").glob("*.jpg"):
+        path.write_bytes(damaged)
     refused(
-        checkout, "finetune_model: the picture", "can't be decoded", target="results/baseline/hf"
+        checkout,
+        "finetune_model: the picture",
+        "can't be used: the picture can't be decoded (",
+        target="results/baseline/hf",
     )
 
 
@@ -196,3 +214,65 @@ def test_the_configuration_of_the_tutorial_says_what_is_missing(tmp_path):
     assert "install_mindspeed_mm: mindspeed.set_env is" in said and "Traceback" not in said
     assert not (checkout.path / "data").exists()
     assert yaml.safe_load((checkout.path / "config/qwen2-vl-2b.yaml").read_text())
+
+
+def test_a_template_in_the_default_configuration_is_not_run(tmp_path):
+    checkout = Checkout.make(tmp_path)
+    path = checkout.path / "config/config.yaml"
+    code = "__import__('pathlib').Path('ran').touch() or 'hf'"
+    path.write_text(f"__use_yte__: true\n{path.read_text()}\nengine: ?{code}\n")
+    refused(checkout, "config/config.yaml has `__use_yte__` in line 1: such templates run code")
+    refused(checkout, "has `__use_yte__`", target="-n")
+    assert not (checkout.path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hf: { device: \xe9 }\n", "config/config.yaml is not UTF-8 text (byte 14)"),
+        (b"hf: [\n", "config/config.yaml is not YAML: line 2: "),
+        (b"", "config/config.yaml is empty; write at least `engine: hf`"),
+        (None, "the configuration config/config.yaml is not there; write it"),
+        (b"train:\n  lr: fast\n", "config/config.yaml, line 2: train.lr is \"fast\", but must be a number."),
+    ],
+    ids=["latin-1", "broken", "empty", "none", "line"],
+)  # fmt: skip
+def test_the_default_configuration_is_read_with_care(tmp_path, content, words):
+    checkout = Checkout.make(tmp_path)
+    path = checkout.path / "config/config.yaml"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert refused(checkout, words, target="-n").count("\n") <= 4
+    assert not (checkout.path / "results").exists()
+
+
+def test_check_config_says_all_mistakes_of_a_file_that_snakemake_would_run(tmp_path):
+    checkout = Checkout.make(tmp_path)
+    (checkout.path / "my.yaml").write_text("train:\n  lr: 2\n  seed: x\nhf: { threads: 010 }\n")
+    command = [sys.executable, "scripts/check_config.py", "my.yaml"]
+    done = subprocess.run(command, cwd=checkout.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "hf.threads is 010 in my.yaml, line 4" in done.stderr
+    (checkout.path / "my.yaml").write_text("train:\n  lr: 2\n  seed: x\n")
+    done = subprocess.run(command, cwd=checkout.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "my.yaml, line 2: train.lr is 2, but must be at most 1." in done.stderr
+    assert 'my.yaml, line 3: train.seed is "x", but must be a whole number.' in done.stderr
+    done = subprocess.run(
+        command[:2], cwd=checkout.path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (
+        0,
+        "Nothing is wrong; the experiments: baseline, hot.\n",
+    )
+
+
+def test_names_that_look_like_numbers_are_experiments_of_their_own(tmp_path):
+    checkout = Checkout.make(tmp_path)
+    (checkout.path / "config/config.yaml").write_text(
+        "experiments:\n  1.0e-3: { train: { seed: 1 } }\n  0.001: { train: { seed: 2 } }\n"
+        "  1e-3: { train: { seed: 3 } }\n  010:\n"
+    )
+    said = checkout.snakemake("-n", "results/compare.csv")
+    for name in ("1.0e-3", "0.001", "1e-3", "010"):
+        assert f"results/{name}/finetune.json" in said

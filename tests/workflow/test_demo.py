@@ -38,7 +38,7 @@ def test_the_base_answers_with_boxes(finished):
     assert len(answers) == 8
     assert set(answers[0]) == {"id", "image", "prompt", "answer", "tokens", "cut", "seconds"}
     # Cut at eight tokens they have no box yet, but they begin as grounding answers do.
-    assert answers[0]["answer"].startswith("the feature can be seen")
+    assert answers[0]["answer"].startswith("<|object_ref_start|>the feature can be seen")
     assert answers[0]["cut"] and answers[0]["tokens"] == 8
 
 

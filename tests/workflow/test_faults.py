@@ -8,7 +8,9 @@ import time
 
 import pytest
 from chaos import contents, without_times
-from workflow.conftest import Checkout
+from mindtune.errors import UserError
+from mindtune.glue.clock import refuse_future
+from workflow.conftest import SMALL, Checkout, merged
 from workflow.test_kill import MODEL, start, wait_for
 
 PROMPTS = "results/shared/prompts.jsonl"
@@ -128,9 +130,52 @@ def test_files_from_the_future(finished, mine):
     train = "results/shared/data/train.json"
     later = time.time() + 1e8
     os.utime(mine.path / train, (later, later))
-    refused(mine, f"select_prompts: {train} is dated ", f"type `touch {train}`")
+    refused(mine, f"{train} is dated ", f"type `touch {train}`")
     os.utime(mine.path / train)
     goes_on(mine, finished)
+
+
+@pytest.mark.parametrize("name", ["images", "instructions", "model"])
+def test_a_source_from_the_future_is_said_before_any_work(prepared, tmp_path, name):
+    """A directory too: Snakemake would delete what is made of it, when all work is done."""
+    sources = prepared.path / "results/sources"
+    places = {
+        "images": sources / "COCO2017/train2017",
+        "instructions": sources / "llava_instruct_150k.json",
+        "model": tmp_path / "model",
+    }
+    prepared.snakemake("results/sources/Qwen2-VL-demo")
+    shutil.copytree(sources / "Qwen2-VL-demo", places["model"])
+    chosen = {kind: {"use": "path", "path": str(path)} for kind, path in places.items()}
+    checkout = Checkout.make(tmp_path / "mine", merged(SMALL, {"sources": chosen}))
+    stamp = places[name] / ".snakemake_timestamp"
+    dated = stamp if stamp.exists() else places[name]
+    later = time.time() + 1e8
+    os.utime(dated, (later, later))
+    try:
+        said = refused(
+            checkout, f"{places[name]} is dated ", f"type `touch {dated}`",
+            target="results/baseline/finetune.json",
+        )  # fmt: skip
+    finally:
+        os.utime(dated)
+    assert "Finished jobid" not in said and not list((checkout.path / "results").rglob("*.json"))
+    checkout.snakemake(PROMPTS)
+
+
+def test_a_link_from_the_future_and_a_link_to_something_from_the_future(tmp_path):
+    later = time.time() + 1e8
+    (tmp_path / "pictures").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("pictures")
+    refuse_future([link])
+    os.utime(link, (later, later), follow_symlinks=False)
+    with pytest.raises(UserError, match=f"type `touch -h {link}`"):
+        refuse_future([link])
+    os.utime(link, follow_symlinks=False)
+    os.utime(tmp_path / "pictures", (later, later))
+    with pytest.raises(UserError, match=f"type `touch {link}`"):
+        refuse_future([link])
 
 
 def test_pictures_that_vanish_in_the_middle_of_a_training(finished, mine):

@@ -69,11 +69,16 @@ def test_a_line_break_in_the_working_directory_is_refused(tmp_path):
 def test_a_configuration_file_with_a_hostile_name_is_read(finished):
     file = finished.path / f"{HOSTILE}.yaml"
     config = yaml.safe_load((finished.path / "config/config.yaml").read_text(encoding="utf-8"))
-    file.write_text(yaml.safe_dump(merged(config, {"train": {"lrr": 1}})), encoding="utf-8")
+    text = yaml.safe_dump(merged(config, {"train": {"lrr": 1}}))
+    line = text.split("\n").index("  lrr: 1") + 1
+    file.write_text(text, encoding="utf-8")
     try:
         said = finished.snakemake(
             "-n", "results/compare.csv", "--configfile", file.name, fails=True
         )
     finally:
         file.unlink()
-    assert f"The configuration ({file.name}) can't be used:\n  - train.lrr is not a key" in said
+    assert (
+        f"The configuration ({file.name}) can't be used:\n"
+        f"  - {file.name}, line {line}: train.lrr is not a key"
+    ) in said

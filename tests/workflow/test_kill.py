@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -68,26 +69,98 @@ def test_kills_at_random_moments_one_after_another(finished, tmp_path):
     undisturbed = {
         name: content
         for name, content in chaos.contents(finished.path).items()
-        if Path(name).name not in BESIDE
+        if not BESIDE & {Path(name).name, Path(name).stem}  # the record is named NAME.json
     }
     assert chaos.differences(chaos.contents(checkout.path), undisturbed) == ()
 
 
-def test_checkpoints_of_other_settings_are_put_aside_and_not_continued(finished, tmp_path):
-    config = merged(SMALL, {"experiments": {"hot": None}})
-    config["experiments"] = {"baseline": {}}
-    checkout = Checkout.make(tmp_path / "other", config)
-    checkout.snakemake("results/baseline/finetune.json")
-    first = checkout.read(MODEL)
+DONE = "results/baseline/finetune.json"
+ONE = merged(SMALL, {"experiments": {"hot": None}})
+
+
+def stamps(checkout):
+    """When each checkpoint was written; a rename changes nothing of it."""
+    return {
+        path.parent.parent.name: path.stat().st_mtime_ns
+        for path in (checkout.path / "results/baseline/save_dir").glob("iter_*/*/*.pt")
+    }
+
+
+def test_settings_that_come_back_find_their_checkpoints(finished, tmp_path):
+    """save_dir is a link, as to a scratch disk; nothing is trained twice."""
+    checkout = Checkout.make(tmp_path / "other", ONE)
+    scratch = tmp_path / "scratch" / "of me"
+    scratch.mkdir(parents=True)
+    (checkout.path / "results/baseline").mkdir(parents=True)
+    (checkout.path / "results/baseline/save_dir").symlink_to(scratch)
+    checkout.snakemake(DONE)
+    first, written = checkout.read(MODEL), stamps(checkout)
     assert first == finished.read(MODEL)
-    checkout.configure(merged(config, {"train": {"lr": 4e-3}}))
-    said = checkout.snakemake("results/baseline/finetune.json")
-    assert (
-        "holds checkpoints of other settings: put aside" in said and "from the base model" in said
-    )
+    checkout.configure(merged(ONE, {"train": {"lr": 4e-3}}))
+    said = checkout.snakemake(DONE)
+    assert "holds checkpoints of other settings: put aside" in said
+    assert "from the base model" in said
     assert "(train.lr 0.001 -> 0.004); iteration 2 would have had a learning rate of" in said
-    assert checkout.read(MODEL) != first
-    assert checkout.read(MODEL.replace("save_dir", "save_dir.superseded")) == first
+    second, written_second = checkout.read(MODEL), stamps(checkout)
+    assert second != first
+    for change, model, times in (
+        ({}, first, written),
+        ({"train": {"lr": 4e-3}}, second, written_second),
+        ({}, first, written),
+    ):
+        checkout.configure(merged(ONE, change))
+        said = checkout.snakemake("results/baseline/hf")
+        assert "iteration 6 is there already: nothing to train" in said
+        assert checkout.read(MODEL) == model and stamps(checkout) == times
+    assert (checkout.path / "results/baseline/save_dir").readlink() == scratch
+    weights = [path.name for path in (finished.path / "results/baseline/hf").glob("*.safetensors")]
+    for name in weights:
+        file = f"results/baseline/hf/{name}"
+        assert checkout.read(file) == finished.read(file)
+    assert weights
+    said = subprocess.run(
+        [sys.executable, "scripts/clean.py"], cwd=checkout.path, text=True, capture_output=True,
+        check=True,
+    ).stdout  # fmt: skip
+    assert "3 checkpoints to iteration 6; now -> there: train.lr 0.001 -> 0.004" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hf": {"device": "cuda:7"}}, "hf.device is cuda:7"),
+        ({"train": {"seed": 2**32}}, "train.seed is 4294967296"),
+        ({"sources": {"model": {"use": "path", "path": "no/model"}}}, "no/model"),
+        ({"train": {"lr": 1e30, "clip_grad": 0.0}}, "train.lr"),  # fails as it trains
+    ],
+    ids=["device", "seed", "model", "lr"],
+)
+def test_a_mistake_costs_no_finished_training(finished, tmp_path, change, words):
+    checkout = finished.without(tmp_path / "copy", "hot")
+    first, written = checkout.read(MODEL), stamps(checkout)
+    checkout.configure(merged(ONE, change))
+    said = checkout.snakemake(DONE, fails=True)
+    assert words in said and "Traceback" not in said
+    assert change.get("train", {}).get("lr") or stamps(checkout) == written
+    checkout.configure(ONE)
+    checkout.snakemake(DONE)
+    assert checkout.read(MODEL) == first and stamps(checkout) == written
+
+
+def test_a_loader_that_the_kernel_ended_is_told_as_that(finished, tmp_path):
+    checkout = Checkout.make(tmp_path / "memory", ONE)
+    checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
+    process = start(checkout, DONE)
+    wait_for(checkout.path / "results/baseline/save_dir/iter_0000002", process)
+    job, _ = chaos.job_of(process.pid)
+    for child in job.children(recursive=True):
+        child.kill()
+    assert process.wait(timeout=120) == 1
+    log = (checkout.path / "logs/finetune_model/baseline.log").read_text()
+    assert "ended by signal 9 (SIGKILL: memory ran out, most likely)" in log
+    assert "an error of the program" not in log
+    checkout.snakemake(DONE)
+    assert checkout.read(MODEL) == finished.read(MODEL)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
@@ -98,5 +171,8 @@ def test_a_signal_to_all_of_it_leaves_checkpoints_to_go_on_from(finished, tmp_pa
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000004", process)
     os.killpg(process.pid, signal_number)
     process.wait(timeout=120)
+    log = (checkout.path / "logs/finetune_model/baseline.log").read_text()
+    assert f"stopped by signal {signal_number} ({signal_number.name}); the same command" in log
+    assert "an error of the program" not in log
     checkout.snakemake("results/baseline/finetune.json")
     assert checkout.read(MODEL) == finished.read(MODEL)

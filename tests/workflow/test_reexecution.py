@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
-from mindtune.config import load_schema
-from mindtune.explain import followers
-from mindtune.reference import keys
+from mindtune.glue.explain import followers
+from mindtune.settings import Settings
+from mindtune.settings.reference import keys
 from workflow.conftest import ROOT, SMALL, Checkout, merged
 
 TABLE = yaml.safe_load((Path(__file__).with_name("reexecution.yaml")).read_text(encoding="utf-8"))
@@ -54,26 +55,42 @@ def sources(complete, tmp_path_factory):
     return place
 
 
+@pytest.fixture(scope="module")
+def results_alone(complete, tmp_path_factory):
+    """The finished run without Snakemake's own records, as after copying."""
+    fresh = Checkout.make(tmp_path_factory.mktemp("alone"))
+    shutil.copytree(complete.path / "results", fresh.path / "results")  # keeps times, as cp -a
+    return fresh
+
+
+def edit(checkout, values):
+    change = SMALL
+    for key, value in values.items():
+        change = merged(change, nested(key, value)) if "." in key else change | {key: value}
+    checkout.configure(change)
+
+
 @pytest.fixture
 def edited(complete):
     """Change the finished run's configuration; it is put back afterwards."""
-
-    def edit(values):
-        change = SMALL
-        for key, value in values.items():
-            change = merged(change, nested(key, value)) if "." in key else change | {key: value}
-        complete.configure(change)
-
-    yield edit
+    yield partial(edit, complete)
     complete.configure(SMALL)
 
 
+@pytest.fixture(params=["with .snakemake", "results alone"])
+def run(request, complete, results_alone):
+    """A finished run whose configuration is put back afterwards."""
+    found = complete if request.param == "with .snakemake" else results_alone
+    yield found
+    found.configure(SMALL)
+
+
 @pytest.mark.parametrize("key", TABLE["edits"])
-def test_an_edit_runs_these_jobs_and_no_others(complete, edited, sources, key):
+def test_an_edit_runs_these_jobs_and_no_others(run, sources, key):
     entry = yaml.safe_load(yaml.safe_dump(TABLE["edits"][key]).replace("$SOURCES", str(sources)))
     values = {key: entry["to"], **entry.get("with", {})}
-    edited(values)
-    plan, causes = complete.asked("all")
+    edit(run, values)
+    plan, causes = run.asked("all")
     assert {pair(job) for job in plan.needed()} == expected(
         entry["runs"], entry.get("only", EXPERIMENTS)
     )
@@ -91,8 +108,7 @@ def test_an_edit_runs_these_jobs_and_no_others(complete, edited, sources, key):
 
 
 def test_every_key_of_the_schema_has_a_line_in_the_table():
-    schema = load_schema(ROOT / "config" / "schema.yaml")
-    leaves = {key.name for key in keys(schema) if not key.is_section and "[]" not in key.name}
+    leaves = {key.name for key in keys(Settings) if not key.is_section and "[]" not in key.name}
     told = {*TABLE["edits"], *TABLE["elsewhere"], "experiments"}  # which are under `also`
     missing = [name for name in leaves if not told & {name, *whole(name)}]
     assert missing == [], "give each an edit in tests/workflow/reexecution.yaml"

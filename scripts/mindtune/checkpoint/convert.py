@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.copying import Progress
 from mindtune.checkpoint.hf_writing import (
     copy_rest,
     distribution,
@@ -19,9 +18,7 @@ from mindtune.checkpoint.hf_writing import (
 from mindtune.checkpoint.huggingface import HFCheckpoint
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.lora import merged_views
-from mindtune.checkpoint.mapping import EMBEDDING_HF, OUTPUT_MM, entries
 from mindtune.checkpoint.megatron import MMCheckpoint
-from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
 from mindtune.checkpoint.reading import (
     check_copies,
     compare,
@@ -38,6 +35,9 @@ from mindtune.checkpoint.writing import (
     write_release,
 )
 from mindtune.errors import UserError
+from mindtune.formats.streaming import Progress
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
+from mindtune.models.qwen2_vl.tensors import EMBEDDING_HF, OUTPUT_MM, entries
 
 log = logging.getLogger("mindtune.checkpoint")
 

@@ -10,13 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.copying import Progress, Target, creating, pwrite, write_all
-from mindtune.checkpoint.huggingface import INDEX, published_name
+from mindtune.checkpoint.huggingface import INDEX, published_name, read_weight_map
 from mindtune.checkpoint.reading import compare
-from mindtune.checkpoint.safetensors_io import open_safetensors, safetensors_header
-from mindtune.checkpoint.views import View
 from mindtune.checkpoint.writing import make_directory
 from mindtune.errors import UserError
+from mindtune.files import read_json
+from mindtune.formats.safetensors_io import open_safetensors, safetensors_header
+from mindtune.formats.streaming import Progress, Target, creating, pwrite, write_all
+from mindtune.formats.views import View
 
 log = logging.getLogger("mindtune.checkpoint")
 
@@ -27,21 +28,14 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", "
 def is_ours(path: Path) -> bool:
     """Whether a directory was written by `mm_to_hf` (its index says so)."""
     try:
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        return index["metadata"]["converted_by"] == _MADE_BY
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(path / INDEX)["metadata"]["converted_by"] == _MADE_BY
+    except (UserError, KeyError, TypeError):
         return False
 
 
 def original_files(hf_dir: Path) -> Mapping[str, str]:
     """Published name -> file name in the original's index; {} if there is none to go by."""
-    try:
-        index = json.loads((hf_dir / INDEX).read_text(encoding="utf-8"))
-        return {published_name(name): str(file) for name, file in index["weight_map"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{hf_dir / INDEX} cannot be read: {error!r}") from None
+    return {published_name(name): file for name, file in read_weight_map(hf_dir).items()}
 
 
 def distribution(

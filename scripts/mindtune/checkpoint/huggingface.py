@@ -1,17 +1,17 @@
 """A Hugging Face Qwen2-VL directory: its tensors as views, by their published names."""
 
-import json
 import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mindtune.checkpoint.mapping import EMBEDDING_HF, OUTPUT_HF, hf_shapes
-from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
-from mindtune.checkpoint.safetensors_io import open_safetensors
-from mindtune.checkpoint.sources import FileSource
-from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
+from mindtune.files import read_json
+from mindtune.formats.safetensors_io import open_safetensors
+from mindtune.formats.sources import FileSource
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
+from mindtune.models.qwen2_vl.tensors import EMBEDDING_HF, OUTPUT_HF, hf_shapes
 
 INDEX = "model.safetensors.index.json"
 
@@ -69,6 +69,39 @@ def matched(
     return {name: tensors[name] for name in wanted}, spare
 
 
+def read_weight_map(hf_dir: Path) -> dict[str, str]:
+    """Tensor -> name of its file, from a directory's index; {} where there is no index.
+
+    Raises
+    ------
+    UserError: the index isn't one.
+    """
+    path = hf_dir / INDEX
+    if not path.exists():
+        return {}
+    index: Any = read_json(path)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict):
+        kind = type(weight_map).__name__ if isinstance(index, dict) else "missing"
+        raise UserError(
+            f"{path}: its weight_map is {_KINDS.get(kind, kind)}, but must be an object that names the "
+            "file of each tensor; download it again."
+        )
+    for tensor, file in weight_map.items():
+        if not isinstance(file, str) or not file or Path(file).name != file:
+            raise UserError(
+                f"{path}: its weight_map has {file!r} for {tensor}, but has to name files of the same "
+                "directory; download it again."
+            )
+    if not weight_map:
+        raise UserError(f"{path}: its weight_map is empty; download it again.")
+    return weight_map
+
+
+_KINDS = {"NoneType": "missing", "list": "a list", "str": "text", "int": "a number",
+          "float": "a number", "bool": "true or false"}  # fmt: skip
+
+
 class HFCheckpoint:
     """An open Hugging Face directory.
 
@@ -90,7 +123,7 @@ class HFCheckpoint:
             raise
 
     def _read(self) -> dict[str, View]:
-        weight_map = self._weight_map()
+        weight_map = read_weight_map(self.path)
         views: dict[str, View] = {}
         for name in sorted(set(weight_map.values())) if weight_map else self._all_files():
             path = self.path / name
@@ -110,20 +143,6 @@ class HFCheckpoint:
             file = weight_map[absent[0]]
             raise UserError(f"{self.path}: {absent[0]} is not in {file}, though {INDEX} says so")
         return views
-
-    def _weight_map(self) -> dict[str, str]:
-        path = self.path / INDEX
-        if not path.exists():
-            return {}
-        try:
-            index: Any = json.loads(path.read_text(encoding="utf-8"))
-            weight_map = index["weight_map"]
-            good = all(isinstance(v, str) and Path(v).name == v for v in weight_map.values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} cannot be read: {error!r}") from None
-        if not good or not weight_map:
-            raise UserError(f"{path}: its weight_map has to name files of the same directory")
-        return weight_map
 
     def _all_files(self) -> list[str]:
         names = sorted(path.name for path in self.path.glob("*.safetensors"))

@@ -12,12 +12,12 @@ from mindtune.checkpoint.megatron import (
     iteration_directory,
     rank_directories,
 )
-from mindtune.checkpoint.safetensors_io import open_safetensors
-from mindtune.checkpoint.torch_zip import TorchFile
-from mindtune.checkpoint.unpickle import Placeholder, StoredTensor
 from mindtune.checkpoint.verification import is_megatron
-from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
+from mindtune.formats.safetensors_io import open_safetensors
+from mindtune.formats.torch_zip import TorchFile
+from mindtune.formats.unpickle import Placeholder, StoredTensor
+from mindtune.formats.views import View
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 

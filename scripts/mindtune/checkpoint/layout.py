@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindtune.checkpoint.model_shape import ModelShape
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import ModelShape
 
 Rows = tuple[tuple[int, ...], ...]
 
@@ -23,9 +23,9 @@ def parse_layers(value: Any, name: str) -> Rows:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(
-                f"{name} is {given!r}; a list like [[14, 14]] is needed (quoted, in a shell)"
+                f"{name} is {given[:200]!r}; a list like [[14, 14]] is needed (quoted, in a shell)"
             ) from None
     if isinstance(value, Sequence) and value and not isinstance(value, str):
         rows = value if all(_is_list(row) for row in value) else [value]
@@ -177,6 +177,51 @@ class ParallelLayout:
             problems.append(
                 "language layers start before the vision layers are complete, "
                 "so they would run without the image"
+            )
+        return problems
+
+    def idle_stages(self, frozen_encoder: bool, frozen_projector: bool) -> list[int]:
+        """The stages, from 0, on which nothing is trained: they have frozen vision layers only."""
+        vision, language = (
+            [sum(column) for column in zip(*rows, strict=True)]
+            for rows in (self.vit_pp_layers, self.llm_pp_layers)
+        )
+        with_vision = [stage for stage, layers in enumerate(vision) if layers]
+        return [
+            stage
+            for stage in with_vision
+            if not language[stage]
+            and frozen_encoder
+            and (frozen_projector or stage != with_vision[-1])
+        ]
+
+    def context_problems(self, shape: ModelShape, context: int) -> list[str]:
+        """Why the framework cannot cut this layout's sequences over `context` ranks; [] if it can.
+
+        From its MMGPTModel, Qwen2VLViT and Qwen2vlSelfAttention: the part of the sequence is taken
+        where the embedding is, and attention exchanges parts of the sequence for heads. Key-value
+        heads are repeated where they are fewer than the ranks; otherwise they have to come out
+        even, or query heads would meet those of others.
+        """
+        if context == 1:
+            return []
+        problems = []
+        if self.pp_size > 1:
+            problems.append(
+                f"the model is on {self.pp_size} stages, and only one that has all of it can cut a "
+                "sequence; put all layers on one stage, or write 1"
+            )
+        heads, kv_heads = shape.heads // self.tp_size, shape.kv_heads // self.tp_size
+        fewest = min(heads, shape.vit_heads // self.tp_size)
+        if context > fewest:
+            problems.append(
+                f"a tensor rank has {fewest} attention heads, which can't be shared out to {context} "
+                f"ranks; write at most {fewest}"
+            )
+        elif context <= kv_heads and kv_heads % context:
+            problems.append(
+                f"it doesn't divide the {kv_heads} key-value heads of a tensor rank; write a number "
+                "that does"
             )
         return problems
 

@@ -16,14 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.copying import Buffers, stream
 from mindtune.checkpoint.huggingface import HFCheckpoint
-from mindtune.checkpoint.mapping import Entry, Split, entries, hf_shapes, unfuse, unshard
 from mindtune.checkpoint.megatron import MMCheckpoint, rule_of
-from mindtune.checkpoint.model_shape import ModelShape
 from mindtune.checkpoint.reading import hf_views, mm_views
-from mindtune.checkpoint.views import View, stored, take_rows
 from mindtune.errors import UserError
+from mindtune.formats.streaming import Buffers, stream
+from mindtune.formats.views import View, stored, take_rows
+from mindtune.models.qwen2_vl.shape import ModelShape
+from mindtune.models.qwen2_vl.tensors import Entry, Split, entries, hf_shapes, unfuse, unshard
 
 _ADAPTER = re.compile(r"(.+)\.lora_([AB])\.([^.]+)\.weight$")
 _STEP = 1 << 22  # bytes of float32 rows at a time

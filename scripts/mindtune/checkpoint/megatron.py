@@ -18,12 +18,12 @@ from types import TracebackType
 from typing import Any
 
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.mapping import RULES, Entry, Rule, Split, unshard
-from mindtune.checkpoint.torch_zip import TorchFile
-from mindtune.checkpoint.unpickle import Placeholder, StoredTensor
-from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
-from mindtune.files import writing
+from mindtune.files import regular, writing
+from mindtune.formats.torch_zip import TorchFile
+from mindtune.formats.unpickle import Placeholder, StoredTensor
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.tensors import RULES, Entry, Rule, Split, unshard
 
 TRACKER = "latest_checkpointed_iteration.txt"
 RANK_FILE = "model_optim_rng.pt"
@@ -40,9 +40,9 @@ def read_tracker(mm_dir: str | Path) -> int | str:
     if not Path(mm_dir).is_dir():
         raise UserError(f"{mm_dir} is not a directory; a Megatron checkpoint is needed there")
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist, so no checkpoint is to be found there") from None
+        if not path.exists():
+            raise UserError(f"{path} does not exist, so no checkpoint is to be found there")
+        text = regular(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if text == "release":

@@ -4,8 +4,12 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mindtune.checkpoint.copying import Buffers, Progress, run_all, stream
-from mindtune.checkpoint.mapping import (
+from mindtune.checkpoint.megatron import MMCheckpoint
+from mindtune.errors import UserError
+from mindtune.formats.streaming import Buffers, Progress, run_all, stream
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.shape import ModelShape
+from mindtune.models.qwen2_vl.tensors import (
     EMBEDDING_MM,
     OUTPUT_MM,
     Entry,
@@ -15,10 +19,6 @@ from mindtune.checkpoint.mapping import (
     hf_shapes,
     unfuse,
 )
-from mindtune.checkpoint.megatron import MMCheckpoint
-from mindtune.checkpoint.model_shape import ModelShape
-from mindtune.checkpoint.views import View
-from mindtune.errors import UserError
 
 log = logging.getLogger("mindtune.checkpoint")
 

@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtune.checkpoint.copying import Buffers, stream
 from mindtune.checkpoint.huggingface import matched, published_name
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.mapping import hf_shapes
 from mindtune.checkpoint.megatron import MMCheckpoint, iteration_name, track
-from mindtune.checkpoint.model_shape import model_shape
 from mindtune.checkpoint.reading import hf_views, mm_views
-from mindtune.checkpoint.sources import FileSource, MemorySource, RecordSource
-from mindtune.checkpoint.views import ITEM_BYTES, View, stored
 from mindtune.checkpoint.writing import rank_trees, sync_tree, target_directory, write_ranks
 from mindtune.errors import UserError
+from mindtune.formats.sources import FileSource, MemorySource, RecordSource
+from mindtune.formats.streaming import Buffers, stream
+from mindtune.formats.views import ITEM_BYTES, View, stored
+from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.qwen2_vl.tensors import hf_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,13 +5,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.checkpoint.copying import Progress
 from mindtune.checkpoint.huggingface import HFCheckpoint
 from mindtune.checkpoint.megatron import TRACKER, MMCheckpoint
-from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
 from mindtune.checkpoint.reading import compare, hf_views
-from mindtune.checkpoint.views import View
 from mindtune.errors import UserError
+from mindtune.formats.streaming import Progress
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.copying import Progress, creating, write_all
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.mapping import (
+from mindtune.checkpoint.megatron import RANK_FILE, TRACKER
+from mindtune.errors import UserError
+from mindtune.files import sync_directory, writing_directory
+from mindtune.formats.streaming import Progress, creating, write_all
+from mindtune.formats.torch_zip import Archive
+from mindtune.formats.views import View
+from mindtune.models.qwen2_vl.tensors import (
     EMBEDDING_MM,
     OUTPUT_MM,
     RULES,
@@ -18,11 +23,6 @@ from mindtune.checkpoint.mapping import (
     entries_of_chunk,
     shard,
 )
-from mindtune.checkpoint.megatron import RANK_FILE, TRACKER
-from mindtune.checkpoint.torch_zip import Archive
-from mindtune.checkpoint.views import View
-from mindtune.errors import UserError
-from mindtune.files import sync_directory, writing_directory
 
 log = logging.getLogger("mindtune.checkpoint")
 

@@ -1,16 +1,24 @@
-"""Reading prompts and answers, and seeing that they belong together."""
+"""Reading prompts and answers, and checking that they belong together."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mindtune.data.prompts import pictures_of
+from mindtune.data.split import components
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
+from mindtune.models.qwen2_vl.grounding import without
 
 
 def read_answers(
     experiment: str, prompts: Path, before: Path, after: Path
 ) -> Iterator[tuple[dict, dict, dict]]:
     """Yield (prompt, answer before, answer after), in the order of the prompts.
+
+    A prompt's `image` is its cell in tables. References and answers are without the marks of objects
+    and boxes: a model that was trained on such marks writes them, the base may not, and tables compare
+    what is said.
 
     Raises
     ------
@@ -23,4 +31,46 @@ def read_answers(
                 f"the answers {stage} of experiment {experiment} are of other prompts; delete them "
                 "and run the same command again."
             )
-    yield from zip(asked, *answered, strict=True)
+    for prompt, *answers in zip(asked, *answered, strict=True):
+        reference = prompt["reference"]
+        shown = {
+            "image": picture_cell(pictures_of(prompt)),
+            "reference": None if reference is None else without(reference),
+        }
+        first, second = ({**one, "answer": without(one["answer"]).strip()} for one in answers)
+        yield {**prompt, **shown}, first, second
+
+
+def picture_cell(names: Sequence[str]) -> str:
+    """The pictures of a prompt in a table's cell: the name of one, or a JSON list of several."""
+    if len(names) == 1 and pictures_in(names[0]) == [names[0]]:
+        return names[0]
+    return json.dumps(list(names), ensure_ascii=False)
+
+
+def together(cells: Iterable[str]) -> list[str]:
+    """For each cell of pictures a name, the same for all that hang together.
+
+    Two prompts hang together when they have a picture in common, or each has one in common with
+    a third: what they show is then no independent evidence.
+    """
+    names = [pictures_in(cell) for cell in cells]
+    tied = components(group for group in names if len(group) > 1)
+    return [tied.get(group[0], group[0]) for group in names]
+
+
+def count_pictures(cells: Iterable[str]) -> int:
+    """How many different pictures there are in cells."""
+    return len({name for cell in cells for name in pictures_in(cell)})
+
+
+def pictures_in(cell: str) -> list[str]:
+    """The pictures in a table's cell: what `picture_cell` was given."""
+    if cell.startswith("["):
+        try:
+            names = json.loads(cell)
+        except (ValueError, RecursionError):
+            return [cell]
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    return [cell]

@@ -7,16 +7,22 @@ from functools import cache
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
+from mindtune.comparison.content import content
 from mindtune.comparison.text import exact, has_box, is_repetitive, language, words
 
-SHARE, MEAN = "share", "mean"
+SHARE, MEAN, CLOCK = "share", "mean", "clock"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of scores: `of(line, reference)` is an answer's score, `line` being its record.
+    """A column of scores: `of(line, reference)` is an answer's score.
 
+    `line` is the answer's record, with its `prompt`.
+
+    kind: `share` of answers, `mean` of a score, or `clock`: measured times, which all answers of
+    a batch have in common, so that they have medians and neither intervals nor tests.
     better: `higher`, `lower`, or None where a difference is neither good nor bad.
+    most: the greatest possible score where 0 is the least, None for no limit.
     """
 
     name: str
@@ -24,6 +30,11 @@ class Metric:
     kind: str
     better: str | None
     of: Callable[[Mapping, str | None], float | bool | None]
+    most: float | None = None
+
+    @property
+    def in_percent(self) -> bool:
+        return self.most == 1
 
 
 class _Words:
@@ -60,25 +71,48 @@ def rouge_l(answer: str, reference: str) -> float:
     return 100 * _rouge().score(reference, answer)["rougeL"].fmeasure
 
 
+def _content(line: Mapping, reference: str | None) -> float | None:
+    return None if reference is None else content(line["answer"], reference, line["prompt"])
+
+
 def _judged(function: Callable[[str, str], float]) -> Callable:
     return lambda line, reference: (
         None if reference is None else function(line["answer"], reference)
     )
 
 
+def _alike(function: Callable[[str, str], float]) -> Callable:
+    """The likeness, 0 to 100, also where a text without a word is right: then nothing else is."""
+
+    def of(answer: str, reference: str) -> float:
+        if words(reference):
+            return function(answer, reference)
+        return 100.0 if exact(answer, reference) else 0.0
+
+    return _judged(of)
+
+
 METRICS = (
-    Metric("exact", "Exact match", SHARE, "higher", _judged(exact)),
-    Metric("chrf", "chrF", MEAN, "higher", _judged(chrf)),
-    Metric("bleu", "BLEU", MEAN, "higher", _judged(bleu)),
-    Metric("rouge_l", "ROUGE-L", MEAN, "higher", _judged(rouge_l)),
+    Metric("exact", "Exact match", SHARE, "higher", _judged(exact), 1),
+    Metric("content", "Content in any form", MEAN, "higher", _content, 1),
+    Metric("chrf", "chrF", MEAN, "higher", _alike(chrf), 100),
+    Metric("bleu", "BLEU", MEAN, "higher", _alike(bleu), 100),
+    Metric("rouge_l", "ROUGE-L", MEAN, "higher", _alike(rouge_l), 100),
     Metric("words", "Length in words", MEAN, None, lambda line, _: len(words(line["answer"]))),
-    Metric("box", "Has a box", SHARE, None, lambda line, _: has_box(line["answer"])),
-    Metric("empty", "Empty", SHARE, "lower", lambda line, _: not line["answer"].strip()),
-    Metric("repeated", "Repeats itself", SHARE, "lower", lambda ln, _: is_repetitive(ln["answer"])),
-    Metric("cut", "Cut at max_new_tokens", SHARE, "lower", lambda line, _: bool(line["cut"])),
+    Metric("box", "Has a box", SHARE, None, lambda line, _: has_box(line["answer"]), 1),
+    Metric("empty", "Empty", SHARE, "lower", lambda line, _: not line["answer"].strip(), 1),
+    Metric(
+        "repeated",
+        "Repeats itself",
+        SHARE,
+        "lower",
+        lambda line, _: is_repetitive(line["answer"]),
+        1,
+    ),
+    Metric("cut", "Cut at max_new_tokens", SHARE, "lower", lambda line, _: bool(line["cut"]), 1),
     Metric("tokens", "Tokens", MEAN, None, lambda line, _: line["tokens"]),
-    Metric("seconds", "Seconds", MEAN, None, lambda line, _: line["seconds"]),
-    Metric("tokens_per_second", "Tokens per second", MEAN, None, lambda line, _: _speed(line)),
+    Metric("seconds", "Seconds", CLOCK, None, lambda line, _: line["seconds"]),
+    Metric("tokens_per_second", "Tokens per second", CLOCK, None, lambda line, _: _speed(line)),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 

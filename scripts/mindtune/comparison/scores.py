@@ -1,19 +1,26 @@
 """Every answer's score by every metric, what the scores come to, and which experiment is best."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 from sacrebleu.metrics import CHRF
 
-from mindtune.comparison.answers import read_answers
-from mindtune.comparison.metrics import BY_NAME, METRICS, SHARE, Metric, bleu_scorer
-from mindtune.comparison.statistics import Difference, compare_means, compare_shares
-from mindtune.comparison.tables import groups
+from mindtune.comparison.answers import count_pictures, read_answers, together
+from mindtune.comparison.metrics import BY_NAME, CLOCK, METRICS, SHARE, Metric, bleu_scorer
+from mindtune.comparison.statistics import compare, exchange_tests
+from mindtune.comparison.tables import ALL, groups
 from mindtune.comparison.text import language, tidy
+from mindtune.comparison.verdicts import Rule
 
 IMPROVED, WORSE, UNCHANGED, CHANGED = "improved", "worse", "unchanged", "changed"
 CHRF_MARGIN = 1.0
+STAGES = ("before", "after")
+METRICS_COLUMNS = (
+    "experiment", "split", "family", "metric", "better", "primary", "n", "pictures", "before",
+    "after", "difference", "low", "high", "p", "p_adjusted", "says",
+)  # fmt: skip
 
 _TYPES = {
     f"{metric.name}_{stage}": "boolean" if metric.kind == SHARE else "Float64"
@@ -34,9 +41,10 @@ def read_scores(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
-    """The rows of metrics.csv; only a corpus score may be missing."""
+    """The rows of metrics.csv."""
     texts = dict.fromkeys(("experiment", "split", "family", "metric", "better", "says"), str)
-    empty = {"corpus_before": [""], "corpus_after": [""]}
+    numbers = ("difference", "low", "high", "p", "p_adjusted", "corpus_before", "corpus_after")
+    empty = {key: [""] for key in numbers}
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
 
 
@@ -52,7 +60,8 @@ def score_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFrame
         }
         for metric in METRICS:
             for stage, line in (("before", first), ("after", second)):
-                row[f"{metric.name}_{stage}"] = metric.of(line, reference)
+                asked = {**line, "prompt": prompt["prompt"]}
+                row[f"{metric.name}_{stage}"] = metric.of(asked, reference)
         row["verdict"] = verdict(row, tidy(first["answer"]) != tidy(second["answer"]))
         rows.append(row)
     return pd.DataFrame(rows).astype(_TYPES)
@@ -72,44 +81,65 @@ def verdict(row: Mapping, changed: bool) -> str:
     return IMPROVED if gain > 0 else WORSE
 
 
-def summarize_scores(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """A row per experiment, split, family and metric: before, after, and their difference."""
+def summarize_scores(scores: pd.DataFrame, rule: Rule) -> pd.DataFrame:
+    """A row per experiment, split, family and metric: before, after, and their difference.
+
+    `p`, `p_adjusted` and `says` are there for `rule.judged` only, corrected for all rows of the
+    split that have one; clocks have medians and nothing else.
+    """
+    scores = scores.assign(cluster=together(scores["image"]))
     rows = []
     for experiment, split, family, part in groups(scores):
         for metric in METRICS:
-            found = _difference(part, metric, confidence)
-            if found is not None:
-                rows.append(
-                    {
-                        "experiment": experiment,
-                        "split": split,
-                        "family": family,
-                        "metric": metric.name,
-                        "better": metric.better or "",
-                        **vars(found),
-                        "says": in_words(found, metric.better, 1 - confidence),
-                    }
-                )
-    return pd.DataFrame(rows)
+            row = _row(part, metric, rule)
+            if row is not None:
+                key = {"experiment": experiment, "split": split, "family": family}
+                rows.append({**key, **row})
+    for split in dict.fromkeys(row["split"] for row in rows):
+        _judge([row for row in rows if row["split"] == split], scores, rule)
+    return pd.DataFrame(rows, columns=list(METRICS_COLUMNS))
 
 
-def _difference(part: pd.DataFrame, metric: Metric, confidence: float) -> Difference | None:
+def _row(part: pd.DataFrame, metric: Metric, rule: Rule) -> dict | None:
+    """A row without its judgement, None where no prompt has a score."""
     before, after = f"{metric.name}_before", f"{metric.name}_after"
     part = part[part[before].notna() & part[after].notna()]
     if part.empty:
         return None
-    compare = compare_shares if metric.kind == SHARE else compare_means
-    return compare(part[before], part[after], part["image"], confidence)
+    row = dict.fromkeys(METRICS_COLUMNS[3:])
+    row |= {"metric": metric.name, "better": metric.better or "", "says": ""}
+    row["primary"] = metric.name == rule.primary
+    if metric.kind == CLOCK:
+        medians = {stage: float(part[f"{metric.name}_{stage}"].median()) for stage in STAGES}
+        return row | medians | {"n": len(part), "pictures": count_pictures(part["image"])}
+    found = compare(part[before], part[after], part["cluster"], rule.confidence, metric.most)
+    return row | vars(found) | {"pictures": count_pictures(part["image"])}
 
 
-def in_words(found: Difference, better: str | None, alpha: float) -> str:
-    """`better`, `worse`, `higher`, `lower`, or that there is no telling."""
-    if found.p >= alpha or found.low <= 0 <= found.high:
-        return "no difference"
-    higher = found.difference > 0
-    if better is None:
-        return "higher" if higher else "lower"
-    return "better" if higher == (better == "higher") else "worse"
+def _judge(rows: list[dict], scores: pd.DataFrame, rule: Rule) -> None:
+    """Fill in p and verdict of the rows of a split that are judged, all of them together."""
+    judged = [row for row in rows if row["metric"] in rule.judged]
+    columns = [_gains(scores, row) for row in judged]
+    for row, alone, corrected in zip(judged, *_tests(columns), strict=True):
+        row["p"], row["p_adjusted"] = float(alone), float(corrected)
+        row["says"] = rule.verdict(row, row["p_adjusted"], BY_NAME[row["metric"]])
+
+
+def _gains(scores: pd.DataFrame, row: Mapping) -> pd.Series:
+    """What the prompts of a row gained by its metric, in sum, by picture."""
+    part = scores[(scores["experiment"] == row["experiment"]) & (scores["split"] == row["split"])]
+    if row["family"] != ALL:
+        part = part[part["family"] == row["family"]]
+    before, after = (part[f"{row['metric']}_{stage}"].astype("Float64") for stage in STAGES)
+    return (after - before).groupby(part["cluster"]).sum()
+
+
+def _tests(columns: Sequence[pd.Series]) -> tuple[Sequence[float], Sequence[float]]:
+    """p alone and p corrected of each column of gains by picture."""
+    if not columns:
+        return (), ()
+    table = pd.concat(list(columns), axis=1).fillna(0.0).sort_index()
+    return exchange_tests(table.to_numpy(dtype=float))
 
 
 def corpus_scores(compared: pd.DataFrame) -> pd.DataFrame:
@@ -137,43 +167,55 @@ def corpus_scores(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def rank(scores: pd.DataFrame, experiments: Sequence[str], confidence: float) -> list[dict]:
-    """Experiments by their held-out answers after fine-tuning, the best first.
+def rank(scores: pd.DataFrame, experiments: Sequence[str], rule: Rule) -> list[dict]:
+    """Experiments by the primary metric of their held-out answers after fine-tuning.
 
-    By exact match, or by chrF where nobody is ever exact (long answers). Each is compared with
-    the best one on the prompts that both answered; `tied` says that the two can't be told apart,
-    and `behind` is None when they have no prompt in common.
+    Each is compared with the best one on the prompts that both answered: `says` is a verdict of
+    `rule` on it beside the best one, corrected for all pairs of experiments, since which one is
+    best was seen first. `behind` and `says` are None when they have no prompt in common.
     """
     asked = scores[scores["split"] == "held_out"]
     judged = asked if len(asked) else scores
-    judged = judged[judged["exact_after"].notna()]
+    column, metric = f"{rule.primary}_after", BY_NAME[rule.primary]
+    judged = judged[judged[column].notna()]
     if judged.empty:
         return []
-    name = "exact" if judged["exact_after"].any() else "chrf"
-    column, metric = f"{name}_after", BY_NAME[name]
+    judged = judged.assign(cluster=together(judged["image"]))
     values = {
-        one: judged[judged["experiment"] == one].set_index("id")[[column, "image"]]
+        one: judged[judged["experiment"] == one].set_index("id")[[column, "cluster"]]
         for one in experiments
     }
     order = sorted(experiments, key=lambda one: -values[one][column].mean())
+    pairs = {
+        (one, other): values[one].join(values[other][column].rename("other"), how="inner")
+        for one, other in combinations(order, 2)
+    }
+    gains = {
+        key: (pair["other"].astype(float) - pair[column].astype(float))
+        .groupby(pair["cluster"])
+        .sum()
+        for key, pair in pairs.items()
+        if len(pair)
+    }
+    corrected = dict(zip(gains, _tests(list(gains.values()))[1], strict=True))
     ranked = []
     for one in order:
-        other = values[one][column].rename("other")
-        pair = values[order[0]].join(other, how="inner")
-        compare = compare_shares if metric.kind == SHARE else compare_means
-        found = None
-        if len(pair):
-            found = compare(pair[column], pair["other"], pair["image"], confidence)
+        key = (order[0], one)
+        found = says = None
+        if key in gains:
+            pair = pairs[key]
+            found = compare(
+                pair[column], pair["other"], pair["cluster"], rule.confidence, metric.most
+            )
+            says = rule.verdict(vars(found), corrected[key], metric)
         ranked.append(
             {
                 "experiment": one,
-                "metric": name,
+                "metric": rule.primary,
                 "n": len(values[one]),
                 "value": float(values[one][column].mean()),
                 "behind": found,
-                "tied": found is not None
-                and one != order[0]
-                and in_words(found, metric.better, 1 - confidence) == "no difference",
+                "says": says,
             }
         )
     return ranked

@@ -1,23 +1,32 @@
 """How sure a share, and a difference between before and after, can be.
 
-The two answers to one prompt are a pair, and prompts about the same picture are not
-independent of one another. Means are therefore compared by resampling pictures, with both
-answers to all their prompts. For shares there are exact formulas too, which hold at the ends
-(0 % and 100 %) where resampling sees no spread, but which take prompts as independent: the
-more careful of the two is reported, the wider interval and the larger p.
+The two answers to one prompt are a pair, and prompts about the same picture are not independent
+of one another: everything here counts pictures. Differences of shares and of bounded scores
+have a score interval (Tango) with as many prompts as they are worth (the design effect), for it
+also holds where few answers changed and at 0 % and 100 %; unbounded ones have the cluster-robust
+t interval. Tests exchange before and after, picture by picture. benchmarks/calibration.py shows
+how often all of it is right.
+
+Arrays have the pictures in their last axis and may have any axes before it.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from functools import cache
+from math import cos, pi, sin, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
-RESAMPLES = 1_999
+RESAMPLES = 4_999
 SEED = 20_240_905
 EXACT_UP_TO = 13
+# A share's design effect that is estimated below this is chance. Chosen, as the quantiles below,
+# on simulated answers of other kinds than those of benchmarks/calibration.py.
+LEAST_DESIGN_EFFECT = 0.85
 _CHUNK = 1_000_000
+_TIE = 1 - 1e-5  # wider than float32 rounds, narrower than two shares of 10,000 prompts differ
+_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,72 @@ class Difference:
     difference: float
     low: float
     high: float
-    p: float
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Differences by picture: what prompts lost and won in sum, and how many prompts there are.
+
+    Each array is (…, pictures); lost and won are not negative.
+    """
+
+    lost: np.ndarray
+    won: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def sums(self) -> np.ndarray:
+        return self.won - self.lost
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.sums.sum(-1) / self.sizes.sum(-1)
+
+    def variance(self) -> np.ndarray:
+        """Of the mean, robust against whatever prompts about one picture have in common."""
+        count = self.sizes.shape[-1]
+        residuals = self.sums - self.mean[..., None] * self.sizes
+        return count / max(count - 1, 1) * (residuals**2).sum(-1) / self.sizes.sum(-1) ** 2
+
+
+def clusters(before: Sequence[float], after: Sequence[float], pictures: Sequence) -> Clusters:
+    """Pairs of values, one of each prompt, by picture."""
+    difference = np.asarray(after, float) - np.asarray(before, float)
+    _, cluster = np.unique(np.asarray(pictures, dtype=str), return_inverse=True)
+    return Clusters(
+        np.bincount(cluster, np.maximum(-difference, 0)),
+        np.bincount(cluster, np.maximum(difference, 0)),
+        np.bincount(cluster).astype(float),
+    )
+
+
+def compare(
+    before: Sequence[float],
+    after: Sequence[float],
+    pictures: Sequence,
+    confidence: float,
+    most: float | None,
+) -> Difference:
+    """Compare two paired means. most: the greatest possible value, when 0 is the least."""
+    first, second = np.asarray(before, float), np.asarray(after, float)
+    top = most or 1.0
+    found = clusters(first / top, second / top, pictures)
+    if most is None:
+        low, high = mean_interval(found, confidence)
+    elif set(np.unique(np.concatenate([first, second]))) <= {0.0, top}:
+        low, high = share_interval(found, confidence)
+    else:
+        low, high = score_interval(found, confidence)
+    difference = float(second.mean() - first.mean())
+    return Difference(
+        n=len(first),
+        pictures=found.sizes.shape[-1],
+        before=float(first.mean()),
+        after=float(second.mean()),
+        difference=difference,
+        low=min(top * float(low), difference),
+        high=max(top * float(high), difference),
+    )
 
 
 def wilson_interval(right: int, n: int, confidence: float) -> tuple[float, float]:
@@ -49,133 +123,149 @@ def wilson_interval(right: int, n: int, confidence: float) -> tuple[float, float
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def paired_share_interval(
-    both: int, only_before: int, only_after: int, neither: int, confidence: float
-) -> tuple[float, float]:
-    """Interval of the difference of two paired shares, after minus before.
+def tango_interval(lost, won, n, quantile) -> tuple[np.ndarray, np.ndarray]:
+    """Score interval of the difference (won - lost) / n of two paired shares.
 
-    R. G. Newcombe, "Improved confidence intervals for the difference between binomial
-    proportions based on paired data", Statistics in Medicine 17 (1998), method 10: two Wilson
-    intervals, squared and added, with the correlation of the pairs (corrected when positive).
+    T. Tango, "Equivalence test and confidence interval for the difference in proportions for
+    the paired-sample design", Statistics in Medicine 17 (1998). The counts need not be whole.
     """
-    n = both + only_before + only_after + neither
-    first, second = (both + only_before) / n, (both + only_after) / n
-    low_1, high_1 = wilson_interval(both + only_before, n, confidence)
-    low_2, high_2 = wilson_interval(both + only_after, n, confidence)
-    margins = (
-        (both + only_before)
-        * (only_after + neither)
-        * (both + only_after)
-        * (only_before + neither)
+    lost, won, n, quantile = np.broadcast_arrays(
+        *(np.asarray(value, float) for value in (lost, won, n, quantile))
     )
-    agreement = both * neither - only_before * only_after
-    if agreement > 0:
-        agreement = max(agreement - n / 2, 0)
-    phi = agreement / sqrt(margins) if margins else 0.0
-    down, up = second - low_2, high_1 - first
-    below = sqrt(max(0.0, down**2 - 2 * phi * down * up + up**2))
-    up, down = high_2 - second, first - low_1
-    above = sqrt(max(0.0, up**2 - 2 * phi * up * down + down**2))
-    difference = second - first
-    return max(-1.0, difference - below), min(1.0, difference + above)
+    difference = (won - lost) / n
+
+    def score(delta: np.ndarray) -> np.ndarray:
+        b = (2 * n + lost - won) * delta - lost - won
+        root = np.sqrt(np.maximum(b * b + 8 * n * lost * delta * (1 - delta), 0))
+        variance = n * ((root - b) / (2 * n) + delta * (1 - delta))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (won - lost - n * delta) / np.sqrt(np.maximum(variance, 0))
+
+    def solved(low: np.ndarray, high: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            found = score(middle)
+            left = np.where(np.isnan(found), middle < difference, found > wanted)
+            low, high = np.where(left, middle, low), np.where(left, high, middle)
+        return (low + high) / 2
+
+    one = np.ones_like(difference)
+    return solved(-one, difference, quantile), solved(difference, one, -quantile)
 
 
-def mcnemar(only_before: int, only_after: int) -> float:
-    """Exact p of McNemar's test: are the two kinds of discordant pairs equally likely?"""
-    n, fewer = only_before + only_after, min(only_before, only_after)
-    if n == 0:
-        return 1.0
-    term, total = 1, 0
-    for k in range(fewer + 1):
+def share_interval(found: Clusters, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a difference of shares: each prompt lost 1, won 1 or kept what it had.
+
+    With one prompt to a picture this is Tango's own interval.
+    """
+    count = found.sizes.shape[-1]
+    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    variance = found.variance() * max(count - 1, 1) / count
+    return _effective(found, variance, quantile, LEAST_DESIGN_EFFECT)
+
+
+def score_interval(found: Clusters, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a difference of scores between 0 and 1."""
+    return _effective(found, found.variance(), _t_quantile(found, confidence), 0.0)
+
+
+def mean_interval(found: Clusters, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a difference of any numbers: cluster-robust, with Student's t; nan of a single picture."""
+    known = found.sizes.shape[-1] > 1
+    half = _t_quantile(found, confidence) * np.sqrt(found.variance()) if known else np.nan
+    return found.mean - half, found.mean + half
+
+
+def _t_quantile(found: Clusters, confidence: float) -> float:
+    return t_quantile(max(found.sizes.shape[-1] - 1, 1), confidence)
+
+
+@cache
+def t_quantile(freedom: int, confidence: float) -> float:
+    """The t within which Student's distribution has `confidence`, on both sides of 0."""
+    low, high = 0.0, pi / 2
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < confidence else (low, middle)
+    return sqrt(freedom) * sin(low) / cos(low)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """P(|t| <= sqrt(freedom) tan(angle)), Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    odd = freedom % 2
+    term = cos(angle) if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= (k - 1) / k * cos(angle) ** 2
         total += term
-        term = term * (n - k) // (k + 1)
-    return min(1.0, 2 * total / 2**n)
+    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
 
 
-def compare_means(
-    before: Sequence[float],
-    after: Sequence[float],
-    pictures: Sequence,
-    confidence: float,
-    seed: int = SEED,
-) -> Difference:
-    """Compare two paired means, by resampling pictures."""
-    first, second = np.asarray(before, float), np.asarray(after, float)
-    _, cluster = np.unique(np.asarray(pictures, dtype=str), return_inverse=True)
-    sizes = np.bincount(cluster).astype(float)
-    sums = np.bincount(cluster, second - first)
-    low, high = _bootstrap_interval(sums, sizes, confidence, np.random.default_rng(seed))
-    return Difference(
-        n=len(first),
-        pictures=len(sizes),
-        before=float(first.mean()),
-        after=float(second.mean()),
-        difference=float(second.mean() - first.mean()),
-        low=low,
-        high=high,
-        p=sign_flip(sums, np.random.default_rng(seed)),
-    )
+def _effective(
+    found: Clusters, variance: np.ndarray, quantile: float, least: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tango's interval of as many independent prompts as would vary as much.
 
-
-def compare_shares(
-    before: Sequence[bool],
-    after: Sequence[bool],
-    pictures: Sequence,
-    confidence: float,
-    seed: int = SEED,
-) -> Difference:
-    """Compare two paired shares: the more careful of resampling and the exact formulas."""
-    first, second = np.asarray(before, bool), np.asarray(after, bool)
-    resampled = compare_means(first, second, pictures, confidence, seed)
-    lost, won = int((first & ~second).sum()), int((~first & second).sum())
-    low, high = paired_share_interval(
-        int((first & second).sum()), lost, won, int((~first & ~second).sum()), confidence
-    )
-    return Difference(
-        resampled.n,
-        resampled.pictures,
-        resampled.before,
-        resampled.after,
-        resampled.difference,
-        min(low, resampled.low),
-        max(high, resampled.high),
-        max(mcnemar(lost, won), resampled.p),
-    )
-
-
-def sign_flip(sums: np.ndarray, rng: np.random.Generator) -> float:
-    """p of the paired permutation test: were before and after exchanged at will, picture by
-    picture, how often would the difference be as large? All exchanges when they are few.
+    Where all prompts changed alike nothing can be seen of their dependence: those about one
+    picture count as one then.
     """
-    sums = sums[sums != 0]
-    if not len(sums):
-        return 1.0
-    seen = abs(sums.sum()) * (1 - 1e-12) - 1e-12
-    if len(sums) <= EXACT_UP_TO:
-        bits = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
-        return float((np.abs((2 * bits - 1) @ sums) >= seen).mean())
-    as_large = 0
-    for count in _chunks(len(sums)):
-        signs = rng.integers(0, 2, (count, len(sums)), dtype=np.int8) * 2 - 1
-        as_large += int((np.abs(signs @ sums) >= seen).sum())
-    return (as_large + 1) / (RESAMPLES + 1)
+    n = found.sizes.sum(-1)
+    lost, won = found.lost.sum(-1), found.won.sum(-1)
+    independent = (lost + won - (won - lost) ** 2 / n) / n**2
+    wholly_dependent = (found.sizes**2).sum(-1) / n
+    seen = (independent > 1e-15) & (variance > 1e-15)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effect = np.where(seen, variance / independent, wholly_dependent)
+    effect = np.maximum(effect, least)
+    return tango_interval(lost / effect, won / effect, n / effect, quantile)
 
 
-def _bootstrap_interval(sums, sizes, confidence, rng) -> tuple[float, float]:
-    """Percentile interval of the mean difference, pictures drawn with replacement."""
-    drawn = np.empty(RESAMPLES)
-    done = 0
-    for count in _chunks(len(sums)):
-        places = rng.integers(0, len(sums), (count, len(sums)))
-        drawn[done : done + count] = sums[places].sum(1) / sizes[places].sum(1)
-        done += count
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+def exchange_tests(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """p of paired permutation tests, each by itself and corrected for their number.
+
+    sums: (pictures, tests), what a picture's prompts gained in each test. Before and after are
+    exchanged at will, picture by picture and in all tests at once: how often is a difference as
+    large, and how often is the largest of all, in units of its own spread (P. H. Westfall and
+    S. S. Young, "Resampling-Based Multiple Testing", 1993, single-step max T)? All exchanges are
+    made where at most EXACT_UP_TO pictures have changed, and RESAMPLES by lot otherwise; p is
+    then 1 / (RESAMPLES + 1) at least.
+    """
+    sums = np.asarray(sums, float)
+    sums = sums[(sums != 0).any(1)]
+    spread = np.sqrt((sums**2).sum(0))
+    alone, corrected = np.ones(sums.shape[1]), np.ones(sums.shape[1])
+    judged = spread > 0
+    if not judged.any():
+        return alone, corrected
+    sums = (sums[:, judged] / spread[judged]).astype(np.float32)
+    seen = np.abs(sums.sum(0)) * _TIE - 1e-6
+    counts = np.zeros((2, len(seen)), dtype=np.int64)
+    total = 0
+    for signs in _signs(len(sums)):
+        found = np.abs(signs @ sums)
+        counts[0] += (found >= seen).sum(0)
+        counts[1] += (found.max(1)[:, None] >= seen).sum(0)
+        total += len(signs)
+    by_lot = int(len(sums) > EXACT_UP_TO)
+    alone[judged], corrected[judged] = (counts + by_lot) / (total + by_lot)
+    return alone, corrected
 
 
-def _chunks(width: int) -> Iterator[int]:
-    """RESAMPLES in parts of some million numbers."""
-    size, left = max(1, _CHUNK // width), RESAMPLES
+def exchange_test(sums: np.ndarray) -> float:
+    """p of one paired permutation test. sums: (pictures,)"""
+    return float(exchange_tests(np.asarray(sums)[:, None])[0][0])
+
+
+def _signs(pictures: int) -> Iterator[np.ndarray]:
+    """Exchanges as rows of -1 and 1, in chunks: all of them, or RESAMPLES by lot."""
+    if pictures <= EXACT_UP_TO:
+        bits = np.arange(2**pictures)[:, None] >> np.arange(pictures) & 1
+        yield bits.astype(np.float32) * 2 - 1
+        return
+    rng = np.random.default_rng(SEED)
+    size, left = max(1, _CHUNK // pictures), RESAMPLES
     while left:
-        yield min(size, left)
+        count = min(size, left) * pictures
+        bits = np.unpackbits(np.frombuffer(rng.bytes((count + 7) // 8), np.uint8), count=count)
+        yield bits.reshape(-1, pictures).astype(np.float32) * 2 - 1
         left -= min(size, left)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mindtune.comparison.answers import read_answers
+from mindtune.comparison.answers import count_pictures, read_answers, together
+from mindtune.comparison.content import content
 from mindtune.comparison.contract import SUMMARY
-from mindtune.comparison.statistics import compare_shares, wilson_interval
+from mindtune.comparison.statistics import clusters, compare, exchange_test, wilson_interval
 from mindtune.comparison.text import exact, has_box, tidy
 from mindtune.files import writing
 
@@ -60,9 +61,11 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
     n counts the prompts that have a reference.
     """
     rows = []
-    for experiment, split, family, part in groups(compared[compared["exact_after"].notna()]):
+    judged = compared[compared["exact_after"].notna()]
+    judged = judged.assign(cluster=together(judged["image"]))
+    for experiment, split, family, part in groups(judged):
         row = {"experiment": experiment, "split": split, "family": family, "n": len(part)}
-        row["pictures"] = part["image"].nunique()
+        row["pictures"] = count_pictures(part["image"])
         for stage in ("before", "after"):
             right = int(part[f"exact_{stage}"].sum())
             low, high = wilson_interval(right, len(part), confidence)
@@ -71,23 +74,48 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
                 f"exact_{stage}_low": low,
                 f"exact_{stage}_high": high,
             }
-        found = compare_shares(part["exact_before"], part["exact_after"], part["image"], confidence)
-        row |= {
-            "exact_difference": found.difference,
-            "exact_difference_low": found.low,
-            "exact_difference_high": found.high,
-            "exact_p": found.p,
-        }
+        row |= _difference("exact", part["exact_before"], part["exact_after"], part, confidence)
+        gains = clusters(part["exact_before"], part["exact_after"], part["cluster"]).sums
+        row["exact_p"] = exchange_test(gains)
         row |= {name: float(part[name].mean()) for name in ("box_before", "box_after", "changed")}
+        said = {stage: _contents(part, stage) for stage in ("before", "after")}
+        row |= {f"content_{stage}": sum(scores) / len(scores) for stage, scores in said.items()}
+        row |= _difference("content", said["before"], said["after"], part, confidence)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(SUMMARY.columns))
 
 
+def _contents(part: pd.DataFrame, stage: str) -> list[float]:
+    columns = (part[stage], part["reference"], part["prompt"])
+    return [content(*row) for row in zip(*columns, strict=True)]
+
+
+def _difference(name: str, before, after, part: pd.DataFrame, confidence: float) -> dict:
+    found = compare(before, after, part["cluster"], confidence, 1)
+    return {
+        f"{name}_difference": found.difference,
+        f"{name}_difference_low": found.low,
+        f"{name}_difference_high": found.high,
+    }
+
+
 def to_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as everybody reads it: UTF-8, commas, line feeds, true and false in words."""
+    """Write a table as everybody reads it: UTF-8, commas, line feeds, true and false in words.
+
+    A carriage return within a text becomes a line feed, as readers disagree on it: Python before
+    3.11.9 leaves it unquoted, and others then begin a new row.
+    """
     shown = frame.copy()
     for column in shown:
         if shown[column].dtype in ("bool", "boolean"):
             shown[column] = shown[column].map({True: "true", False: "false"})
+        elif not pd.api.types.is_numeric_dtype(shown[column]):
+            shown[column] = shown[column].map(_one_line_end, na_action="ignore")
     with writing(path) as handle:
         shown.to_csv(handle, index=False, lineterminator="\n", float_format="%.4f")
+
+
+def _one_line_end(cell):
+    if not isinstance(cell, str):
+        return cell
+    return cell.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")

@@ -9,7 +9,8 @@ _CJK_SPACE = re.compile(rf"(?<={HAN.pattern})\s+(?={HAN.pattern})")
 _END_MARKS = " .!?…。！？"
 # (139,42),(703,771): what Qwen2-VL says of where something is, its special tokens left out.
 BOX = re.compile(r"\(\s*\d{1,4}\s*,\s*\d{1,4}\s*\)\s*,\s*\(\s*\d{1,4}\s*,\s*\d{1,4}\s*\)")
-_TOKEN = re.compile(rf"{HAN.pattern}|[^\W_]+(?:['’-][^\W_]+)*")
+_LETTER = rf"(?:(?!{HAN.pattern})[^\W_])"
+_TOKEN = re.compile(rf"{HAN.pattern}|{_LETTER}+(?:['’-]{_LETTER}+)*")
 LONGEST_REPEATED, TIMES_REPEATED = 4, 3
 
 
@@ -43,9 +44,27 @@ def words(text: str) -> list[str]:
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
+def folded(text: str) -> str:
+    """Full-width forms as their plain ones, no case."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
 def has_box(text: str) -> bool:
     """Whether there is a box such as `(139,42),(703,771)`."""
     return BOX.search(unicodedata.normalize("NFKC", text)) is not None
+
+
+def boxes(text: str) -> list[tuple[int, int, int, int]]:
+    """(left, top, right, bottom) of each box in a text that lies within the picture.
+
+    In thousandths of width and height, as Qwen2-VL writes them.
+    """
+    found = []
+    for match in BOX.finditer(unicodedata.normalize("NFKC", text)):
+        x0, y0, x1, y1 = map(int, re.findall(r"\d+", match.group()))
+        if x0 < x1 <= 1000 and y0 < y1 <= 1000:
+            found.append((x0, y0, x1, y1))
+    return found
 
 
 def is_repetitive(text: str) -> bool:

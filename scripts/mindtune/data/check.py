@@ -9,58 +9,60 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from mindtune.data.looking import phrases
+from mindtune.data.opening import BadPicture, read_header, source_of
+from mindtune.data.pictures import EMPTY
+from mindtune.data.shrinking import within
+from mindtune.errors import UserError
 
-from mindtune.data.pictures import picture_file
-
-ORIENTATION = 0x0112
-UPRIGHT = 1
 LISTED = 20
 BATCH = 256
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a picture turned out to be. fault: why it can't be decoded, or None."""
+    """What a picture turned out to be.
+
+    fault: why it can't be used, or None. altered: keys of headers.ALTERED that hold for it.
+    """
 
     name: str
     width: int = 0
     height: int = 0
     mode: str = ""
-    orientation: int = UPRIGHT
+    altered: tuple[str, ...] = ()
     digest: str = ""
     fault: str | None = None
 
 
-def look_at(images: Path, name: str) -> Seen:
-    """Decode a picture to its last line."""
+def look_at(images: Path, name: str, image_resolution: int = 512 * 512) -> Seen:
+    """Decode a picture to its last line, and see that something is left when it is shrunk."""
+    digest = ""
     try:
-        opened = picture_file(images / name)
+        opened = source_of(images / name)
         data = opened.getvalue() if isinstance(opened, io.BytesIO) else opened.read_bytes()
-    except FileNotFoundError:
-        return Seen(name, fault="it is missing")
+        if not data:
+            return Seen(name, fault=EMPTY)
+        digest = hashlib.sha256(data).hexdigest()
+        found = read_header(io.BytesIO(data), decode=True)
+        within((found.width, found.height), image_resolution)
+    except BadPicture as error:
+        return Seen(name, digest=digest, fault=error.why)
     except OSError as error:
-        return Seen(name, fault=f"it can't be read: {error.strerror or error}")
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            orientation = image.getexif().get(ORIENTATION, UPRIGHT)
-            return Seen(name, image.width, image.height, image.mode, orientation, digest)
-    except UnidentifiedImageError:
-        return Seen(name, digest=digest, fault="it is not a picture")
-    except Image.DecompressionBombError:
-        return Seen(name, digest=digest, fault="it is far too large to be a photograph")
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        return Seen(name, digest=digest, fault=f"it can't be decoded: {error}")
+        return Seen(name, fault=f"the file can't be read ({error.strerror or error})")
+    except UserError as error:  # a member of a zip is damaged
+        return Seen(name, fault=str(error))
+    return Seen(name, found.width, found.height, found.mode, found.altered, digest)
 
 
-def look_at_all(images: Path, names: Iterable[str], threads: int) -> Iterator[Seen]:
+def look_at_all(
+    images: Path, names: Iterable[str], threads: int, image_resolution: int = 512 * 512
+) -> Iterator[Seen]:
     """Decode pictures, some at a time, in the order of their names."""
     names = iter(names)
     with ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(names, BATCH)):
-            yield from pool.map(lambda name: look_at(images, name), batch)
+            yield from pool.map(lambda name: look_at(images, name, image_resolution), batch)
 
 
 Encode = Callable[[Mapping, Sequence[Seen]], int]
@@ -71,10 +73,12 @@ def summarize(
     seen: Mapping[str, Seen],
     encode: Encode,
     seq_length: int,
+    problems: Sequence[str] = (),
 ) -> dict:
-    """What there is to say of the data: counts, faults, duplicates, lengths.
+    """What there is to say of the data: counts, faults, duplicates, lengths, and the problems.
 
     encode: a record and its pictures -> tokens, as training will count them before it cuts.
+    problems: phrases about what was found before, such as `mllm.remarks`.
     """
     sound = [picture for picture in seen.values() if picture.fault is None]
     same: dict[str, list[str]] = {}
@@ -101,14 +105,13 @@ def summarize(
         {"image": picture.name, "why": picture.fault} for picture in seen.values() if picture.fault
     ]
     every = [tokens for found in lengths.values() for tokens in found]
-    return {
+    summary = {
         "records": dict(records_of),
         "pictures": len(seen),
         "faults": len(faults),
         "first_faults": faults[:LISTED],
         "modes": dict(Counter(picture.mode for picture in sound).most_common()),
-        "rotated": sum(picture.orientation != UPRIGHT for picture in sound),
-        "first_rotated": [p.name for p in sound if p.orientation != UPRIGHT][:LISTED],
+        "altered": _altered(sound),
         "sizes": {
             "width": _span([picture.width for picture in sound]),
             "height": _span([picture.height for picture in sound]),
@@ -123,6 +126,30 @@ def summarize(
         "cut": sum(tokens > seq_length for tokens in every),
         "lengths": {str(number): n for number, n in sorted(Counter(every).items())},
     }
+    return summary | {"problems": [*problems, *_problems(summary)]}
+
+
+def _problems(summary: Mapping) -> Iterator[str]:
+    """What is wrong with the data, a phrase without a full stop for each kind."""
+    if not summary["records"].get("train"):
+        yield "there is no record to train on"
+    if summary["faults"]:
+        yield f"{summary['faults']} pictures can't be used"
+    yield from phrases(summary["altered"])
+    if summary["duplicates_across_parts"]:
+        yield f"{summary['duplicates_across_parts']} held-out pictures are in training too"
+    if summary["cut"]:
+        share = summary["cut"] / sum(summary["records"].values())
+        yield f"{summary['cut']} conversations ({share:.1%}) will be cut"
+
+
+def _altered(sound: Iterable[Seen]) -> dict[str, dict]:
+    """Keys of headers.ALTERED -> how many pictures, and the first names."""
+    found: dict[str, list[str]] = {}
+    for picture in sound:
+        for key in picture.altered:
+            found.setdefault(key, []).append(picture.name)
+    return {key: {"count": len(names), "first": names[:LISTED]} for key, names in found.items()}
 
 
 def _span(values: list[int]) -> dict[str, int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from mindtune.data.check import Seen
-from mindtune.data.pictures import picture_file
+from mindtune.data.headers import ALTERED
+from mindtune.data.opening import read_picture
 
 TILE, COLUMNS, SHOWN, BARS = 112, 8, 32, 40
 STYLE = """
@@ -36,10 +37,13 @@ def page(summary: Mapping, seen: Mapping[str, Seen], sheet: str) -> str:
         histogram([int(n) for n, c in summary["turns"].items() for _ in range(c)], "turns"),
     ]
     lists = [
-        ("Pictures that can't be decoded", [f"{f['image']}: {f['why']}" for f in summary["first_faults"]]),
+        ("Pictures that can't be used", [f"{f['image']}: {f['why']}" for f in summary["first_faults"]]),
         ("The same picture in both parts", map(", ".join, summary["first_duplicates_across_parts"])),
         ("The same picture under several names", map(", ".join, summary["first_duplicates"])),
-        ("Pictures that their EXIF data turn", summary["first_rotated"]),
+        *(
+            (f"Pictures of which the model sees something else: {ALTERED[key]}", found["first"])
+            for key, found in summary["altered"].items()
+        ),
     ]  # fmt: skip
     return "\n".join(
         [
@@ -59,14 +63,7 @@ def page(summary: Mapping, seen: Mapping[str, Seen], sheet: str) -> str:
 
 def verdict(summary: Mapping) -> str:
     """The report in one sentence."""
-    found = []
-    if summary["faults"]:
-        found.append(f"{summary['faults']} pictures can't be decoded")
-    if summary["duplicates_across_parts"]:
-        found.append(f"{summary['duplicates_across_parts']} held-out pictures are in training too")
-    if summary["cut"]:
-        share = summary["cut"] / sum(summary["records"].values())
-        found.append(f"{summary['cut']} conversations ({share:.1%}) will be cut")
+    found = summary["problems"]
     return f"{'; '.join(found)}." if found else "Nothing is wrong with the data."
 
 
@@ -81,10 +78,10 @@ def facts(summary: Mapping) -> list[tuple[str, object, bool]]:
     return [
         *((f"records, {part}", count, not count) for part, count in summary["records"].items()),
         ("pictures", summary["pictures"], False),
-        ("that can't be decoded", summary["faults"], bool(summary["faults"])),
+        ("that can't be used", summary["faults"], bool(summary["faults"])),
         ("sizes (smallest … median … largest)", ", ".join(sizes), False),
         ("modes", ", ".join(f"{mode} {n}" for mode, n in summary["modes"].items()), False),
-        ("turned by EXIF data, which training ignores", summary["rotated"], summary["rotated"]),
+        *((f"of which {ALTERED[key]}", found["count"], True) for key, found in summary["altered"].items()),
         ("duplicates, by content", summary["duplicates"], False),
         ("of them in both parts", summary["duplicates_across_parts"],
          summary["duplicates_across_parts"]),
@@ -142,8 +139,7 @@ def contact_sheet(images: Path, seen: Mapping[str, Seen]) -> str:
     rows = math.ceil(len(chosen) / COLUMNS)
     sheet = Image.new("RGB", (min(COLUMNS, len(chosen)) * TILE, rows * TILE), "white")
     for place, name in enumerate(chosen):
-        with Image.open(picture_file(images / name)) as image:
-            tile = ImageOps.fit(image.convert("RGB"), (TILE - 4, TILE - 4))
+        tile = ImageOps.fit(read_picture(images / name), (TILE - 4, TILE - 4))
         sheet.paste(tile, (place % COLUMNS * TILE + 2, place // COLUMNS * TILE + 2))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=85)

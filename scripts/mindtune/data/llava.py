@@ -1,197 +1,91 @@
-"""Reading llava_instruct_150k.json: one record at a time, and no record unchecked.
+"""The form of LLaVA-Instruct: what a record holds, and which ones can't be trained on.
 
-Blocks of whole records are cut out of the file and given to orjson. Where that fails, and
-for files that are laid out unlike LLaVA-Instruct, a slower reader goes on, which knows what
-to say about damage.
+`{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}`. A record on which the
+training framework would stop is refused by `check_record`. One that it would take, but not as
+its writer meant it, has a reason to be left out, `unfit`. Keys that are not read are named.
 """
 
-import io
-import json
+import posixpath
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-
-import orjson
+import reprlib
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from pathlib import PurePosixPath
 
 from mindtune.errors import UserError
 
 IMAGE_MARK = "<image>"
 VIDEO_MARK = "<video>"  # to the training framework; it stops, as a record here has no videos
 ROLES = {"human": "user", "gpt": "assistant"}
-CHUNK = 1 << 20
-LONGEST_BLOCK = 64 << 20
-FIRST_KEY = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{\s*("(?:[^"\\]){1,64}")')
+ALTERNATING = {turns: ["human", "gpt"] * (turns // 2) for turns in range(2, 201, 2)}
+ROLE, VALUE = itemgetter("from"), itemgetter("value")
+RECORD_KEYS = frozenset(("id", "image", "conversations"))
+TURN_KEYS = frozenset(("from", "value"))
+# Qwen2-VL's tokens that frame a conversation and its pictures. Those that stand in answers on
+# purpose, for places in a picture (`<|box_start|>` and the like), are text.
+SPECIAL_TOKEN = re.compile(
+    r"<\|(?:endoftext|im_start|im_end|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>"
+)
+# Keys of other forms that change what a record means, and the values with which they don't.
+EMPTY = (None, "", [], {})
+CHANGING = (
+    dict.fromkeys(
+        (
+            "images", "video", "videos", "audio", "audios", "system", "system_prompt", "tools",
+            "functions", "messages", "history", "objects", "chosen", "rejected",
+            "rejected_response",
+        ),
+        EMPTY,
+    )
+    | dict.fromkeys(("weight", "weights", "loss", "loss_weight", "train"), (*EMPTY, 1))
+    | dict.fromkeys(("mask",), (*EMPTY, 0))
+)  # fmt: skip
+# Values for a sentence, cut where they are long or deep.
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 80
 
 
-def read_records(path: str | Path) -> Iterator[dict]:
-    """Yield the records of a JSON list, holding one block of them at a time.
-
-    Raises
-    ------
-    UserError: the file is not JSON, not a list, or ends in the middle of a record.
-    """
-    path = Path(path)
-    number = offset = 0
-    try:
-        with open(path, "rb") as handle:
-            for records, end in _blocks(handle):
-                for record in records:
-                    if not isinstance(record, dict):
-                        raise _no_object(path, number, record)
-                    yield record
-                    number += 1
-                offset = end
-            if offset is not None:
-                handle.seek(offset)
-                yield from _carefully(path, handle, number)
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start} of a block).") from error
-
-
-def _blocks(handle) -> Iterator[tuple[list, int | None]]:
-    """Yield (records, where the next begin), as long as they can be cut out and decoded.
-
-    A block ends before `}, {` and the key with which the first record begins. Text within a
-    string can't look like that, as its quotation marks are escaped; and were it some
-    object deeper down, the block would not decode. None is yielded with the last block.
-    """
-    block = handle.read(max(CHUNK, 64))
-    begin = FIRST_KEY.match(block)
-    if not begin:
-        return
-    key = begin[1]
-    block = block[block.index(b"[") + 1 :]
-    offset = handle.tell() - len(block)
-    while True:
-        more = handle.read(max(CHUNK, len(block)))
-        if not more:
-            if records := _decode(b"[" + block):
-                yield records, None
-            return
-        # What is read ahead tells the last block from the others.
-        cut = _last_cut(block, key)
-        if cut:
-            if not (records := _decode(b"[" + block[:cut] + b"]")):
-                return
-            offset += cut + 1
-            yield records, offset
-            block = block[cut + 1 :]
-        elif len(block) > LONGEST_BLOCK:
-            return
-        block += more
-
-
-def _decode(text: bytes) -> list | None:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _last_cut(block: bytes, key: bytes) -> int:
-    """Where the comma before the last `{key` is; 0 when there is none."""
-    end = len(block)
-    while (end := block.rfind(key, 0, end)) > 0:
-        start = max(0, end - 256)
-        before = block[start:end].rstrip()
-        if before.endswith(b"{"):
-            before = before[:-1].rstrip()
-            if before.endswith(b",") and before[:-1].rstrip().endswith(b"}"):
-                return start + len(before) - 1
-    return 0
-
-
-def _carefully(path: Path, binary, number: int) -> Iterator[dict]:
-    """Yield the records from here on, decoded one by one, and say what is wrong."""
-    handle = io.TextIOWrapper(binary, encoding="utf-8")
-    decoder = json.JSONDecoder()
-    position = 0
-    first = number
-    if number:
-        text = ""
-    else:
-        text = handle.read(CHUNK)
-        while text and not text.strip("\ufeff \t\r\n"):
-            text = handle.read(CHUNK)
-        text = text.lstrip("\ufeff \t\r\n")
-        if not text.startswith("["):
-            raise UserError(
-                f"{path} must be a JSON list of records, but begins with {text[:20]!r}."
-            )
-        position = 1
-    while True:
-        position, text, found = _next_token(handle, text, position)
-        if found == "]":
-            position, text, found = _next_token(handle, text, position + 1)
-            if found:
-                raise UserError(
-                    f"{path}: text follows the end of the list after record {number - 1} "
-                    f"({text[position : position + 20]!r}); get the file again."
-                )
-            return
-        if found == "," and number > first:
-            position, text, found = _next_token(handle, text, position + 1)
-            if found == "]":
-                raise UserError(
-                    f"{path}: there is a comma and no record after record {number - 1}; remove it, "
-                    "or get the whole file again."
-                )
-        elif number > first and found:
-            raise UserError(f"{path}: there is no comma between records {number - 1} and {number}.")
-        if not found:
-            raise UserError(f"{path} is cut off after {number} records; get it again.")
-        while True:
-            try:
-                record, position = decoder.raw_decode(text, position)
-                break
-            except json.JSONDecodeError as error:
-                more = handle.read(CHUNK)
-                if not more:
-                    raise _broken(path, number, error) from None
-                text, position = text[position:] + more, 0
-            except RecursionError:
-                raise UserError(f"{path}: record {number} is nested too deeply.") from None
-        if not isinstance(record, dict):
-            raise _no_object(path, number, record)
-        yield record
-        number += 1
-
-
-def _next_token(handle, text: str, position: int) -> tuple[int, str, str]:
-    """Skip white space; returns the position, the text it counts in, and the character there."""
-    while True:
-        while position < len(text) and text[position] in " \t\r\n":
-            position += 1
-        if position < len(text):
-            return position, text, text[position]
-        text, position = handle.read(CHUNK), 0
-        if not text:
-            return 0, "", ""
-
-
-def _no_object(path: Path, number: int, record) -> UserError:
-    return UserError(f"{path}: record {number} is {type(record).__name__}, but must be an object.")
-
-
-def _broken(path: Path, number: int, error: json.JSONDecodeError) -> UserError:
-    at_end = error.pos >= len(error.doc.rstrip()) - 1 or error.msg.startswith("Unterminated")
-    if at_end:
-        return UserError(f"{path} is cut off in record {number}; get the whole file again.")
-    near = error.doc[max(0, error.pos - 20) : error.pos + 20]
-    return UserError(f"{path}: record {number} is not JSON ({error.msg} near {near!r}).")
-
-
-def images_of(record: dict) -> Sequence[str]:
+def images_of(record: Mapping) -> Sequence[str]:
     """The names of a record's pictures: none, one (a text), or several (a list of texts)."""
     image = record.get("image")
     if not image:
         return ()
-    return (image,) if isinstance(image, str) else image
+    if isinstance(image, str):
+        return (one_name(image),) if "/" in image else (image,)
+    if isinstance(image, list):
+        return [one_name(name) if isinstance(name, str) else name for name in image]
+    return image
 
 
-def check_record(record: dict, number: int) -> None:
+def one_name(name: str) -> str:
+    """A picture's one name of all that lead to it: `a.jpg` for `./a.jpg` and `sub/../a.jpg`."""
+    return posixpath.normpath(name) if "/" in name else name
+
+
+def sound_values(record: Mapping, images: Sequence[str]) -> list[str] | None:
+    """The texts of a record's turns, or None when the record should be looked at closely.
+
+    A short way for the many records about which there is nothing to say.
+    """
+    try:
+        turns = record["conversations"]
+        values = list(map(VALUE, turns))
+        text = "".join(values)
+        sound = (
+            list(map(ROLE, turns)) == ALTERNATING.get(len(turns))
+            and RECORD_KEYS.issuperset(record)
+            and max(map(len, turns)) == len(TURN_KEYS)
+            and all(map(str.strip, values))
+            and type(images) is tuple
+            and values[0].count(IMAGE_MARK) == len(images)
+            and text.count("<") == len(images)  # no other mark, and no special token
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return values if sound else None
+
+
+def check_record(record: Mapping, number: int) -> None:
     """Refuse a record on which the training framework would stop in mid-course.
 
     Raises
@@ -200,34 +94,12 @@ def check_record(record: dict, number: int) -> None:
         that is no text, an image that is no name within the directory of pictures, or
         another number of `<image>` marks than of images.
     """
-    here = f"record {number} (id {record.get('id', 'missing')!r})"
+    here = f"record {number} (id {_shown.repr(record.get('id', 'missing'))})"
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise UserError(f"{here} has no `conversations`; it must have a list of turns.")
     for position, turn in enumerate(turns):
-        role = turn.get("from") if isinstance(turn, dict) else None
-        if not isinstance(role, str) or role not in ROLES:
-            raise UserError(
-                f"{here}, turn {position}: `from` is {role!r}, but must be `human` or `gpt`."
-            )
-        if role != ("human", "gpt")[position % 2]:
-            raise UserError(
-                f"{here}, turn {position}: it is {role}'s turn twice; human and gpt must alternate."
-            )
-        if not isinstance(turn.get("value"), str):
-            raise UserError(
-                f"{here}, turn {position}: `value` is {turn.get('value')!r}, but must be text."
-            )
-        if VIDEO_MARK in turn["value"]:
-            raise UserError(
-                f"{here}, turn {position}: `value` has a `{VIDEO_MARK}` mark, but there are no videos; "
-                "write it in another way."
-            )
-        if not _is_unicode(turn["value"]):
-            raise UserError(
-                f"{here}, turn {position}: `value` holds half of a surrogate pair, which is no "
-                "character; mend it."
-            )
+        _check_turn(turn, position, f"{here}, turn {position}")
     if len(turns) % 2:
         raise UserError(
             f"{here} has {len(turns)} turns, an odd number: its last question has no answer."
@@ -237,13 +109,14 @@ def check_record(record: dict, number: int) -> None:
         isinstance(name, str) and name for name in images
     ):
         raise UserError(
-            f"{here}: `image` is {record['image']!r}, but must be a file name, or a list of them."
+            f"{here}: `image` is {_shown.repr(record['image'])}, but must be a file name, or a list of "
+            "them."
         )
     for name in images:
         if leads_out(name):
             raise UserError(
-                f"{here}: `image` is {name!r}, but must be a file name within the directory of "
-                "pictures."
+                f"{here}: `image` is {_shown.repr(name)}, but must be a file name within the directory "
+                "of pictures."
             )
     marks = sum(turn["value"].count(IMAGE_MARK) for turn in turns)
     if marks != len(images):
@@ -251,6 +124,60 @@ def check_record(record: dict, number: int) -> None:
             f"{here} has {marks} `{IMAGE_MARK}` marks, but {len(images)} "
             f"image{'s' if len(images) > 1 else ''}; there must be as many marks as images."
         )
+
+
+def _check_turn(turn, position: int, here: str) -> None:
+    role = turn.get("from") if isinstance(turn, dict) else None
+    if not isinstance(role, str) or role not in ROLES:
+        raise UserError(f"{here}: `from` is {_shown.repr(role)}, but must be `human` or `gpt`.")
+    if role != ("human", "gpt")[position % 2]:
+        raise UserError(f"{here}: it is {role}'s turn twice; human and gpt must alternate.")
+    value = turn.get("value")
+    if not isinstance(value, str):
+        raise UserError(f"{here}: `value` is {_shown.repr(value)}, but must be text.")
+    if VIDEO_MARK in value:
+        raise UserError(
+            f"{here}: `value` has a `{VIDEO_MARK}` mark, but there are no videos; write it in "
+            "another way."
+        )
+    if not _is_unicode(value):
+        raise UserError(
+            f"{here}: `value` holds half of a surrogate pair, which is no character; correct it."
+        )
+
+
+def unfit(record: Mapping) -> str | None:
+    """Why a checked record can't be trained on as it was meant; None when it can."""
+    turns = record["conversations"]
+    for owner, of_turn in ((record, ""), *((turn, " of a turn") for turn in turns)):
+        keys = sorted(key for key, value in owner.items() if _changes(key, value))
+        if keys:
+            named = " and ".join(f"`{key}`" for key in keys)
+            return f"{named}{of_turn} {'are' if len(keys) > 1 else 'is'} not read"
+    for position, turn in enumerate(turns):
+        if token := SPECIAL_TOKEN.search(turn["value"]):
+            return f"the special token {token[0]} stands in its text"
+        if not turn["value"].strip():
+            return f"{'an answer' if position % 2 else 'a question'} is empty"
+        if position % 2 and IMAGE_MARK in turn["value"]:
+            return f"an `{IMAGE_MARK}` mark stands in an answer"
+    return None
+
+
+def unread(record: Mapping) -> set[str]:
+    """The keys of a checked record that hold something and are not read."""
+    return {
+        key for key, value in record.items() if key not in RECORD_KEYS and value not in EMPTY
+    } | {
+        f"conversations[].{key}"
+        for turn in record["conversations"]
+        for key, value in turn.items()
+        if key not in TURN_KEYS and value not in EMPTY
+    }
+
+
+def _changes(key: str, value) -> bool:
+    return key in CHANGING and value not in CHANGING[key]
 
 
 def leads_out(name: str) -> bool:

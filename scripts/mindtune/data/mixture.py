@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mindtune.data.llava import read_records
+from mindtune.data.json_list import read_records
 from mindtune.errors import UserError
 
 

@@ -17,25 +17,27 @@ from typing import NamedTuple
 
 import orjson
 
+from mindtune.data.json_list import read_records
 from mindtune.data.llava import (
-    IMAGE_MARK,
     ROLES,
-    VIDEO_MARK,
     check_record,
     images_of,
     leads_out,
-    read_records,
+    sound_values,
+    unfit,
+    unread,
 )
+from mindtune.data.looking import Looking
 from mindtune.data.mixture import Mixture
-from mindtune.data.pictures import Pictures, fault, open_pictures
-from mindtune.data.split import components, is_held_out
+from mindtune.data.pictures import open_pictures
+from mindtune.data.split import components, is_held_out, share_of
 from mindtune.errors import UserError
 from mindtune.files import write_json, writing
 
 SHOWN = 10
+PARTS = ("train", "held_out")
 BUFFER = 1 << 20
 USER, ASSISTANT = (f'{{"role": "{role}", "content": %b}}'.encode() for role in ROLES.values())
-ALTERNATING = {turns: ["human", "gpt"] * (turns // 2) for turns in range(2, 201, 2)}
 
 
 def to_mllm(record: dict) -> dict:
@@ -55,33 +57,16 @@ def _template(turns: int) -> bytes:
     return b'{"images": [%b], "messages": [' + messages + b"]}"
 
 
-def _sound_values(record: dict, images: Sequence[str]) -> list[str] | None:
-    """The texts of a record's turns, or None when `check_record` should look at it.
-
-    A short way for the many records in which nothing is wrong.
-    """
-    try:
-        turns = record["conversations"]
-        values = [turn["value"] for turn in turns]
-        alternating = [turn["from"] for turn in turns] == ALTERNATING.get(len(turns))
-        text = "".join(values)
-    except (KeyError, TypeError):
-        return None
-    sound = (
-        alternating
-        and type(images) is tuple
-        and text.count(IMAGE_MARK) == len(images)
-        and VIDEO_MARK not in text
-    )
-    return values if sound else None
-
-
 def encode(record: dict, number: int, images: Sequence[str], prefix: str = "") -> bytes:
     """A checked record in mllm format, in the very bytes of `json.dumps(ensure_ascii=False)`."""
-    values = _sound_values(record, images)
+    values = sound_values(record, images)
     if values is None:
         check_record(record, number)
         values = [turn["value"] for turn in record["conversations"]]
+    return _encode(record, number, images, values, prefix)
+
+
+def _encode(record, number: int, images: Sequence[str], values: list[str], prefix: str) -> bytes:
     paths = [posixpath.join(prefix, image) for image in images] if prefix else images
     try:
         return _template(len(values)) % (
@@ -118,10 +103,9 @@ class ListWriter:
 class Placement(NamedTuple):
     """How records are given to the parts."""
 
-    pictures: Pictures
+    pictures: Looking
     fraction: float
     seed: int
-    check: str  # of pictures.fault
     tied: Mapping[str, str] | None  # of split.components; None: each record has one picture
 
     def of(self, images: Sequence[str], known: dict[str, str]) -> str:
@@ -131,12 +115,14 @@ class Placement(NamedTuple):
             if image not in known:
                 stands = self.tied.get(image, image) if self.tied else image
                 held_out = is_held_out(stands, self.fraction, self.seed)
-                known[image] = fault(self.pictures, image, self.check) or (
-                    "held_out" if held_out else "train"
-                )
+                known[image] = self.pictures.fault(image) or ("held_out" if held_out else "train")
             return known[image]
         parts = [self.of((image,), known) for image in images]
-        return next((part for part in parts if part not in ("train", "held_out")), parts[0])
+        return next((part for part in parts if part not in PARTS), parts[0])
+
+    def share(self, image: str) -> float:
+        """Larger fractions than this hold the image out."""
+        return share_of(self.tied.get(image, image) if self.tied else image, self.seed)
 
 
 class _Tied(Exception):
@@ -163,12 +149,13 @@ def convert(
     """Convert instructions to mllm format; returns the report that is written beside.
 
     Records without a picture go to the training part. Records whose picture is missing or
-    is none are dropped and counted.
+    is none, and those that can't be trained on as they were meant, are dropped and counted.
 
     Parameters
     ----------
     max_samples, subset_seed: take so many records only; the first ones, or a seeded choice.
-    check_pictures: how well, see pictures.fault.
+    check_pictures: `signature` looks at each picture, `size` at those whose size or time stamp is
+        another than at the last conversion.
     mixture: further files, each a `path` and a `weight`, how often each record is trained on.
     image_prefix: put before the images' paths; MindSpeed-MM's tool does so.
 
@@ -177,13 +164,14 @@ def convert(
     UserError: broken JSON or a broken record, too many dropped records, an empty part.
         Nothing is written then.
     """
-    pictures = open_pictures(images)
+    remembered = report.with_name(".pictures.json") if check_pictures == "size" else None
+    pictures = Looking(open_pictures(images), remembered)
     files = [(instructions, 1.0), *((Path(part["path"]), part["weight"]) for part in mixture)]
     mixed = Mixture(files, max_samples, subset_seed, split_seed)
     outputs = (train, held_out)
     tied = None
     while True:
-        placement = Placement(pictures, held_out_fraction, split_seed, check_pictures, tied)
+        placement = Placement(pictures, held_out_fraction, split_seed, tied)
         try:
             with ExitStack() as stack:
                 stack.enter_context(_no_collection())
@@ -191,13 +179,17 @@ def convert(
                     name: stack.enter_context(
                         ListWriter(stack.enter_context(writing(path, "wb", buffering=BUFFER)))
                     )
-                    for name, path in zip(("train", "held_out"), outputs, strict=True)
+                    for name, path in zip(PARTS, outputs, strict=True)
                 }
-                summary = _write(mixed, placement, parts, image_prefix, progress)
-                _judge(summary, instructions, images, max_dropped_fraction, held_out_fraction)
+                summary, known = _write(mixed, placement, parts, image_prefix, progress)
+                if max_samples is not None and summary["records"] < max_samples:
+                    summary["asked_samples"] = max_samples
+                summary["altered"] = pictures.report()
+                _judge(summary, instructions, images, max_dropped_fraction, placement, known)
             break
         except _Tied:
             tied = components(_groups(mixed))
+    pictures.remember()
     write_json(report, summary)
     return summary
 
@@ -215,31 +207,59 @@ def _no_collection() -> Iterator[None]:
 
 
 def _groups(mixed: Mixture) -> Iterable[Sequence[str]]:
-    """The pictures of each record that has several."""
+    """The pictures of each record that has several and is not left out for what it holds."""
     for path, _ in mixed.files:
         for number, record in enumerate(read_records(path)):
             if isinstance(record.get("image"), list):
-                check_record(record, number)
-                yield images_of(record)
+                try:
+                    check_record(record, number)
+                except UserError as error:
+                    raise UserError(f"{path}: {error}") from None
+                if not unfit(record):
+                    yield images_of(record)
 
 
-def _write(mixed: Mixture, placement: Placement, parts, prefix: str, progress) -> dict:
+class _Tally:
+    """What is counted while records are written."""
+
+    def __init__(self, files: Sequence[tuple[Path, float]]) -> None:
+        self.files = files
+        self.records = self.text_only = 0
+        self.dropped, self.unread, self.trained_on = Counter(), Counter(), Counter()
+        self.first_dropped: list[dict] = []
+
+    def drop(self, file: int, number: int, reason: str, image: str | None = None) -> None:
+        self.dropped[reason] += 1
+        if len(self.first_dropped) < SHOWN:
+            where = {"file": str(self.files[file][0])} if len(self.files) > 1 else {}
+            picture = {} if image is None else {"image": image}
+            self.first_dropped.append({**where, "record": number, **picture, "reason": reason})
+
+
+def _write(mixed: Mixture, placement: Placement, parts, prefix: str, progress) -> tuple[dict, dict]:
+    """Write all records to their parts; returns the summary, and the part of each picture."""
     known: dict[str, str] = {}
-    records = text_only = 0
-    dropped, trained_on = Counter(), Counter()
-    shown: list[dict] = []
+    tally = _Tally(mixed.files)
     for file, number, record, times in progress(mixed):
-        records += 1
+        tally.records += 1
         images = images_of(record)
         try:
-            item = encode(record, number, images, prefix)
-            if images and images[0] not in known and any(map(leads_out, images)):
+            values = sound_values(record, images)
+            if values is None or (
+                images and images[0] not in known and any(map(leads_out, images))
+            ):
                 check_record(record, number)
+                tally.unread.update(unread(record))
+                if reason := unfit(record):
+                    tally.drop(file, number, reason)
+                    continue
+                values = [turn["value"] for turn in record["conversations"]]
+            item = _encode(record, number, images, values, prefix)
         except UserError as error:
             raise UserError(f"{mixed.files[file][0]}: {error}") from None
         if not images:
             part = "train"
-            text_only += 1
+            tally.text_only += 1
         elif len(images) > 1 and placement.tied is None:
             raise _Tied
         else:
@@ -248,54 +268,86 @@ def _write(mixed: Mixture, placement: Placement, parts, prefix: str, progress) -
         if part == "train":
             for _ in range(times):
                 parts["train"].add(item)
-            trained_on[file] += times
+            tally.trained_on[file] += times
         elif part == "held_out":
             parts["held_out"].add(item)
         else:
-            dropped[part] += 1
-            if len(shown) < SHOWN:
-                image = next(image for image in images if known[image] == part)
-                shown.append({"record": number, "image": image, "reason": part})
+            tally.drop(file, number, part, next(name for name in images if known[name] == part))
+    return _summary(tally, parts, known), known
+
+
+def _summary(tally: _Tally, parts, known: Mapping[str, str]) -> dict:
     used = Counter(known.values())
     summary = {
-        "records": records,
+        "records": tally.records,
         "kept": {name: writer.count for name, writer in parts.items()},
-        "text_only": text_only,
+        "text_only": tally.text_only,
         "images": {name: used[name] for name in parts},
-        "dropped": dict(sorted(dropped.items())),
-        "first_dropped": shown,
+        "dropped": dict(sorted(tally.dropped.items())),
+        "first_dropped": tally.first_dropped,
+        "unread_keys": dict(sorted(tally.unread.items())),
     }
-    if len(mixed.files) > 1:
+    if len(tally.files) > 1:
         summary["mixture"] = [
-            {"path": str(path), "weight": weight, "trained_on": trained_on[number]}
-            for number, (path, weight) in enumerate(mixed.files)
+            {"path": str(path), "weight": weight, "trained_on": tally.trained_on[number]}
+            for number, (path, weight) in enumerate(tally.files)
         ]
     return summary
 
 
-def _judge(summary, instructions, images, max_dropped_fraction, held_out_fraction) -> None:
+def remarks(summary: Mapping) -> list[str]:
+    """What a reader of the conversion's summary should know, in phrases without a full stop."""
+    found = [
+        f"{count} of {summary['records']} records are dropped: {reason}"
+        for reason, count in summary["dropped"].items()
+    ]
+    if summary["first_dropped"]:
+        found.append(f"the first dropped record is {_place(summary['first_dropped'][0])}")
+    found += [
+        f"the key `{key}` of {count} records is not read"
+        for key, count in summary["unread_keys"].items()
+    ]
+    if "asked_samples" in summary:
+        found.append(
+            f"data.max_samples is {summary['asked_samples']}, but there are {summary['records']} "
+            "records; all are taken"
+        )
+    return found
+
+
+def _place(dropped: Mapping) -> str:
+    """Where a dropped record is, as words."""
+    words = f"record {dropped['record']}"
+    if "file" in dropped:
+        words += f" of {dropped['file']}"
+    return f"{words}, with {dropped['image']}" if "image" in dropped else words
+
+
+def _judge(summary, instructions, images, limit, placement: Placement, known) -> None:
     records, dropped = summary["records"], sum(summary["dropped"].values())
     if not records:
         raise UserError(f"{instructions} holds no records.")
-    if dropped > max_dropped_fraction * records:
+    if dropped > limit * records:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in summary["dropped"].items())
-        first = summary["first_dropped"][0]
         raise UserError(
-            f"{dropped} of {records} records have no usable picture in {images} ({reasons}; the "
-            f"first is {first['image']} of record {first['record']}), more than "
-            f"data.max_dropped_fraction {max_dropped_fraction} allows; complete the pictures or "
-            "raise it."
+            f"{dropped} of {records} records of {instructions} can't be used with the pictures of "
+            f"{images} ({reasons}; the first is {_place(summary['first_dropped'][0])}), more than "
+            f"data.max_dropped_fraction {limit} allows; complete the pictures, correct the records, "
+            "or raise it."
         )
+    shares = sorted({placement.share(name) for name, part in known.items() if part in PARTS})
+    asked = f"data.held_out_fraction {placement.fraction}"
     if not summary["kept"]["train"]:
+        held_out = summary["kept"]["held_out"]
+        if not held_out:
+            raise UserError(f"no record of {instructions} is left to train on: all are dropped.")
+        less = f"lower it to {shares[-1] * 0.99:.3g}" if len(shares) > 1 else "write 0"
         raise UserError(
-            f"no record is left to train on: {summary['kept']['held_out']} are held out; lower "
-            f"data.held_out_fraction {held_out_fraction}."
+            f"no record is left to train on: {held_out} are held out by {asked}; {less}."
         )
-    if held_out_fraction and not summary["kept"]["held_out"]:
-        raise UserError(
-            f"data.held_out_fraction {held_out_fraction} holds out none of "
-            f"{summary['images']['train']} images; raise it, or write 0."
-        )
+    if placement.fraction and not summary["kept"]["held_out"]:
+        more = f"raise it to {shares[0] * 1.01:.3g}, or write 0" if len(shares) > 1 else "write 0"
+        raise UserError(f"{asked} holds out none of {summary['images']['train']} images; {more}.")
 
 
 def read_mllm(path: Path) -> list[dict]:

@@ -2,31 +2,49 @@
 
 import io
 import os
+import stat
 from collections.abc import Iterator
+from errno import EISDIR, ENAMETOOLONG, ENOTDIR, ENXIO
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import IO, NamedTuple, Protocol
 
 from mindtune.data.archive import open_archive
+from mindtune.data.headers import HEAD, TAIL
 from mindtune.errors import UserError
 
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
-LONGEST_SIGNATURE = 8
-MISSING, NO_PICTURE, EMPTY = (
+MISSING, NO_PICTURE, EMPTY, NO_FILE = (
     "the image is missing",
     "the file is not a picture",
     "the file is empty",
+    "it is not a file, but a directory, a pipe or a device",
 )
+
+
+NO_NAME = (ENOTDIR, ENAMETOOLONG)
+
+
+class Glance(NamedTuple):
+    """The first HEAD and last TAIL bytes of a picture (None: unknown), its size with time or checksum."""
+
+    head: bytes
+    tail: bytes | None
+    stamp: tuple[int, int]
 
 
 class Pictures(Protocol):
     """Where pictures are."""
 
-    def head(self, name: str) -> bytes | None:
-        """The first bytes of a picture; None when there is none of the name."""
+    path: Path
 
-    def size(self, name: str) -> int | None:
-        """The bytes of a picture; None when there is none of the name."""
+    def glance(self, name: str) -> Glance | str:
+        """A picture's first and last bytes; a text says why there are none."""
+
+    def stamp(self, name: str) -> tuple[int, int] | None:
+        """Size and time stamp (or checksum) of a picture; None when there is none of the name."""
+
+    def source(self, name: str) -> Path | IO[bytes]:
+        """What Pillow can open."""
 
     def names(self) -> Iterator[str]:
         """The names of all files, at any depth."""
@@ -44,25 +62,42 @@ class Directory:
         if hasattr(self, "handle"):
             os.close(self.handle)
 
-    def head(self, name: str) -> bytes | None:
+    def glance(self, name: str) -> Glance | str:
         try:
-            handle = os.open(name, os.O_RDONLY, dir_fd=self.handle)
+            # A pipe would be waited for until somebody writes to it.
+            handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=self.handle)
         except FileNotFoundError:
-            return None
-        except OSError:
-            return b"?"
+            return MISSING
+        except OSError as error:
+            return (
+                MISSING
+                if error.errno in NO_NAME
+                else NO_FILE
+                if error.errno == ENXIO
+                else NO_PICTURE
+            )
         try:
-            return os.read(handle, LONGEST_SIGNATURE)
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                return NO_FILE
+            size = status.st_size
+            head = os.read(handle, HEAD)
+            tail = head[-TAIL:] if size <= HEAD else os.pread(handle, TAIL, size - TAIL)
         except OSError:
-            return b"?"
+            return NO_PICTURE
         finally:
             os.close(handle)
+        return Glance(head, tail, (size, status.st_mtime_ns)) if head else EMPTY
 
-    def size(self, name: str) -> int | None:
+    def stamp(self, name: str) -> tuple[int, int] | None:
         try:
-            return os.stat(name, dir_fd=self.handle).st_size
+            status = os.stat(name, dir_fd=self.handle)
         except OSError:
             return None
+        return status.st_size, status.st_mtime_ns
+
+    def source(self, name: str) -> Path:
+        return self.path / name
 
     def names(self) -> Iterator[str]:
         for place, _, files in os.walk(self.path):
@@ -74,16 +109,25 @@ class Zip:
     """Pictures that are members of a zip file."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.archive = open_archive(path)
 
-    def head(self, name: str) -> bytes | None:
-        if name not in self.archive.members:
-            return None
-        return self.archive.head(name, LONGEST_SIGNATURE)
-
-    def size(self, name: str) -> int | None:
+    def glance(self, name: str) -> Glance | str:
         member = self.archive.members.get(name)
-        return None if member is None else member.size
+        if member is None:
+            return MISSING
+        if not member.size:
+            return EMPTY
+        return Glance(
+            self.archive.head(name, HEAD), self.archive.tail(name, TAIL), (member.size, member.crc)
+        )
+
+    def stamp(self, name: str) -> tuple[int, int] | None:
+        member = self.archive.members.get(name)
+        return None if member is None else (member.size, member.crc)
+
+    def source(self, name: str) -> IO[bytes]:
+        return io.BytesIO(self.archive.read(name))
 
     def names(self) -> Iterator[str]:
         return iter(self.archive.members)
@@ -100,33 +144,19 @@ def open_pictures(path: str | Path) -> Pictures:
         raise UserError(f"{path} is not a directory of pictures.") from error
 
 
-def fault(pictures: Pictures, name: str, check: str = "signature") -> str | None:
-    """Why a file can't be a picture; None when it can.
-
-    check: `signature` judges by the first bytes, `size` just by whether there are any, which
-    costs half as much, and on a network's file system far less than half.
-    """
-    if check == "size":
-        size = pictures.size(name)
-        return MISSING if size is None else None if size else EMPTY
-    head = pictures.head(name)
-    if head is None:
-        return MISSING
-    if not head:
-        return EMPTY
-    return None if head.startswith(SIGNATURES) else NO_PICTURE
-
-
 def picture_file(path: str | Path) -> Path | io.BytesIO:
     """What to open for the picture at a path, of which a zip file may be a part.
 
     Raises
     ------
-    FileNotFoundError: there is no such picture.
+    FileNotFoundError: there is no such picture. IsADirectoryError: it is none of the things that can
+    be read to their end. UserError: a damaged zip.
     """
     path = Path(path)
     archive = _archive_above(path.parent)
     if archive is None:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise IsADirectoryError(EISDIR, NO_FILE, str(path))
         return path
     try:
         return io.BytesIO(open_archive(archive).read(path.relative_to(archive).as_posix()))

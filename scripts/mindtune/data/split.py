@@ -18,6 +18,12 @@ def is_held_out(image: str, fraction: float, seed: int) -> bool:
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
+def share_of(image: str, seed: int) -> float:
+    """The smallest share that does not hold an image out yet; any larger one does."""
+    digest = hashlib.sha256(f"{seed}/{image}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
 def components(groups: Iterable[Sequence[str]]) -> Mapping[str, str]:
     """Image -> the name that stands for all images it is tied to, their smallest.
 

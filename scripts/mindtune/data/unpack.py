@@ -15,6 +15,7 @@ from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
 BATCH = 64
+LONGEST_PATH = 4095
 
 
 def receipt_path(target: Path) -> Path:
@@ -49,6 +50,7 @@ def unpack(source: Path, target: Path, *, pictures: int | None = None, threads: 
             "it away to have it unpacked, or name it with `use: path`."
         )
     partial = target.with_name(f".{target.name}.partial")
+    _check_lengths(archive, partial)
     partial.mkdir(parents=True, exist_ok=True)
     _check_space(archive, partial)
     for directory in {Path(name).parent for name in archive.members}:
@@ -67,12 +69,24 @@ def _own_files(target: Path) -> int:
     return (target / ".snakemake_timestamp").exists()
 
 
+def _check_lengths(archive: Archive, partial: Path) -> None:
+    """Paths that Linux can't open; `partial` is longer than what it becomes."""
+    place = len(os.fsencode(partial.absolute())) + 1
+    longest = max(archive.members, key=lambda name: len(name.encode()))
+    if place + len(longest.encode()) > LONGEST_PATH:
+        raise UserError(
+            f"{archive.path}: a member with a name of {len(longest.encode())} bytes can't be unpacked "
+            f"to {partial.parent}, as a path has at most {LONGEST_PATH}; choose a shorter "
+            "sources.download.directory."
+        )
+
+
 def _check_space(archive: Archive, partial: Path) -> None:
     needed = sum(member.size for member in archive.members.values())
     there = sum(
-        entry.stat().st_size
-        for entry in os.scandir(partial)
-        if entry.is_file(follow_symlinks=False)
+        os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118
+        for place, _, files in os.walk(partial)
+        for name in files
     )
     status = os.statvfs(partial)
     free = status.f_bavail * status.f_frsize

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from mindtune.files import sha256_file, write_json, writing, writing_directory
@@ -209,7 +209,9 @@ def write_base_model(directory: Path) -> dict:
             for number, part in enumerate((language, vision), start=1):
                 shard = f"model-{number:05d}-of-00002.safetensors"
                 content = {name: tensors.get_tensor(name) for name in part}
-                save_file(content, partial / shard, metadata={"format": "pt"})
+                # Not by `save_file`: its files have mode 600, and a full disk is no OSError of it.
+                with writing(partial / shard, "wb") as handle:
+                    handle.write(save(content, metadata={"format": "pt"}))
                 weight_map |= dict.fromkeys(part, shard)
                 total += sum(tensor.nbytes for tensor in content.values())
         write_json(

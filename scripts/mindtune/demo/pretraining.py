@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import Qwen2VLForConditionalGeneration
@@ -32,7 +32,7 @@ from mindtune.demo import base_model, scenes
 from mindtune.demo.drawing import draw_scene
 from mindtune.engines.hf.checkpoints import published_tensors
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
-from mindtune.files import sha256_file, write_json, writing_directory
+from mindtune.files import sha256_file, write_json, writing, writing_directory
 
 ATTRIBUTES = {
     "kind": scenes.KINDS,
@@ -335,7 +335,8 @@ def pretrain(out: Path, settings: Settings, work: Path, log: Callable[[str], Non
         name: tensor.to(torch.bfloat16).contiguous()
         for name, tensor in published_tensors(model).items()
     }
-    save_file(tensors, out / "weights.safetensors", metadata={"format": "pt"})
+    with writing(out / "weights.safetensors", "wb") as handle:
+        handle.write(save(tensors, metadata={"format": "pt"}))
     write_json(out / "config.json", base_model.model_config(tokenizer))
     (out / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     write_json(

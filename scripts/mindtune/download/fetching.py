@@ -14,7 +14,7 @@ def fetch_all(what: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Path
 
     Parameters
     ----------
-    what: of mindtune.config.sources.Download. settings: the section sources.download.
+    what: of mindtune.settings.sources.Download. settings: the section sources.download.
 
     Raises
     ------

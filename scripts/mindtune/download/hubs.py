@@ -5,6 +5,7 @@ here like any other file, and only then takes its name.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,6 +85,17 @@ def _fetch(target: Path, wanted: Wanted, repository: Repository, download: Calla
     write_receipt(target, found, str(repository))
 
 
+def _is_open(endpoint: str) -> bool:
+    """Whether what is sent there can be read on the way, so that no token may be."""
+    if endpoint.lower().startswith("http://"):
+        log.warning(
+            "%s is plain http: no token (HF_TOKEN, MODELSCOPE_API_TOKEN, or a saved one) is sent there",
+            endpoint,
+        )
+        return True
+    return False
+
+
 def _modelscope(repository: Repository) -> Callable[[str, Path], str]:
     try:
         from modelscope.hub.file_download import dataset_file_download, model_file_download
@@ -93,23 +105,29 @@ def _modelscope(repository: Repository) -> Callable[[str, Path], str]:
             "`pip install -r envs/modelscope.txt`, or choose another `use`."
         ) from error
     function = model_file_download if repository.kind == "model" else dataset_file_download
+    named = repository.endpoint or os.environ.get("MODELSCOPE_ENDPOINT")
+    endpoint = named or os.environ.get("MODELSCOPE_DOMAIN") or ""
+    options = {"endpoint": repository.endpoint} if repository.endpoint else {}
+    if _is_open(endpoint):
+        options["token"] = ""  # no token, not even a saved one
 
     def download(name: str, staging: Path) -> str:
         return function(
-            repository.id, name, revision=repository.revision, local_dir=str(staging),
-            **({"endpoint": repository.endpoint} if repository.endpoint else {}),
-        )  # fmt: skip
+            repository.id, name, revision=repository.revision, local_dir=str(staging), **options
+        )
 
     return download
 
 
 def _huggingface(repository: Repository) -> Callable[[str, Path], str]:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
+
+    endpoint = repository.endpoint or constants.ENDPOINT
 
     def download(name: str, staging: Path) -> str:
         return hf_hub_download(
             repository.id, name, revision=repository.revision, repo_type=repository.kind,
-            local_dir=staging, endpoint=repository.endpoint,
+            local_dir=staging, endpoint=endpoint, token=False if _is_open(endpoint) else None,
         )  # fmt: skip
 
     return download

@@ -9,7 +9,10 @@ An engine is a package here with four modules, each with one function of the sam
 | `export`   | `export(ExportJob)`           | `save_dir`          | Hugging Face model        |
 | `answer`   | `answer(AnswerJob)`           | model, prompts      | answers, JSON lines       |
 
-The jobs are in `mindtune.engines.jobs`. The files are the same for all engines, so that what
+`finetune` has a second function, `check(FinetuneJob, begun)`: it raises for what would keep a
+training that goes on from iteration `begun` from beginning, and writes nothing.
+
+The jobs are in `mindtune.engines.requests`. The files are the same for all engines, so that what
 one wrote another can read. A module is imported only when its stage runs: answering needs no
 code of training, and an edit of the one re-runs nothing of the other.
 """
@@ -66,6 +69,11 @@ STAGES = ("prepare", "finetune", "export", "answer")
 def stage(engine: str, name: str) -> Callable:
     """The function of an engine for a stage."""
     return getattr(import_module(f"{__name__}.{engine}.{name}"), name)
+
+
+def training_check(engine: str) -> Callable:
+    """The function of an engine that looks at a training before anything is moved for it."""
+    return import_module(f"{__name__}.{engine}.finetune").check
 
 
 def stage_sources(engine: str, name: str) -> list[Path]:

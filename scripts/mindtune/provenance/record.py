@@ -10,9 +10,9 @@ from zipfile import ZipFile
 from safetensors import safe_open
 
 from mindtune import __version__
+from mindtune.engines.training_directory import content_of_checkpoint
 from mindtune.files import read_json_lines, sha256_file
 from mindtune.provenance.machine import commit, hardware, packages
-from mindtune.savedir import content_of_checkpoint
 
 FORM = 1
 NO_COMMIT = {"commit": None, "dirty": None}

@@ -16,11 +16,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mindtune.comparison.answers import pictures_in
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.scores import rank
 from mindtune.comparison.tables import ALL
+from mindtune.comparison.text import boxes
+from mindtune.comparison.verdicts import Rule
 from mindtune.report import wording
-from mindtune.report.boxes import boxes
 from mindtune.report.curves import training_svg
 from mindtune.report.pictures import data_uri, embed
 
@@ -46,7 +48,7 @@ class Run:
     provenance: Mapping[str, Mapping]
     images: Path
     files: Mapping[str, Path]
-    confidence: float
+    rule: Rule
 
     @property
     def experiments(self) -> list[str]:
@@ -55,8 +57,10 @@ class Run:
 
 def render(run: Run) -> str:
     """The page."""
-    ranking = rank(run.scores, run.experiments, run.confidence)
+    ranking = rank(run.scores, run.experiments, run.rule)
     best = ranking[0]["experiment"] if ranking else run.experiments[0]
+    of_best = run.compared["experiment"].eq(best)
+    held_out_questions = int((of_best & run.compared["split"].eq("held_out")).sum())
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -71,10 +75,12 @@ def render(run: Run) -> str:
         "signed": wording.signed,
         "p_value": wording.p_value,
         "duration": wording.duration,
+        "scored": wording.scored,
+        "span": wording.span,
     }
     return environment.get_template("report.html.j2").render(
-        headline=wording.headline(run.metrics, run.compared, best, run.confidence),
-        facts=wording.facts(run.provenance[best], run.conversions[best]),
+        headline=wording.headline(run.metrics, run.compared, best, run.rule),
+        facts=wording.facts(run.provenance[best], run.conversions[best], held_out_questions),
         best=best,
         experiments=run.experiments,
         ranking=ranking,
@@ -82,7 +88,9 @@ def render(run: Run) -> str:
         example=example(run, best),
         families=families(run),
         metrics=metric_rows(run.metrics),
-        confidence=run.confidence,
+        rule=run.rule,
+        primary=BY_NAME[run.rule.primary],
+        judged=[BY_NAME[name].title for name in run.rule.judged],
         curves={
             "wide": Markup(training_svg(run.losses, for_page=True)),  # noqa: S704
             "narrow": Markup(training_svg(run.losses, wide=False, for_page=True)),  # noqa: S704
@@ -113,18 +121,36 @@ def example(run: Run, experiment: str) -> dict:
         **{key: row[key] for key in ("prompt", "before", "after", "image", "split")},
         "reference": None if pd.isna(row["reference"]) else row["reference"],
         "seen": bool(row["image_in_training"]),
-        "picture": data_uri(run.images / row["image"], *LARGE),
-        "boxes": {stage: boxes(row[stage]) for stage in ("before", "after")},
+        "pictures": [
+            {"name": name, "uri": data_uri(run.images / name, *LARGE)}
+            for name in pictures_in(row["image"])
+        ],
+        "boxes": {stage: boxes_to_draw(row, stage) for stage in ("before", "after")},
     }
 
 
+def boxes_to_draw(row: Mapping, stage: str) -> list[tuple[int, int, int, int]]:
+    """The boxes of an answer; none where there are several pictures: it doesn't say in which."""
+    return boxes(row[stage]) if len(pictures_in(row["image"])) == 1 else []
+
+
 def families(run: Run) -> dict[str, list[dict]]:
-    """Lines of the summary by experiment, held-out ones when there are any; `all` first."""
+    """Lines of the summary by experiment, held-out ones when there are any; `all` first.
+
+    Each with its line of metrics.csv for every judged metric.
+    """
     split = "held_out" if (run.summary["split"] == "held_out").any() else "named"
+    judged = run.metrics[(run.metrics["split"] == split) & run.metrics["says"].ne("")]
+    lines = {
+        (row["experiment"], row["family"], row["metric"]): row for row in judged.to_dict("records")
+    }
     found = {}
     for name in run.experiments:
         part = run.summary[(run.summary["experiment"] == name) & (run.summary["split"] == split)]
-        rows = part.to_dict("records")
+        rows = [
+            {**row, **{metric: lines[name, row["family"], metric] for metric in run.rule.judged}}
+            for row in part.to_dict("records")
+        ]
         found[name] = sorted(rows, key=lambda row: row["family"] != ALL)
     return found
 
@@ -135,7 +161,7 @@ def metric_rows(metrics: pd.DataFrame) -> dict[str, list[dict]]:
     part = metrics[(metrics["split"] == split) & (metrics["family"] == ALL)]
     return {
         name: [
-            {**row, "title": BY_NAME[row["metric"]].title, "kind": BY_NAME[row["metric"]].kind}
+            {**row, "title": BY_NAME[row["metric"]].title, "shown": BY_NAME[row["metric"]]}
             for row in rows.to_dict("records")
         ]
         for name, rows in part.groupby("experiment", sort=False)
@@ -167,13 +193,18 @@ def gallery(run: Run) -> dict:
     asked = {name: place for place, name in enumerate(dict.fromkeys(rows["id"]))}
     # What several experiments say to one prompt stands side by side.
     rows = rows.sort_values("id", key=lambda ids: ids.map(asked), kind="stable")
-    pictures = embed(run.images, rows["image"], PICTURE_BUDGET)
+    names = rows["image"].map(pictures_in)
+    pictures = embed(run.images, names.explode(), PICTURE_BUDGET)
     return {
         "experiments": run.experiments,
         "pictures": pictures,
         "columns": {
             **{name: _plain(rows[name]) for name in GALLERY},
-            **{f"boxes_{stage}": rows[stage].map(boxes).tolist() for stage in ("before", "after")},
+            "image": names.tolist(),
+            **{
+                f"boxes_{stage}": [boxes_to_draw(row, stage) for row in rows.to_dict("records")]
+                for stage in ("before", "after")
+            },
         },
     }
 

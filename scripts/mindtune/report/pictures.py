@@ -5,41 +5,29 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mindtune.data.pictures import picture_file
-from mindtune.errors import UserError
+from mindtune.data.opening import read_picture
 
 # Width and WebP quality, the best first; the first that keeps to the budget is taken.
 STEPS = ((320, 70), (256, 65), (200, 60), (160, 50), (128, 45))
 TRIED = 24
 
 
-def open_picture(path: Path, width: int | None = None) -> Image.Image:
-    """A picture the right way up; `width` allows to decode it smaller, but not below that.
+def data_uri(path: Path, width: int, quality: int) -> str:
+    """A picture, not wider than `width`, as a WebP `data:` address.
+
+    It has the pixels that the model saw and nothing that a browser could change them by: no EXIF
+    data, which would turn it away from the boxes of answers, and no colour profile.
 
     Raises
     ------
-    UserError: it is missing, or is no picture.
+    UserError: it can't be used; the sentence has its name.
     """
-    try:
-        with Image.open(picture_file(path)) as picture:
-            if width:
-                picture.draft("RGB", (width, width))
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except OSError as error:
-        raise UserError(
-            f"the picture {path} that was asked about can't be read now ({error}); put it back and "
-            "run the same command again."
-        ) from error
-
-
-def data_uri(path: Path, width: int, quality: int) -> str:
-    """A picture, not wider than `width`, as a WebP `data:` address."""
-    small = open_picture(path, width)
+    small = read_picture(path, width)
     small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=quality)
+    small.save(buffer, "WEBP", quality=quality, exif=b"", icc_profile=b"")
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

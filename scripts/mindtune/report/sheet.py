@@ -1,6 +1,7 @@
 """samples.png: some pictures with the answers before and after under them, to be seen at once."""
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -9,9 +10,9 @@ import pandas as pd
 from matplotlib.font_manager import FontProperties, findfont, fontManager
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from mindtune.comparison.text import HAN
-from mindtune.report.boxes import boxes
-from mindtune.report.pictures import open_picture
+from mindtune.comparison.answers import pictures_in
+from mindtune.comparison.text import HAN, boxes
+from mindtune.data.opening import read_picture
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ PAPER, CARD, INK, MUTED, LINE = "#fbfaf7", "#ffffff", "#1d2430", "#566070", "#dc
 BEFORE, AFTER, FRAME = "#a8471a", "#1d5fa8", "#ff9d5c"
 TITLE, QUESTION, SMALL = 30, 19, 17
 MOST_LINES = 3
+GUTTER = 6  # between several pictures of a card
 CHINESE_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
     "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Heiti SC",
@@ -65,13 +67,16 @@ def draw_sheet(rows: pd.DataFrame, images: Path, title: str, note: str) -> Image
 def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
     card = Image.new("RGB", (WIDTH - 2, 4 * PICTURE), CARD)
     pen = ImageDraw.Draw(card)
-    whole = open_picture(images / row["image"])
-    frames = ImageDraw.Draw(whole)
-    for x0, y0, x1, y1 in boxes(row["before"]):
-        sides = (x0 * whole.width, y0 * whole.height, x1 * whole.width, y1 * whole.height)
-        frames.rectangle([side / 1000 for side in sides], outline=FRAME, width=whole.width // 130)
-    fitted = ImageOps.pad(whole, (WIDTH - 26, PICTURE), Image.Resampling.LANCZOS, color="#e9ebee")
-    card.paste(fitted, (12, 12))
+    names = pictures_in(row["image"])
+    across = math.isqrt(len(names) - 1) + 1
+    down = -(-len(names) // across)
+    step = ((WIDTH - 26 + GUTTER) // across, (PICTURE + GUTTER) // down)
+    space = (step[0] - GUTTER, step[1] - GUTTER)
+    for place, name in enumerate(names):
+        # An answer about several pictures doesn't say in which its boxes are.
+        framed = _framed(images / name, row["before"] if len(names) == 1 else "")
+        fitted = ImageOps.pad(framed, space, Image.Resampling.LANCZOS, color="#e9ebee")
+        card.paste(fitted, (12 + place % across * step[0], 12 + place // across * step[1]))
     y = PICTURE + 24
     seen = "  (seen in training)" if row["image_in_training"] else ""
     for label, text, color, size in (
@@ -87,6 +92,16 @@ def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
             y += round(size * 1.35)
         y += 8
     return card.crop((0, 0, card.width, y + 6))
+
+
+def _framed(path: Path, answer: str) -> Image.Image:
+    """A picture with a frame around each box of an answer."""
+    whole = read_picture(path)
+    frames = ImageDraw.Draw(whole)
+    for x0, y0, x1, y1 in boxes(answer):
+        sides = (x0 * whole.width, y0 * whole.height, x1 * whole.width, y1 * whole.height)
+        frames.rectangle([side / 1000 for side in sides], outline=FRAME, width=whole.width // 130)
+    return whole
 
 
 def wrap(text: str, shape: ImageFont.FreeTypeFont, width: int) -> list[str]:

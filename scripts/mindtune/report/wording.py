@@ -4,8 +4,12 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from mindtune.comparison.metrics import BY_NAME, SHARE
+from mindtune.comparison.content import form, forms_differ
+from mindtune.comparison.metrics import BY_NAME, Metric
 from mindtune.comparison.tables import ALL
+from mindtune.comparison.verdicts import AS_GOOD, BETTER, OPEN, WORSE, Rule
+
+MOST = 0.5  # share of answers in another form from which on the form is what changed first
 
 
 def percent(share: float) -> str:
@@ -33,6 +37,8 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def p_value(p: float) -> str:
+    if pd.isna(p):
+        return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -44,13 +50,29 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def headline(
-    metrics: pd.DataFrame, compared: pd.DataFrame, experiment: str, confidence: float
-) -> dict:
+def scored(value: float | None, metric: Metric) -> str:
+    """A score as its metric is shown: in per cent, in seconds with three decimals, or plain."""
+    if value is None or pd.isna(value):
+        return "–"
+    if metric.in_percent:
+        return percent(value)
+    return number(value, 3 if metric.name == "seconds" else 1)
+
+
+def span(row: Mapping, metric: Metric) -> str:
+    """A difference with its interval, in points where the metric is in per cent."""
+    if pd.isna(row["low"]):
+        return "–"
+    scale = 100 if metric.in_percent else 1
+    difference, low, high = (signed(scale * row[key]) for key in ("difference", "low", "high"))
+    return f"{difference} ({low} to {high})"
+
+
+def headline(metrics: pd.DataFrame, compared: pd.DataFrame, experiment: str, rule: Rule) -> dict:
     """What to know first: a sentence, and the numbers it rests on.
 
-    It is about the exact match of held-out prompts, or about their chrF where no answer is
-    ever exact; about the named prompts when there are no held-out ones.
+    It is about the primary metric of held-out prompts, or of the named ones when there are no
+    held-out ones, and about which part changed: form or content.
     """
     mine = metrics[(metrics["experiment"] == experiment) & (metrics["family"] == ALL)]
     split = "held_out" if (mine["split"] == "held_out").any() else "named"
@@ -58,53 +80,99 @@ def headline(
     asked = compared[(compared["experiment"] == experiment) & (compared["split"] == split)]
     changed = float(asked["changed"].mean())
     place = "held-out" if split == "held_out" else "named"
-    if "exact" not in rows.index:
+    if rule.primary not in rows.index:
         return {
             "says": "unknown",
             "title": f"Fine-tuning changed {percent(changed)} of the answers",
             "text": f"No {place} prompt has a reference, so nobody can say whether for the better.",
         }
-    exact = rows.loc["exact"]
-    name = "exact" if exact["before"] or exact["after"] else "chrf"
-    row = rows.loc[name]
-    shown = percent if BY_NAME[name].kind == SHARE else number
-    before, after = shown(row["before"]), shown(row["after"])
-    what = "answered exactly right" if name == "exact" else "in chrF"
+    row, metric = rows.loc[rule.primary], BY_NAME[rule.primary]
+    before, after = scored(row["before"], metric), scored(row["after"], metric)
+    what = "answered exactly right" if rule.primary == "exact" else f"in {_within(metric.title)}"
+    part, more = _part(rows, asked, rule.primary) if changed else ("", "")
     titles = {
-        "better": f"Fine-tuning took {place} questions from {before} to {after} {what}",
-        "worse": f"Fine-tuning made {place} answers worse: from {before} to {after} {what}",
-        "no difference": f"No difference can be told: {before} before, {after} after, {what}",
+        BETTER: f"Fine-tuning took {place} questions from {before} to {after} {what}{part}",
+        WORSE: f"Fine-tuning made {place} answers worse: from {before} to {after} {what}{part}",
+        AS_GOOD: f"As good as before: {before} before, {after} after, {what}{part}",
+        OPEN: f"No difference can be told: {before} before, {after} after, {what}{part}",
     }
     if not changed:
-        titles["no difference"] = "No difference: not one answer changed"
-    scale, unit = (100, " points") if name == "exact" else (1, "")
-    difference, low, high = (signed(scale * row[key]) for key in ("difference", "low", "high"))
+        titles = dict.fromkeys(titles, "No difference: not one answer changed")
+    p = row["p_adjusted"]
     return {
         "says": row["says"],
         "title": titles[row["says"]],
         "text": (
-            f"{place.capitalize()} {'exact match' if name == 'exact' else 'chrF'} {before} → "
-            f"{after} (n = {int(row['n'])} questions about {int(row['pictures'])} pictures; "
-            f"difference {difference}{unit}, {percent(confidence)} CI {low} to {high}, "
-            f"p {'' if row['p'] < 0.001 else '= '}{p_value(row['p'])}). {percent(changed)} of the answers changed."
+            f"{place.capitalize()} {_within(metric.title)} {before} → {after} (n = {int(row['n'])} "
+            f"questions about {int(row['pictures'])} pictures; difference and "
+            f"{percent(rule.confidence)} CI {span(row, metric)}"
+            f"{' points' if metric.in_percent else ''}, corrected p {'' if p < 0.001 else '= '}"
+            f"{p_value(p)}). {percent(changed)} of the answers changed.{more}"
         ),
     }
 
 
-def facts(provenance: Mapping, conversion: Mapping) -> list[tuple[str, str]]:
-    """Model, data, settings, engine and machine, a line each."""
+def _within(title: str) -> str:
+    """A metric's title within a sentence."""
+    return title if title[1:2].isupper() or title == "chrF" else title[0].lower() + title[1:]
+
+
+def _part(rows: pd.DataFrame, asked: pd.DataFrame, primary: str) -> tuple[str, str]:
+    """Which part changed, form or content: an end for the title, and sentences for the text."""
+    content, metric = rows.loc["content"], BY_NAME["content"]
+    before, after = scored(content["before"], metric), scored(content["after"], metric)
+    found = (
+        f" Of the references' key words, numbers and boxes the answers held {before} before and "
+        f"{after} after, whatever their form."
+    )
+    known = asked[asked["reference"].notna()]
+    if forms_differ(known["before"], known["after"]) >= MOST:
+        boxes = [
+            percent(sum(form(text) == "box" for text in known[stage]) / len(known))
+            for stage in ("before", "after")
+        ]
+        return ": the form of the answers changed", (
+            f" The form changed: {boxes[0]} of the answers pointed with a box before, {boxes[1]} "
+            f"after.{found} An answer that points need not say in words what the model knows, so these "
+            "answers can't tell how much of the difference is new knowledge and how much another "
+            "way of answering."
+        )
+    if primary == "content":
+        return "", ""
+    told = rows.loc[primary, "says"] in (BETTER, WORSE)
+    if content["says"] in (BETTER, WORSE):
+        return f": the content got {content['says']}", found
+    if content["says"] == AS_GOOD:
+        return (": only the form changed" if told else ""), f"{found} Their content is as good."
+    return "", f"{found} Whether the content changed can't be told."
+
+
+def data_words(conversion: Mapping, asked: int | None, questions: int) -> str:
+    """What was trained on, held out, dropped, and asked; `asked`: how many were to be asked."""
+    images, dropped = conversion["images"], sum(conversion["dropped"].values())
+    words = (
+        f"{conversion['kept']['train']:,} conversations about {images['train']:,} pictures; "
+        f"{images['held_out']:,} pictures held out"
+    )
+    if dropped:
+        words += f"; {dropped:,} of {conversion['records']:,} records dropped"
+    if asked is not None and questions < asked:
+        words += f"; {questions:,} held-out questions, fewer than the {asked:,} to be asked"
+    return words
+
+
+def facts(provenance: Mapping, conversion: Mapping, questions: int) -> list[tuple[str, str]]:
+    """Model, data, settings, engine and machine, a line each. questions: held-out ones."""
     config, machine = provenance["config"], provenance["hardware"]
     train, base = config["train"], provenance["weights"]["base"]
     engine = config["engine"]
     own = config.get(engine, {})
     frozen = [name for name in ("vision_encoder", "vision_projector") if train[f"freeze_{name}"]]
-    images = conversion["images"]
     return [
         ("Model", f"{base['name']}, {base['parameters'] / 1e6:,.1f} million parameters"),
         (
             "Data",
-            f"{conversion['kept']['train']:,} conversations about {images['train']:,} pictures; "
-            f"{images['held_out']:,} pictures held out",
+            data_words(conversion, config["prompts"]["held_out_questions"], questions),
         ),
         (
             "Settings",

@@ -2,8 +2,8 @@
 
 Stands in for HCCL. Data that is only moved arrives bit for bit. Sums of bfloat16 are formed in
 float32 and rounded once; HCCL's order of summation, and where it rounds, differ from this. gloo of
-torch 2.1 knows neither bfloat16, nor averages, nor `reduce_scatter_tensor`: those are built here from
-what it knows. Everything is done by the time a call returns, `async_op` or not.
+torch 2.1 knows neither bfloat16, nor averages, nor `reduce_scatter_tensor`, nor `all_to_all`: those are
+built here from what it knows. Everything is done by the time a call returns, `async_op` or not.
 """
 
 import functools
@@ -45,6 +45,19 @@ def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().view(torch.uint8) if tensor.dtype in NARROW else tensor
 
 
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _as_row(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8)
+
+
+def _fill(out: torch.Tensor, row: torch.Tensor) -> None:
+    """Make `out` of the bytes that a row begins with."""
+    out.copy_(row[: _bytes(out)].clone().view(out.dtype).view_as(out))
+
+
 def _finished(async_op: bool) -> Done | None:
     return Done() if async_op else None
 
@@ -79,12 +92,19 @@ class Collectives:
         return _finished(async_op)
 
     def all_gather(self, tensor_list, tensor, group=None, async_op=False):
-        content = _as_bytes(tensor)
-        parts = [torch.empty_like(content) for _ in tensor_list]
-        self.gloo["all_gather"](parts, content.contiguous(), group=group)
-        for out, part in zip(tensor_list, parts, strict=True):
-            out.copy_(part.view(tensor.dtype).view_as(out))
+        """Pieces may be of unequal sizes, which every member knows from its `tensor_list`."""
+        rows = self._rows(_as_row(tensor), max(map(_bytes, tensor_list)), group)
+        for out, row in zip(tensor_list, rows, strict=True):
+            _fill(out, row)
         return _finished(async_op)
+
+    def _rows(self, row: torch.Tensor, longest: int, group) -> list[torch.Tensor]:
+        """Every member's row of bytes, each with something of no account up to `longest` bytes."""
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(row)] = row
+        rows = [torch.empty_like(padded) for _ in range(dist.get_world_size(group))]
+        self.gloo["all_gather"](rows, padded, group=group)
+        return rows
 
     def all_gather_into_tensor(self, output_tensor, input_tensor, group=None, async_op=False):
         parts = [torch.empty_like(input_tensor) for _ in range(dist.get_world_size(group))]
@@ -99,6 +119,42 @@ class Collectives:
         self.all_reduce(whole, op=op, group=group)
         part = whole.chunk(dist.get_world_size(group))[dist.get_rank(group)]
         output.view(-1).copy_(part)
+        return _finished(async_op)
+
+    def all_to_all_single(
+        self,
+        output,
+        input,
+        output_split_sizes=None,
+        input_split_sizes=None,
+        group=None,
+        async_op=False,
+    ):
+        """Pieces along the first dimension, equal ones where no sizes are given."""
+        members = dist.get_world_size(group)
+        sizes = (sizes or [len(tensor) // members] * members for tensor, sizes in
+                 ((input, input_split_sizes), (output, output_split_sizes)))  # fmt: skip
+        given, received = (
+            list(tensor.split(lengths))
+            for tensor, lengths in zip((input, output), sizes, strict=True)
+        )
+        return self.all_to_all(received, given, group, async_op)
+
+    def all_to_all(self, output_tensor_list, input_tensor_list, group=None, async_op=False):
+        """Piece `n` to member `n`, of any sizes: each goes to all, and whose it is takes it.
+
+        A member's pieces go as one row of bytes.
+        """
+        members, here = dist.get_world_size(group), dist.get_rank(group)
+        lengths = torch.tensor([_bytes(piece) for piece in input_tensor_list])
+        table = [torch.empty_like(lengths) for _ in range(members)]
+        self.gloo["all_gather"](table, lengths, group=group)
+        longest = max(int(line.sum()) for line in table)
+        rows = self._rows(
+            torch.cat([_as_row(piece) for piece in input_tensor_list]), longest, group
+        )
+        for out, row, line in zip(output_tensor_list, rows, table, strict=True):
+            _fill(out, row[int(line[:here].sum()) :])
         return _finished(async_op)
 
     def barrier(self, group=None, async_op=False, device_ids=None):
@@ -117,6 +173,8 @@ def install() -> None:
         "broadcast": ours.broadcast,
         "all_gather_into_tensor": ours.all_gather_into_tensor,
         "_all_gather_base": ours.all_gather_into_tensor,
+        "all_to_all": ours.all_to_all,
+        "all_to_all_single": ours.all_to_all_single,
         "reduce_scatter_tensor": ours.reduce_scatter_tensor,
         "_reduce_scatter_base": ours.reduce_scatter_tensor,
     }

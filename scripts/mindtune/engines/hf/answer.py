@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
-from mindtune.engines.hf.dataset import open_picture, picture_inputs
+from mindtune.data.prompts import pictures_of, text_of
+from mindtune.engines.chat import warn_of_other_template
+from mindtune.engines.hf.dataset import picture_inputs
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
-from mindtune.engines.hf.processing import IMAGE_MARK, Processor
-from mindtune.engines.jobs import AnswerJob
+from mindtune.engines.hf.processing import Processor
+from mindtune.engines.requests import AnswerJob, answered
 from mindtune.files import read_json_lines, writing
 from mindtune.progress import Progress
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 def answer(job: AnswerJob) -> None:
     """Write an answer for each prompt, in the order of the prompts."""
     device = open_device(job.machine)
+    warn_of_other_template(job.hf_dir)
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
     model = load_model(job.model_dir, DTYPES[job.machine["precision"]]).to(device).eval()
     prompts = read_json_lines(job.prompts)
@@ -44,11 +47,12 @@ def answer_batch(
     """Answer some prompts at once, padded on the left."""
     begun = time.perf_counter()
     pictures = [
-        processor.picture(open_picture(processor, images / prompt["image"])) for prompt in prompts
+        [processor.picture(processor.open_image(images / name)) for name in pictures_of(prompt)]
+        for prompt in prompts
     ]
     rows = [
-        processor.encode_prompt(f"{IMAGE_MARK}\n{prompt['prompt']}", [picture.grid_thw[0]])
-        for prompt, picture in zip(prompts, pictures, strict=True)
+        processor.encode_prompt(text_of(prompt), [picture.grid_thw[0] for picture in shown])
+        for prompt, shown in zip(prompts, pictures, strict=True)
     ]
     length = max(map(len, rows))
     ids = torch.full((len(rows), length), processor.pad_id)
@@ -56,7 +60,8 @@ def answer_batch(
     for number, row in enumerate(rows):
         ids[number, length - len(row) :] = torch.tensor(row)
         mask[number, length - len(row) :] = 1
-    inputs = {"input_ids": ids, "attention_mask": mask, **picture_inputs(ids, pictures, processor)}
+    every = [picture for shown in pictures for picture in shown]
+    inputs = {"input_ids": ids, "attention_mask": mask, **picture_inputs(ids, every, processor)}
     stops = [processor.end_id, processor.pad_id]
     output = model.generate(
         **{name: tensor.to(model.device) for name, tensor in inputs.items()},
@@ -71,12 +76,10 @@ def answer_batch(
     for prompt, row in zip(prompts, output.tolist(), strict=True):
         end = next((n for n, token in enumerate(row) if token in stops), None)
         said = row if end is None else row[:end]
-        yield {
-            "id": prompt["id"],
-            "image": prompt["image"],
-            "prompt": prompt["prompt"],
-            "answer": processor.tokenizer.decode(said, skip_special_tokens=True).strip(),
-            "tokens": len(said),
-            "cut": end is None,
-            "seconds": round(seconds, 4),
-        }
+        yield answered(
+            prompt,
+            answer=processor.decode_answer(said),
+            tokens=len(said),
+            cut=end is None,
+            seconds=seconds,
+        )

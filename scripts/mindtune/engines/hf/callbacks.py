@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.learning_rate import learning_rate
-from mindtune.engines.log_table import LOSS, LossTable
+from mindtune.engines.loss_table import LOSS, LossTable
 from mindtune.errors import UserError
 from mindtune.progress import Progress
 

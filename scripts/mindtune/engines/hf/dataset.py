@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import UnidentifiedImageError
 from torch.utils.data import Dataset
 
-from mindtune.data.pictures import picture_file
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
-from mindtune.errors import UserError
 
 
 class Conversations(Dataset):
@@ -36,27 +33,13 @@ class Conversations(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
         pictures = [
-            self.processor.picture(open_picture(self.processor, self.images / name))
+            self.processor.picture(self.processor.open_image(self.images / name))
             for name in record["images"]
         ]
         ids, labels = self.processor.encode_conversation(
             record["messages"], [picture.grid_thw[0] for picture in pictures], self.seq_length
         )
         return {"input_ids": ids, "labels": labels, "pictures": pictures}
-
-
-def open_picture(processor: Processor, path: Path):
-    """Open a picture, or say in a sentence that it can't be."""
-    try:
-        return processor.open_image(picture_file(path))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"the picture {path} is gone; put it back or convert the data again."
-        ) from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(
-            f"the picture {path} can't be decoded ({error}); mend or remove it."
-        ) from error
 
 
 class Collator:

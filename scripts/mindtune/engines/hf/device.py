@@ -18,7 +18,7 @@ def open_device(machine: Mapping) -> torch.device:
     """
     torch.set_num_threads(machine["threads"])
     name = machine["device"]
-    kind = name.split(":")[0]
+    kind, _, number = name.partition(":")
     if kind == "npu":
         try:
             import torch_npu  # noqa: F401 - registers the device
@@ -32,5 +32,11 @@ def open_device(machine: Mapping) -> torch.device:
         if backend is None or not backend.is_available():
             raise UserError(
                 f"hf.device is {name}, but torch {torch.__version__} finds none; write cpu."
+            )
+        count = backend.device_count()
+        if number and int(number) >= count:
+            raise UserError(
+                f"hf.device is {name}, but there {'is' if count == 1 else 'are'} {count} here, "
+                f"counted from 0; write {kind}:{count - 1} or a lower number."
             )
     return torch.device(name)

@@ -1,7 +1,7 @@
 """Trained checkpoint to Hugging Face model, by our own converter."""
 
 from mindtune.checkpoint import mm_to_hf
-from mindtune.engines.jobs import ExportJob
+from mindtune.engines.requests import ExportJob
 
 
 def export(job: ExportJob) -> None:

@@ -9,8 +9,9 @@ from torch.utils.data import Sampler, Subset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from mindtune.checkpoint import load_hf_tensors
-from mindtune.checkpoint.model_shape import read_config
 from mindtune.data.mllm import read_mllm
+from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.cutting import check_whole_pictures
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -19,9 +20,11 @@ from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
-from mindtune.engines.jobs import FinetuneJob
 from mindtune.engines.learning_rate import learning_rate
+from mindtune.engines.ordering import in_order
+from mindtune.engines.requests import FinetuneJob
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import read_config
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +37,22 @@ VISION = "model.visual."
 def finetune(job: FinetuneJob) -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
     train = job.train
-    device = open_device(job.machine)
     config = read_config(job.hf_dir)
     checkpoints = Checkpoints(job.save_dir, config, job.machine["precision"], train)
     begun = checkpoints.newest()
     if begun == train["train_iters"]:
         log.info("iteration %d is there already: nothing to train", begun)
         return
+    device = open_device(job.machine)
+    check_seed(train)
     set_seed(train["seed"])
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
-    data = Conversations(read_mllm(job.train_data), job.images, processor, train["seq_length"])
+    records = in_order(read_mllm(job.train_data), train.get("order_seed"))
+    data = Conversations(records, job.images, processor, train["seq_length"])
     held_out = Conversations(
         read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
     )
-    if len(data) < train["micro_batch_size"]:
-        raise UserError(
-            f"there are {len(data)} samples to train on, fewer than train.micro_batch_size "
-            f"{train['micro_batch_size']}; lower it, or give more data."
-        )
+    check_amount(len(data), train)
     source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
     model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
@@ -94,6 +95,42 @@ def finetune(job: FinetuneJob) -> None:
         raise UserError(
             f"training ended at iteration {checkpoints.newest()} of {train['train_iters']}; run the "
             "same command again to go on."
+        )
+
+
+def check(job: FinetuneJob, begun: int) -> None:
+    """Look at device, seed, model, data and disk, as far as that takes seconds only.
+
+    begun: the iteration from which the training goes on; a finished one needs nothing.
+
+    Raises
+    ------
+    UserError: the training could not begin.
+    """
+    if begun == job.train["train_iters"]:
+        return
+    open_device(job.machine)
+    check_seed(job.train)
+    processor = Processor(job.hf_dir, job.processor["image_resolution"])
+    records, held_out = read_mllm(job.train_data), read_mllm(job.held_out_data)
+    check_amount(len(records), job.train)
+    evaluated = held_out[: job.train["eval_iters"] * job.train["global_batch_size"]]
+    check_whole_pictures(
+        job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
+    )
+    check_room(job.save_dir, read_config(job.hf_dir), job.train, job.machine["precision"])
+
+
+def check_amount(samples: int, train) -> None:
+    """
+    Raises
+    ------
+    UserError: there is too little data for a single step.
+    """
+    if samples < train["micro_batch_size"]:
+        raise UserError(
+            f"there are {samples} samples to train on, fewer than train.micro_batch_size "
+            f"{train['micro_batch_size']}; lower it, or give more data."
         )
 
 

@@ -5,21 +5,27 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from mindtune.errors import UserError
 
 
 def load_model(model_dir: Path, dtype: torch.dtype) -> Qwen2VLForConditionalGeneration:
-    """The model in a Hugging Face directory."""
+    """The model in a Hugging Face directory.
+
+    Its generation_config.json is not read: transformers would fill up from it whatever a call of
+    `generate` leaves open, be it a penalty, beams or several answers at once.
+    """
     transformers_logging.disable_progress_bar()
     try:
-        return Qwen2VLForConditionalGeneration.from_pretrained(
-            model_dir, dtype=dtype, local_files_only=True
+        model = Qwen2VLForConditionalGeneration.from_pretrained(
+            model_dir, dtype=dtype, local_files_only=True, generation_config=GenerationConfig()
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the model in {model_dir} can't be loaded: {error}.") from error
+    model.generation_config = GenerationConfig()
+    return model
 
 
 def build_model(

@@ -16,10 +16,12 @@ from transformers import AutoTokenizer
 
 from mindtune.data.llava import IMAGE_MARK
 from mindtune.data.shrinking import read_shrunk
+from mindtune.engines import chat
+from mindtune.engines.cutting import kept_tokens
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
 
 IGNORE_INDEX = -100
-SYSTEM_PROMPT = "You are a helpful assistant."
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,27 @@ class Processor:
             raise UserError(
                 f"{hf_dir} has no usable tokenizer or image processor ({_first_line(error)}); "
                 "it must hold the files of a Qwen2-VL download (tokenizer.json, "
-                "tokenizer_config.json, preprocessor_config.json)."
+                "tokenizer_config.json, preprocessor_config.json or processor_config.json)."
             ) from error
         self.image_resolution = image_resolution
         self.merge_length = self.image_processor.merge_size**2
         token_id = self.tokenizer.convert_tokens_to_ids
-        self.image_token_id = token_id("<|image_pad|>")
-        self.end_id = token_id("<|im_end|>")
-        self.pad_id = token_id("<|endoftext|>")
+        self.image_token_id = token_id(chat.IMAGE_PAD)
+        self.end_id = token_id(chat.TURN_END)
+        self.pad_id = token_id(chat.TEXT_END)
+        self.unsaid = {
+            number
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special and token.content not in GROUNDING
+        }
 
     def open_image(self, path: str | Path) -> Image.Image:
-        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour)."""
+        """Read a picture as RGB, shrunk as MindSpeed-MM does (nearest neighbour).
+
+        Raises
+        ------
+        UserError: it can't be used; the sentence has its name.
+        """
         return read_shrunk(path, self.image_resolution)
 
     def picture(self, image: Image.Image) -> Picture:
@@ -75,8 +87,8 @@ class Processor:
     def expand(self, text: str, grids: Sequence[torch.Tensor]) -> str:
         """Put as many image tokens for each `<image>` as its picture has merged patches."""
         for grid in grids:
-            tokens = "<|image_pad|>" * (int(grid.prod()) // self.merge_length)
-            text = text.replace(IMAGE_MARK, f"<|vision_start|>{tokens}<|vision_end|>", 1)
+            picture = chat.picture_text(int(grid.prod()) // self.merge_length)
+            text = text.replace(IMAGE_MARK, picture, 1)
         return text
 
     def encode_conversation(
@@ -94,31 +106,28 @@ class Processor:
         for turn in range(0, len(messages) - 1, 2):
             question, answer = messages[turn]["content"], messages[turn + 1]["content"]
             question, answer = self._take(question, grids), self._take(answer, grids)
-            source = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-            if turn == 0:
-                source = f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n{source}"
-            source_ids = self._tokens(source)
-            target_ids = self._tokens(f"{answer}<|im_end|>\n")
+            source_ids = self.encode(chat.question_text(question, first=turn == 0))
+            target_ids = self.encode(chat.answer_text(answer))
             room = seq_length - len(ids)
             if room <= 0:
                 break
-            keep_source, keep_target = _cut(len(source_ids), len(target_ids), room)
+            keep_source, keep_target = kept_tokens(len(source_ids), len(target_ids), room)
             source_ids, target_ids = source_ids[:keep_source], target_ids[:keep_target]
             ids += source_ids + target_ids
             labels += [IGNORE_INDEX] * len(source_ids) + target_ids
         return ids, labels
 
-    def encode_prompt(self, prompt: str, grids: Sequence[torch.Tensor]) -> list[int]:
-        """Token ids of one question, by the model's own chat template, ready to be answered."""
-        text = self.tokenizer.apply_chat_template(
-            [
-                {"role": "system", "content": SYSTEM_PROMPT},
-                {"role": "user", "content": self.expand(prompt, grids)},
-            ],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return self._tokens(text)
+    def encode_prompt(self, question: str, grids: Sequence[torch.Tensor]) -> list[int]:
+        """Token ids of one question, ready to be answered: as a conversation begins in training.
+
+        question: with an `<image>` mark for each of the `grids`.
+        """
+        return self.encode(chat.question_text(self.expand(question, grids), first=True))
+
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        """The text of an answer: with marks of objects and boxes, without other special tokens."""
+        said = [number for number in ids if number not in self.unsaid]
+        return self.tokenizer.decode(said, clean_up_tokenization_spaces=False).strip()
 
     def _take(self, text: str, grids: list[torch.Tensor]) -> str:
         """Expand a turn's `<image>` marks, with the first of the `grids` left, which it removes."""
@@ -127,7 +136,8 @@ class Processor:
         del grids[:marks]
         return text
 
-    def _tokens(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens in it included."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -139,15 +149,3 @@ def _image_processor_class():
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _cut(source: int, target: int, room: int) -> tuple[int, int]:
-    """How many tokens of a question and its answer to keep (MindSpeed-MM's `infer_seqlen`)."""
-    if target * 2 < room:
-        most = room
-    elif source * 2 < room:
-        most = room - source
-    else:
-        most = int(room * target / (source + target))
-    target = min(most, target)
-    return min(max(room - target, 0), source), target

@@ -9,17 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
-from mindtune.checkpoint.model_shape import ModelShape, model_shape, read_config
-from mindtune.engines.jobs import AnswerJob
+from mindtune.data.prompts import pictures_of, text_of
+from mindtune.engines import chat
+from mindtune.engines.chat import warn_of_other_template
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, answering_arguments
 from mindtune.engines.mindspeed.checkpoints import missing_weights, open_to_owner, tracked
 from mindtune.engines.mindspeed.launching import ANSWERING, Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
-from mindtune.engines.mindspeed.tutorial_script import answer_by_script
+from mindtune.engines.mindspeed.tutorial_script import answer_by_script, check_script_can_ask
 from mindtune.engines.mindspeed.watching import Watch
+from mindtune.engines.requests import AnswerJob, answered
+from mindtune.engines.tokenizer import token_ids
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
+from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
+from mindtune.process import ended
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -46,14 +52,15 @@ class Asking:
 
     def model_file(self, **values) -> dict:
         """`--mm-model` of answering."""
-        generation = self.job.hf_dir / "generation_config.json"
+        end, text_end = token_ids(self.job.hf_dir, chat.TURN_END, chat.TEXT_END)
         return (
             rendering.inference_file(
                 rendering.shipped(self.machine.home, "inference_qwen2vl", self.shape),
                 self.config,
                 self.layout,
                 hf_dir=self.job.hf_dir,
-                generation=json.loads(generation.read_text()) if generation.is_file() else {},
+                end=end,
+                text_end=text_end,
                 max_new_tokens=self.job.answer["max_new_tokens"],
             )
             | values
@@ -68,7 +75,6 @@ class Asking:
         world = World.of_answering(self.layout)
         arguments = answering_arguments(
             world,
-            self.layout,
             vocab=self.shape.vocab,
             seed=SEED,
             load=self.checkpoint,
@@ -88,14 +94,17 @@ class Asking:
 def answer(job: AnswerJob) -> None:
     """Write an answer for each prompt, in the order of the prompts."""
     prompts = read_json_lines(job.prompts)
+    warn_of_other_template(job.hf_dir)
+    if job.machine["inference"] == "script":
+        check_script_can_ask(prompts)
     asking = prepare_asking(job)
     how = answer_by_script if job.machine["inference"] == "script" else answer_by_pipeline
-    answered = {line["id"]: line for line in how(asking, prompts)}
+    lines = {line["id"]: line for line in how(asking, prompts)}
     with writing(job.answers) as handle:
         for prompt in prompts:
-            line = answered[prompt["id"]]
-            kept = {name: prompt[name] for name in ("id", "image", "prompt")} | line
-            handle.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            line = lines[prompt["id"]]
+            said = {name: line[name] for name in ("answer", "tokens", "cut", "seconds")}
+            handle.write(json.dumps(answered(prompt, **said), ensure_ascii=False) + "\n")
 
 
 def prepare_asking(job: AnswerJob) -> Asking:
@@ -110,12 +119,6 @@ def prepare_asking(job: AnswerJob) -> Asking:
         shape,
         **layout_options(job.parallel),
     )
-    if layout.vpp_size > 1:
-        raise UserError(
-            f"parallel.llm_pp_layers has {layout.vpp_size} rows (virtual pipeline stages), from "
-            "which MindSpeed-MM can train but not answer; answer with `engine: hf` on the same "
-            "files, or use one row."
-        )
     checkpoint = job.model_dir.resolve()
     open_to_owner(checkpoint)
     missing = missing_weights(checkpoint, layout)
@@ -136,13 +139,20 @@ def prepare_asking(job: AnswerJob) -> Asking:
 def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
     """All prompts with one load of the model."""
     answers = asking.run / "answers.jsonl"
+    asked = asking.run / "prompts.jsonl"
+    with writing(asked) as handle:
+        for prompt in prompts:
+            text = chat.prompt_text(text_of(prompt))
+            line = {"id": prompt["id"], "images": pictures_of(prompt), "text": text}
+            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     write_json(
         asking.run / "job.json",
         {
-            "prompts": str(asking.job.prompts.resolve()),
+            "prompts": str(asked),
             "images": str(asking.job.images.resolve()),
             "answers": str(answers),
             "image_resolution": asking.job.processor["image_resolution"],
+            "kept_tokens": GROUNDING,
         },
     )
     launch = asking.launch(PROGRAM, "", ("--mindtune-job", str(asking.run / "job.json")))
@@ -181,6 +191,6 @@ class AnsweringWatch(Watch):
         if self.faults.cause:
             return f"answering failed ({what}): {self.faults.cause}"
         return (
-            f"answering ended with status {status}: {what}; the framework's own words are at the "
+            f"answering {ended(status)}: {what}; the framework's own words are at the "
             "end of the log."
         )

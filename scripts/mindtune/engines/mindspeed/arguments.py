@@ -55,7 +55,6 @@ class World:
 def training_arguments(
     train: Mapping,
     world: World,
-    layout: ParallelLayout,
     *,
     vocab: int,
     load: Path,
@@ -74,10 +73,10 @@ def training_arguments(
     neither optimizer nor random states from a `release`; a resume takes both, or it would run
     with Adam's moments at zero and a second warm-up. Its schedule is the configuration's: Megatron
     would refuse another `train_iters` than the checkpoint's, also where all rates so far are the
-    same (see `mindtune.continuation`).
+    same (see `mindtune.engines.continuation`).
     """
     arguments = [
-        *_structure(world, layout, train["micro_batch_size"], train["global_batch_size"]),
+        *_structure(world, train["micro_batch_size"], train["global_batch_size"]),
         *_sizes(vocab, train["seq_length"], train["seed"]),
         *("--lr", repr(float(train["lr"])), "--min-lr", repr(float(train["min_lr"]))),
         *("--lr-decay-style", train["lr_decay_style"]),
@@ -110,11 +109,11 @@ def training_arguments(
 
 
 def answering_arguments(
-    world: World, layout: ParallelLayout, *, vocab: int, seed: int, load: Path, model_file: Path
+    world: World, *, vocab: int, seed: int, load: Path, model_file: Path
 ) -> list[str]:
     """Arguments of inference_vlm.py, and of our own driver of the same pipeline."""
     return [
-        *_structure(world, layout, 1, 1),
+        *_structure(world, 1, 1),
         *_sizes(vocab, 1024, seed),
         *("--load", str(load), "--no-load-optim", "--no-load-rng"),
         "--exit-on-missing-checkpoint",
@@ -125,9 +124,7 @@ def answering_arguments(
     ]
 
 
-def _structure(
-    world: World, layout: ParallelLayout, micro_batch_size: int, global_batch_size: int
-) -> list[str]:
+def _structure(world: World, micro_batch_size: int, global_batch_size: int) -> list[str]:
     arguments = [
         "--use-mcore-models",
         *("--tensor-model-parallel-size", str(world.tensor)),
@@ -137,8 +134,6 @@ def _structure(
     ]
     if world.context > 1:
         arguments += ["--context-parallel-size", str(world.context)]
-    if layout.vpp_size > 1:
-        arguments += ["--virtual-pipeline-model-parallel-size", str(layout.vpp_size)]
     return arguments
 
 

@@ -14,6 +14,7 @@ from mindtune.checkpoint.megatron import (
     iterations,
     track,
 )
+from mindtune.files import regular
 
 OPTIMIZER = "distrib_optim.pt"
 RELEASE = "release"
@@ -43,7 +44,7 @@ def missing_files(
 def missing_weights(directory: Path, layout: ParallelLayout) -> list[Path]:
     """Which files of the weights that a directory's tracker names are missing or cut short."""
     named = tracked(directory)
-    if named is None:
+    if named != RELEASE and not (named or "").isdigit():
         return [directory / TRACKER]
     below = directory / named if named == RELEASE else directory / iteration_name(int(named))
     return _missing(below, layout, with_optimizer=False)
@@ -82,11 +83,14 @@ def remove_after(save_dir: Path, iteration: int) -> None:
 
 
 def tracked(directory: Path) -> str | None:
-    """What a tracker says: `release`, or an iteration."""
-    try:
-        return (directory / TRACKER).read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+    """What a tracker says, such as `release` or an iteration; None without one.
+
+    Raises
+    ------
+    UserError: it is something else than a file.
+    """
+    path = directory / TRACKER
+    return regular(path).read_bytes().decode("ascii", "replace").strip() if path.exists() else None
 
 
 def open_to_owner(directory: Path) -> None:

@@ -1,8 +1,8 @@
 """Trained checkpoint to Hugging Face model, by our own converter or by mm-convert."""
 
 from mindtune.checkpoint import mm_to_hf
-from mindtune.engines.jobs import ExportJob
 from mindtune.engines.mindspeed import mm_convert
+from mindtune.engines.requests import ExportJob
 
 
 def export(job: ExportJob) -> None:

@@ -44,7 +44,7 @@ FAULTS = (
         "optimizer not loaded",
         r"Unable to load optimizer",
         "the checkpoint has no optimizer state that fits; it was written with other settings. "
-        "Remove save_dir to train anew, or set train.save_optim to false to go on without it.",
+        "Move save_dir away to train from the base, or set train.save_optim to false to go on without it.",
     ),
     _fault(
         "out of memory",
@@ -58,6 +58,12 @@ FAULTS = (
         r"unable to (?:open|write to) shared memory|No space left on device: '/dev/shm|bus error.*shm",
         "the loaders' shared memory (/dev/shm) is full: give the container more (--shm-size), or "
         "lower mindspeed.num_workers.",
+    ),
+    _fault(
+        "killed",
+        r"exitcode\s*:\s*-9\b|Signal 9 \(SIGKILL\) received|killed by signal: Killed",
+        "a process of the framework was ended by signal 9 (SIGKILL: memory ran out, most likely); give "
+        "the job more, or lower mindspeed.num_workers or mindspeed.preprocessing_num_workers.",
     ),
     _fault(
         "disk full",
@@ -128,8 +134,8 @@ FAULTS = (
     _fault(
         "schedule changed",
         r"OptimizerParamScheduler: class input value .* and checkpointvalue .* do not match",
-        "the checkpoint was written under another learning rate schedule; remove save_dir to train "
-        "anew.",
+        "the checkpoint was written under another learning rate schedule; move save_dir away to "
+        "train from the base.",
     ),
     _fault(
         "module missing",

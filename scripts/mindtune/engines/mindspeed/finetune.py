@@ -6,15 +6,17 @@ weights came from our checkpoint, and training said that it is done.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
-from mindtune.checkpoint.model_shape import model_shape, read_config
+from mindtune.checkpoint.model_directory import training_problems
 from mindtune.data.mllm import read_mllm
-from mindtune.engines.jobs import FinetuneJob
-from mindtune.engines.log_table import LossTable
+from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.cutting import check_whole_pictures
+from mindtune.engines.loss_table import LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
 from mindtune.engines.mindspeed.cache import cache_directory
@@ -35,21 +37,30 @@ from mindtune.engines.mindspeed.training_log import (
     saved_iteration,
 )
 from mindtune.engines.mindspeed.watching import Watch
+from mindtune.engines.ordering import write_in_order
+from mindtune.engines.requests import FinetuneJob, Settings
+from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
+from mindtune.models.qwen2_vl.shape import model_shape, read_config
+from mindtune.process import ended
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
 
 # In save_dir: what the run was started with, which goes aside with it.
 RUN = "run"
+# In RUN: the samples in the order of train.order_seed.
+ORDERED = "train.json"
+# What Megatron adds to the seed for each pipeline stage.
+SEED_STEP = 100
 
 
 def finetune(job: FinetuneJob) -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
     machine = Machine.read(job.framework, job.operation)
     config = read_config(job.hf_dir)
-    layout = layout_of(job.parallel, config)
+    layout = layout_of(job, config)
     world = World.of_training(job.machine, job.parallel, layout)
     train = job.train
     open_to_owner(job.save_dir)
@@ -80,19 +91,39 @@ def finetune(job: FinetuneJob) -> None:
     check_success(job, layout, watch, status)
 
 
-def layout_of(parallel, config) -> ParallelLayout:
+def check(job: FinetuneJob, begun: int) -> None:
+    """Look at layout, seed, data, base and disk, as far as that takes seconds only.
+
+    begun: the iteration from which the training goes on; a finished one needs nothing.
+
+    Raises
+    ------
+    UserError: the training could not begin.
+    """
+    if begun == job.train["train_iters"]:
+        return
+    Machine.read(job.framework, job.operation)
+    config = read_config(job.hf_dir)
+    layout = layout_of(job, config)
+    check_seed(job.train, SEED_STEP * (layout.pp_size - 1))
+    check_amount(job, World.of_training(job.machine, job.parallel, layout))
+    check_base(job.mm_dir, layout)
+    check_room(job.save_dir, config, job.train, "bf16")
+    records = {job.train_data: read_mllm(job.train_data)}  # held-out ones are not evaluated
+    check_whole_pictures(job, encoder(job.hf_dir), records)
+
+
+def layout_of(job: FinetuneJob, config: Mapping) -> ParallelLayout:
     """The layout that the `parallel` section asks for, checked against the model.
 
     Raises
     ------
     UserError: the framework can't train it.
     """
-    layout = ParallelLayout.make(
-        model_shape(config),
-        **layout_options(parallel),
-    )
-    for problem in layout.training_problems():
-        raise UserError(f"parallel can't be trained by MindSpeed-MM: {problem}.")
+    shape = model_shape(config)
+    layout = ParallelLayout.make(shape, **layout_options(job.parallel))
+    for problem in training_problems(layout, shape, job.parallel, job.train):
+        raise UserError(problem)
     return layout
 
 
@@ -159,9 +190,10 @@ def make_launch(
     shape = model_shape(config)
     run = (job.save_dir / RUN).resolve()
     run.mkdir(exist_ok=True)
+    train_data = ordered(job.train_data, job.train, run)
     cache = cache_directory(
         machine.cache,
-        train_data=job.train_data,
+        train_data=train_data,
         images=job.images,
         hf_dir=job.hf_dir,
         image_resolution=job.processor["image_resolution"],
@@ -174,18 +206,18 @@ def make_launch(
             rendering.shipped(machine.home, "data", shape),
             hf_dir=job.hf_dir,
             images=job.images,
-            train_data=job.train_data,
+            train_data=train_data,
             cache=cache,
             image_resolution=job.processor["image_resolution"],
             workers=machine.preprocessing_num_workers,
         ),
     )
     template = rendering.shipped(machine.home, "model", shape)
-    write_json(run / "model.json", rendering.model_file(template, config, layout, job.train))
+    model = rendering.model_file(template, config, layout, job.train, world.context)
+    write_json(run / "model.json", model)
     arguments = training_arguments(
         job.train,
         world,
-        layout,
         vocab=shape.vocab,
         load=load,
         resume=resume,
@@ -205,6 +237,15 @@ def make_launch(
         world,
         environment_of(TRAINING, job.machine["environment"]),
     )
+
+
+def ordered(train_data: Path, train: Settings, run: Path) -> Path:
+    """The file that the framework is given: the data's own, or a permuted copy of it in `run`."""
+    order_seed = train.get("order_seed")
+    if order_seed is None:
+        return train_data
+    write_in_order(train_data, order_seed, run / ORDERED)
+    return run / ORDERED
 
 
 @dataclass(kw_only=True)
@@ -279,7 +320,7 @@ def check_success(
     missing = missing_files(job.save_dir, wanted, layout, job.train["save_optim"])
     if watch.done and watch.loaded and tracked(job.save_dir) == str(wanted) and not missing:
         if status:
-            log.warning("the framework ended with status %d, after all was written", status)
+            log.warning("the framework %s, after all was written", ended(status))
         return
     if watch.faults.cause:
         raise UserError(f"training failed: {watch.faults.cause}")
@@ -290,6 +331,6 @@ def check_success(
             "command again to go on from the last whole checkpoint."
         )
     raise UserError(
-        f"training ended with status {status} before iteration {wanted} was saved (whole checkpoint: "
+        f"training {ended(status)} before iteration {wanted} was saved (whole checkpoint: "
         f"{reached or 'none'}); the framework's own words are at the end of the log."
     )

@@ -9,6 +9,7 @@ import ctypes
 import logging
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from mindtune.engines.mindspeed.arguments import World
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
 from mindtune.files import writing
+from mindtune.process import slow_to_stop
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONNOUSE
 Heard = Callable[[str], None]
 DEFAULT_PORT = 6000
 SECONDS_TO_END = 30
+SCRATCH = ".torchrun"
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,15 @@ class Launch:
                 *(str(self.machine.python), "-m", "torch.distributed.run"),
                 *("--nproc_per_node", str(world.npus_per_node), "--nnodes", str(world.nodes)),
                 *("--master_addr", master, "--master_port", str(port)),
+                # It would leave a folder in /tmp for each start.
+                *("--log_dir", str(self._scratch)),
             ]
         )
+
+    @property
+    def _scratch(self) -> Path:
+        """Where torchrun makes its folders, on all nodes; removed when the launch ends."""
+        return (self.directory / SCRATCH).resolve()
 
     def commands(self, script: Path) -> list[list[str]]:
         """What starts `script` on every node: one command alone, or by srun, or one for each host."""
@@ -133,7 +143,8 @@ class Launch:
         ]  # fmt: skip
 
     def run(self, heard: Heard, heard_error: Heard | None = None) -> int:
-        """Run it to its end; each line goes to the log, and to `heard`. Returns the exit status.
+        """Run it to its end; each line goes to the log, and to `heard`. Returns the exit status,
+        negative for a signal's number.
 
         heard_error: gets the lines of stderr, which otherwise go where the others go. An
         exception in either ends the programs and is passed on; they end also when
@@ -141,16 +152,23 @@ class Launch:
         """
         commands = self.commands(self.write())
         processes = [_start(command, self.directory, heard_error) for command in commands]
+        with slow_to_stop(2 * SECONDS_TO_END * len(processes)):
+            return self._listen_to_end(processes, heard, heard_error)
+
+    def _listen_to_end(
+        self, processes: Sequence[subprocess.Popen], heard: Heard, heard_error: Heard | None
+    ) -> int:
         try:
             for process in processes[1:]:
                 _drain(process.stdout, lambda _: None)
             if heard_error:
                 _drain(processes[0].stderr, heard_error)
             _listen(processes[0].stdout, heard)
-            return max(abs(process.wait()) for process in processes)
+            return max((process.wait() for process in processes), key=abs)
         finally:
             for process in processes:
                 _end(process)
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def environment_of(kind: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:

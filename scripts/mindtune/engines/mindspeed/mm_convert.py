@@ -12,13 +12,14 @@ from pathlib import Path
 
 from mindtune.checkpoint import verify
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
-from mindtune.checkpoint.model_shape import model_shape, read_config
-from mindtune.engines.jobs import ExportJob, PrepareJob
 from mindtune.engines.mindspeed.checkpoints import open_to_owner
 from mindtune.engines.mindspeed.faults import FaultWatch
 from mindtune.engines.mindspeed.launching import Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
+from mindtune.engines.requests import ExportJob, PrepareJob
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import model_shape, read_config
+from mindtune.process import ended
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,6 @@ def hf_to_mm(job: PrepareJob) -> None:
 def mm_to_hf(job: ExportJob) -> None:
     """The newest checkpoint of a save_dir to a Hugging Face model."""
     layout = _layout(job)
-    if layout.vpp_size > 1:
-        raise UserError(
-            "mm-convert can't read checkpoints of virtual pipeline stages; set mindspeed.converter "
-            "to mindtune."
-        )
     with _beside(job.out_dir) as place:
         made = Path(place, "hf")
         _convert(
@@ -95,7 +91,7 @@ def _convert(
     status = launch.run(faults.hear)
     if status:
         cause = faults.cause or "its own words are at the end of the log."
-        raise UserError(f"mm-convert {command} ended with status {status}: {cause}")
+        raise UserError(f"mm-convert {command} {ended(status)}: {cause}")
 
 
 def _take(made: Path, path: Path, verified_against: Path) -> None:

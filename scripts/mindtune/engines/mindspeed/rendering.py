@@ -10,14 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.layout import ParallelLayout, Rows
-from mindtune.checkpoint.model_shape import ModelShape, model_shape
+from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
 
 EXAMPLES = Path("examples", "qwen2vl")
 LAYERS_OF_72B = 80
 # Token ids of the published models, which config.json may leave out.
 TOKENS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
+
+# Whatever could make an answer another than the likeliest one, switched off.
+GREEDY = {
+    "do_sample": False, "temperature": 0, "num_beams": 1, "num_return_sequences": 1,
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": None,
+    "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None,
+    "sequence_bias": None, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "force_words_ids": None, "penalty_alpha": None, "guidance_scale": None, "stop_strings": None,
+}  # fmt: skip
 
 
 def shipped(home: Path, kind: str, shape: ModelShape) -> dict[str, Any]:
@@ -67,11 +76,18 @@ def data_file(
 
 
 def model_file(
-    template: Mapping, config: Mapping, layout: ParallelLayout, train: Mapping
+    template: Mapping, config: Mapping, layout: ParallelLayout, train: Mapping, context: int = 1
 ) -> dict[str, Any]:
-    """`--mm-model` of a training: the sizes in config.json, the layout, and what is frozen."""
+    """`--mm-model` of a training: the sizes in config.json, the layout, and what is frozen.
+
+    context: the context parallel size, which both parts of the model have to be told as well as
+    the command line (the framework's docs/features/unaligned_ulysses_cp.md).
+    """
     filled = _with_sizes(template, config, layout)
     encoder = filled["image_encoder"]
+    if context > 1:
+        for part in (encoder["vision_encoder"], filled["text_decoder"]):
+            part["context_parallel_size"] = context
     encoder["vision_encoder"]["freeze"] = train["freeze_vision_encoder"]
     encoder["vision_projector"]["freeze"] = train["freeze_vision_projector"]
     return filled
@@ -83,12 +99,14 @@ def inference_file(
     layout: ParallelLayout,
     *,
     hf_dir: Path,
-    generation: Mapping,
+    end: int,
+    text_end: int,
     max_new_tokens: int,
 ) -> dict[str, Any]:
     """`--mm-model` of answering: greedy, with tokenizer and processor of `hf_dir`.
 
-    generation: content of generation_config.json, empty where there is none. Temperature 0
+    end, text_end: the tokens at which an answer ends, of a turn and of a text. Of the model's own
+    generation_config.json nothing is taken: answers are greedy, whatever stands there. Temperature 0
     makes the pipeline choose the likeliest token; the shipped 0.01 with top_k 1 draws one of the
     likeliest, which are several when bf16 makes them equal.
     """
@@ -96,18 +114,13 @@ def inference_file(
     hf_dir = hf_dir.resolve()
     filled["tokenizer"]["from_pretrained"] = str(hf_dir)
     filled["image_processer_path"] = str(hf_dir / "preprocessor_config.json")
-    bos, eos = config["bos_token_id"], config["eos_token_id"]
-    tokens = {
-        "bos_token_id": bos,
-        "pad_token_id": generation.get("pad_token_id", bos),
-        "eos_token_id": _as_list(generation.get("eos_token_id", [eos, bos])),
-    }
     filled["generation_config"].update(
-        tokens,
+        GREEDY,
+        bos_token_id=text_end,
+        pad_token_id=text_end,
+        eos_token_id=[end, text_end],
         **{name: config.get(name, default) for name, default in TOKENS.items()},
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=0,
     )
     return filled
 
@@ -115,7 +128,7 @@ def inference_file(
 def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> dict[str, Any]:
     shape = model_shape(dict(config))
     layout.check_model(shape)
-    text = {**config, **(config.get("text_config") or {})}
+    text = _text(config)
     scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
     filled = json.loads(json.dumps(template))
     channels, frames, patch, _ = shape.patch_shape
@@ -129,7 +142,7 @@ def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> d
         temporal_patch_size=frames,
         patch_size=patch,
         spatial_merge_size=config["vision_config"].get("spatial_merge_size", 2),
-        pipeline_num_layers=_layers(layout.vit_pp_layers),
+        pipeline_num_layers=list(layout.vit_pp_layers[0]),
     )
     filled["image_encoder"]["vision_projector"].update(
         input_size=shape.vit_hidden,
@@ -138,7 +151,7 @@ def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> d
     )
     filled["text_decoder"].update(
         num_layers=shape.llm_layers,
-        pipeline_num_layers=_layers(layout.llm_pp_layers),
+        pipeline_num_layers=list(layout.llm_pp_layers[0]),
         hidden_size=shape.hidden,
         ffn_hidden_size=shape.ffn,
         num_attention_heads=shape.heads,
@@ -158,10 +171,6 @@ def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> d
     return filled
 
 
-def _layers(rows: Rows) -> list:
-    """The framework's form: flat, or nested for virtual pipeline stages."""
-    return list(rows[0]) if len(rows) == 1 else [list(row) for row in rows]
-
-
-def _as_list(value: Any) -> list:
-    return list(value) if isinstance(value, list | tuple) else [value]
+def _text(config: Mapping) -> dict[str, Any]:
+    """The text model's settings, which transformers 5 saves in a section of their own."""
+    return {**config, **(config.get("text_config") or {})}

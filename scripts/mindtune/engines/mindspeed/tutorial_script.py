@@ -1,17 +1,18 @@
 """Answering as the tutorial does: inference_vlm.py, once for each prompt, read off its output.
 
 It loads the model anew for each question, and asks with the question before the
-picture; it is here as a cross-check of the other way.
+picture, in the form of the chat template in the model's directory; it is here as a cross-check of
+the other way.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tokenizers import Tokenizer
-
+from mindtune.data.prompts import pictures_of
 from mindtune.data.shrinking import read_shrunk
 from mindtune.engines.mindspeed.watching import Watch
+from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.progress import Progress
 
@@ -19,14 +20,29 @@ from mindtune.progress import Progress
 READY = "warning: Both `max_new_tokens`"
 
 
+def check_script_can_ask(prompts: list[dict]) -> None:
+    """
+    Raises
+    ------
+    UserError: a prompt has several pictures, or one that doesn't stand before the text.
+    """
+    for prompt in prompts:
+        if "image" not in prompt:
+            raise UserError(
+                f"mindspeed.inference is script, which asks about one picture only, but prompt "
+                f"{prompt['id']} has {len(pictures_of(prompt))}, at places of their own in the text "
+                f"({', '.join(pictures_of(prompt))}); write pipeline."
+            )
+
+
 def answer_by_script(asking, prompts: list[dict]) -> Iterator[dict]:
     """A launch of inference_vlm.py for each prompt. Tokens are counted afterwards, in the text."""
-    tokenizer = Tokenizer.from_file(str(asking.job.hf_dir / "tokenizer.json"))
+    encode = encoder(asking.job.hf_dir)
     with Progress("answering", "prompts", len(prompts)) as shown:
         for number, prompt in enumerate(prompts):
             begun = time.perf_counter()
             text = _ask(asking, f"{number:04d}", prompt)
-            tokens = len(tokenizer.encode(text, add_special_tokens=False).ids)
+            tokens = len(encode(text))
             yield {
                 "id": prompt["id"],
                 "answer": text,

@@ -68,13 +68,17 @@
     return svg;
   }
 
+  // All pictures of a question, in the order of its marks.
   function picture(row) {
-    const name = columns.image[row];
-    if (!(name in data.pictures))
-      return element("span", { class: "absent" }, `${name} is left out to keep this page small`);
-    const image = element("img", { alt: `Picture ${name}`, src: data.pictures[name] });
-    return element("span", { class: "picture" }, image, frames(row));
+    const shown = columns.image[row].map((name) => {
+      if (!(name in data.pictures))
+        return element("span", { class: "absent" }, `${name} is left out to keep this page small`);
+      const image = element("img", { alt: `Picture ${name}`, src: data.pictures[name] });
+      return element("span", { class: "picture" }, image, frames(row));
+    });
+    return element("span", { class: "pictures" }, ...shown);
   }
+  const names = (row) => columns.image[row].join(", ");
 
   function said(stage, title, heading, paragraph) {
     return element("div", { class: `said ${stage}` }, element(heading, {}, title), paragraph);
@@ -106,7 +110,7 @@
   }
 
   function card(row, place) {
-    const label = `Open ${columns.image[row]}: ${columns.prompt[row]}`;
+    const label = `Open ${names(row)}: ${columns.prompt[row]}`;
     const open = element("button", { type: "button", class: "open", "aria-label": label }, picture(row));
     open.addEventListener("click", () => show(place));
     const title = element("h3", {}, columns.prompt[row]);
@@ -116,8 +120,8 @@
 
   // Filtering and sorting work on row numbers; texts are put in lower case once.
   const haystack = columns.prompt.map((_, row) =>
-    ["prompt", "reference", "before", "after", "image"]
-      .map((name) => columns[name][row] ?? "").join("\n").toLowerCase());
+    ["prompt", "reference", "before", "after"].map((name) => columns[name][row] ?? "")
+      .concat(columns.image[row]).join("\n").toLowerCase());
   const gain = (row) => (columns.chrf_after[row] ?? 0) - (columns.chrf_before[row] ?? 0);
   const likeness = (row) => columns.chrf_after[row] ?? 101;
   const orders = {
@@ -163,7 +167,7 @@
     $("viewer-title").textContent = columns.prompt[row];
     const likeness = columns.chrf_after[row] === null ? ""
       : `chrF ${columns.chrf_before[row]} before, ${columns.chrf_after[row]} after. `;
-    const note = element("p", { class: "note" }, `${likeness}${columns.image[row]}`);
+    const note = element("p", { class: "note" }, `${likeness}${names(row)}`);
     const text = element("div", {}, tags(row), ...answers(row, "h3"), note);
     $("viewer-body").replaceChildren(element("div", { class: "viewer" }, picture(row), text));
     $("previous").disabled = place === 0;

@@ -3,8 +3,9 @@
 This program runs under the framework's Python (3.10), on all ranks by torchrun, with the
 arguments of inference_vlm.py and one more, `--mindtune-job`, a JSON file:
 
-    prompts, images, answers: paths. image_resolution: pixels above which a picture is shrunk,
-    as in training.
+    prompts: a file of JSON lines with id, images (names) and text, all of what is asked with a
+    token for each picture. images, answers: paths. image_resolution: pixels above which a picture
+    is shrunk, as in training. kept_tokens: the special tokens that belong into an answer's text.
 
 All ranks ask the same prompts in the same order. The first tensor rank of the last pipeline
 stage writes `answers`, a JSON line for each prompt: id, answer, tokens, cut, seconds.
@@ -25,9 +26,6 @@ from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
 from mindspeed_mm.data.data_utils.func_utils.mm_plugin import Qwen2vlPlugin
 from mindspeed_mm.tasks.inference.pipeline import vlm_pipeline_dict
 from PIL import Image
-
-# As in training, and as the `hf` engine asks: system prompt, picture, line end, question.
-SYSTEM_PROMPT = "You are a helpful assistant."
 
 
 def main():
@@ -68,34 +66,31 @@ def answers(pipeline, prompts, job):
     shrink = Qwen2vlPlugin(None, None)  # it needs no tokens to shrink a picture
     for prompt in prompts:
         begun = time.perf_counter()
-        with Image.open(Path(job["images"], prompt["image"])) as opened:
-            opened.load()
-            picture = shrink._preprocess_image(opened, image_resolution=job["image_resolution"])
-        ids = ask(pipeline, picture, prompt["prompt"])
-        yield (
-            None if ids is None else told(pipeline, ids, prompt["id"], time.perf_counter() - begun)
-        )
+        pictures = []
+        for name in prompt["images"]:
+            with Image.open(Path(job["images"], name)) as opened:
+                opened.load()
+                pictures.append(
+                    shrink._preprocess_image(opened, image_resolution=job["image_resolution"])
+                )
+        ids = ask(pipeline, pictures, prompt["text"])
+        if ids is None:
+            yield None
+        else:
+            seconds = time.perf_counter() - begun
+            yield told(pipeline, ids, prompt["id"], seconds, job["kept_tokens"])
 
 
-def ask(pipeline, picture, question):
+def ask(pipeline, pictures, text):
     """Token ids of a greedy answer, on the rank that gets it; None on others.
 
-    The pipeline's own call would put the question before the picture, and would not shrink the
-    picture as training does; its `generate` is what both ways come to.
+    The pipeline's own call would ask with the first picture only and put the question before it, in
+    the form of another template, and would not shrink the picture as training does; its `generate`
+    is what both ways come to.
     """
-    processor = pipeline.image_processor
-    text = processor.apply_chat_template(
-        [
-            {"role": "system", "content": SYSTEM_PROMPT},
-            {
-                "role": "user",
-                "content": [{"type": "image"}, {"type": "text", "text": "\n" + question}],
-            },
-        ],
-        tokenize=False,
-        add_generation_prompt=True,
+    inputs = pipeline.image_processor(
+        text=[text], images=pictures, padding=True, return_tensors="pt"
     )
-    inputs = processor(text=[text], images=[picture], padding=True, return_tensors="pt")
     inputs = inputs.to(pipeline.infer_config.device)
     inputs["pixel_values"] = inputs["pixel_values"].unsqueeze(0)
     asked = inputs["input_ids"].shape[1]
@@ -104,12 +99,18 @@ def ask(pipeline, picture, question):
     return None if generated is None else generated[0, asked:].tolist()
 
 
-def told(pipeline, ids, name, seconds):
+def told(pipeline, ids, name, seconds, kept_tokens):
     stops = pipeline.generation_config.eos_token_id
     end = next((place for place, token in enumerate(ids) if token in stops), None)
     said = ids if end is None else ids[:end]
-    text = pipeline.image_processor.tokenizer.decode(
-        said, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    tokenizer = pipeline.image_processor.tokenizer
+    unsaid = {
+        number
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special and token.content not in kept_tokens
+    }
+    text = tokenizer.decode(
+        [token for token in said if token not in unsaid], clean_up_tokenization_spaces=False
     )
     return {
         "id": name,

@@ -1,0 +1,65 @@
+"""What any engine looks at before a training may move or write anything."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mindtune.errors import UserError
+from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.qwen2_vl.tensors import hf_shapes
+
+# What numpy takes, and so transformers and Megatron.
+HIGHEST_SEED = 2**32 - 1
+# Bytes of a checkpoint: a weight, and a trained parameter's optimizer state.
+BYTES = {"fp32": (4, 8), "bf16": (2, 12)}
+
+
+def check_seed(train: Mapping[str, Any], added: int = 0) -> None:
+    """
+    added: what the engine adds to the seed, at most.
+
+    Raises
+    ------
+    UserError: the random generators take no such number.
+    """
+    highest = HIGHEST_SEED - added
+    if not 0 <= train["seed"] <= highest:
+        raise UserError(
+            f"train.seed is {train['seed']}, but must be from 0 to {highest}; write another one."
+        )
+
+
+def check_room(
+    save_dir: Path, config: Mapping[str, Any], train: Mapping[str, Any], precision: str
+) -> None:
+    """
+    Raises
+    ------
+    UserError: the disk has no room for a single checkpoint.
+    """
+    needed = checkpoint_bytes(config, train, precision)
+    place = save_dir.resolve()
+    there = next(path for path in (place, *place.parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise UserError(
+            f"a checkpoint of this training takes {needed:,} bytes, but the disk of {there} has "
+            f"{free:,} left; free some, or make {save_dir} a link to a directory on a larger disk."
+        )
+
+
+def checkpoint_bytes(config: Mapping[str, Any], train: Mapping[str, Any], precision: str) -> int:
+    """Bytes of the tensors in a training's checkpoint; its files have some more."""
+    weight, state = BYTES[precision]
+    sizes = {name: math.prod(sides) for name, sides in hf_shapes(model_shape(config)).items()}
+    trained = sum(size for name, size in sizes.items() if _is_trained(name, train))
+    return weight * sum(sizes.values()) + (state * trained if train["save_optim"] else 0)
+
+
+def _is_trained(name: str, train: Mapping[str, Any]) -> bool:
+    """Whether a published tensor is trained."""
+    if name.startswith("visual.merger."):
+        return not train["freeze_vision_projector"]
+    return not (name.startswith("visual.") and train["freeze_vision_encoder"])

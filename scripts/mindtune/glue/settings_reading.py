@@ -1,0 +1,195 @@
+"""What the Snakefile asks before it knows any job: is the configuration sound?"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindtune.engines import ENGINES, Engine
+from mindtune.errors import UserError
+from mindtune.settings import (
+    SHARED,
+    ConfigError,
+    Configuration,
+    load,
+    merge,
+    source_problems,
+)
+from mindtune.settings.sources import (
+    KINDS,
+    Download,
+    choice_problems,
+    download_of,
+    load_table,
+)
+from mindtune.settings.variables import has_control_characters
+from mindtune.settings.yaml_files import as_written, read_written
+
+FETCHED = "results/sources"
+
+
+def read_configuration(
+    raw: Mapping, *, files: Iterable[str | Path] = ()
+) -> tuple[Configuration, Engine]:
+    """Check a configuration and the files it names, and look its engine up.
+
+    raw: what Snakemake made of the files and the command line.
+
+    Raises
+    ------
+    ConfigError: with a sentence for each mistake. UserError: the place can't be worked in, or a
+    file is none to read.
+    """
+    if has_control_characters(str(Path.cwd())):
+        raise UserError(
+            f"the working directory {str(Path.cwd())!r} has a line break or the like in its name; "
+            "rename it."
+        )
+    names = [os.path.relpath(path) for path in files]
+    written = [read_written(Path(name)) for name in names if Path(name).exists()]
+    found = [problem for file in written for problem in file.problems]
+    if found:
+        raise ConfigError(found, names)
+    configuration, engine = with_engine(load(as_written(raw, written), names, written=written))
+    problems = list(source_problems(configuration.common))
+    for experiment, settings in configuration.experiments.items():
+        problems += [
+            f"experiments.{experiment}: {problem}"
+            for problem in source_problems(settings)
+            if problem not in problems
+        ]
+    if problems:
+        raise ConfigError(problems, names, written)
+    return configuration, engine
+
+
+def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
+    """A configuration and its engine, from whose answers it follows what they depend on."""
+    engine = ENGINES[configuration.common["engine"]]
+    if engine.answers_from == "mm":
+        configuration.answer_from_checkpoints()
+    return configuration, engine
+
+
+def guard_default(path: Path) -> None:
+    """Look at the default configuration before Snakemake does, which would run its templates.
+
+    Raises
+    ------
+    UserError: it is not there, or none to read.
+    """
+    if not path.exists():
+        raise UserError(
+            f"the configuration {path} is not there; write it, or give another by --configfile."
+        )
+    problems = read_written(path).problems
+    if problems:
+        raise ConfigError(problems, [str(path)])
+
+
+def check_files(paths: Sequence[Path], table: Path) -> Configuration:
+    """Check configuration files by themselves, one over the other, without Snakemake.
+
+    table: of published sources, where the configuration names none.
+
+    Raises
+    ------
+    ConfigError, UserError: see `read_configuration`.
+    """
+    raw: dict = {}
+    problems = []
+    for path in paths:
+        try:
+            written = read_written(path)
+        except UserError as error:
+            if len(paths) == 1:
+                raise
+            problems.append(str(error))
+            continue
+        problems += written.problems
+        raw = merge(raw, written.value)
+    if problems:
+        raise ConfigError(problems, map(str, paths))
+    configuration, _ = read_configuration(raw, files=paths)
+    Sources(configuration, table)
+    return configuration
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """A zip of pictures that is unpacked: where it is, where to, and how many it must hold."""
+
+    source: str
+    target: str
+    pictures: int | None
+
+
+class Sources:
+    """Where each source is for a job, and what is fetched and unpacked to have it there.
+
+    Attributes
+    ----------
+    files, models: key of a download -> the download. pictures: key -> the unpacking. entries: the
+    table.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        table: Path,
+        entries: Mapping[str, Mapping] | None = None,
+    ) -> None:
+        """entries: what the table had when it was read, where it is not to be read again.
+
+        Raises
+        ------
+        ConfigError: a source is not in the table, or not to be had so.
+        """
+        self.configuration = configuration
+        common = configuration.common["sources"]
+        if entries is None:
+            entries = load_table(Path(common["table"] or table))
+        self.entries = entries
+        self.directory = common["download"]["directory"]
+        self.files: dict[str, Download] = {}
+        self.models: dict[str, Download] = {}
+        self.pictures: dict[str, Unpacking] = {}
+        self.paths: dict[tuple[str, str], str | None] = {}
+        problems: list[str] = []
+        for scope in (SHARED, *configuration.experiments):
+            for name in KINDS:
+                chosen = configuration.settings(scope)["sources"][name]
+                found = list(choice_problems(name, chosen, entries))
+                if not found:
+                    download = download_of(name, chosen, entries, self.directory)
+                    self.paths[scope, name] = self._place(name, chosen, download)
+                problems += [problem for problem in found if problem not in problems]
+        if problems:
+            raise ConfigError(problems)
+
+    def _place(self, name: str, chosen: Mapping, download: Download | None) -> str | None:
+        if download is None:
+            path = chosen["path"]
+        elif name == "model":
+            self.models[download.key] = download
+            return f"{FETCHED}/models/{download.key}"
+        else:
+            self.files[download.key] = download
+            path = f"{FETCHED}/files/{download.key}/{download.files[0]['name']}"
+        unpack = download is not None if chosen["unpack"] is None else chosen["unpack"]
+        if name != "images" or path is None or not unpack or Path(path).suffix != ".zip":
+            return path
+        stem = Path(path).stem
+        key = download.key if download else hashlib.sha256(path.encode()).hexdigest()[:8]
+        target = str(Path(download.directory if download else self.directory, stem))
+        self.pictures[key] = Unpacking(path, target, download.pictures if download else None)
+        return f"{FETCHED}/pictures/{key}/{stem}"
+
+    def path(self, name: str, scope: str) -> str | None:
+        """Where a source is; None for the demo's."""
+        return self.paths[scope, name]
+
+    def is_fetched(self, name: str, scope: str) -> bool:
+        """Whether a source is made by a rule, and not the user's own."""
+        return (self.path(name, scope) or "").startswith(f"{FETCHED}/")

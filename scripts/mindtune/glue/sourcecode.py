@@ -1,0 +1,98 @@
+"""Which code a result depends on, as one short hash.
+
+Snakemake notices a changed script by its time stamp, which a fresh checkout changes too, and
+does not notice a changed module at all. The workflow therefore gives each rule the hash of
+its script and of all project modules that it imports, directly or not, as a parameter: what
+re-runs a rule is another content, wherever and whenever the files were written.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from mindtune.files import write_json
+
+PACKAGE = "mindtune"
+# Where it is kept which files each hash stands for, below the working directory.
+RECORDS = Path(".snakemake", "mindtune", "code")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def code_files(*sources: Path, data: Iterable[Path] = ()) -> dict[str, str]:
+    """Some source files, all that they import from this project, and data files.
+
+    By name relative to `scripts/`, so that the place of the checkout doesn't matter, a hash of
+    the content of each.
+    """
+    return {
+        str(path.relative_to(ROOT)): _file_hash(path) for path in sorted({*closure(sources), *data})
+    }
+
+
+def hash_of(files: Mapping[str, str]) -> str:
+    """One hash of all that `code_files` found, sixteen hexadecimal digits."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def record(found: Mapping[str, Mapping[str, str]], place: Path) -> None:
+    """Keep what each hash stands for, so that it can be said later which file changed."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name, files in found.items():
+        path = place / f"{name}.json"
+        if not path.exists():
+            write_json(path, files)
+
+
+def recorded(name: str, place: Path) -> dict[str, str] | None:
+    """What a hash stood for; None when that was not kept."""
+    path = place / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+@cache
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def closure(sources: Iterable[Path]) -> set[Path]:
+    """The given files and every project module they import, at any depth."""
+    found: set[Path] = set()
+    waiting = [Path(source).resolve() for source in sources]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += imports(path)
+    return found
+
+
+@cache
+def imports(path: Path) -> tuple[Path, ...]:
+    """The project's files that a source file imports, with the packages they lie in."""
+    tree = ast.parse(path.read_bytes(), str(path))
+    return tuple(dict.fromkeys(file for name in _names(tree) for file in _files(name)))
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _files(name: str) -> Iterator[Path]:
+    """The files that importing a dotted name runs: the packages on the way, and the module."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE:
+        return
+    for depth in range(1, len(parts) + 1):
+        place = ROOT.joinpath(*parts[:depth])
+        if (place / "__init__.py").is_file():
+            yield place / "__init__.py"
+        elif place.with_suffix(".py").is_file():
+            yield place.with_suffix(".py")

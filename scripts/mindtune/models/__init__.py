@@ -1,0 +1,1 @@
+"""One room per model family: all that says what a family is."""

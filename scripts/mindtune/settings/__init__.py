@@ -1,0 +1,265 @@
+"""Reading the configuration: defaults, experiments, and every check that needs no job.
+
+A configuration is checked in four steps, each of which ends in sentences for the user rather
+than in a traceback: the files as text (`yaml_files`), types and ranges of all keys (the models in
+`sections`, which replace environment variables in places too), conditions across keys and the
+experiments' overlays (`checks`), and the files that it names.
+
+A new key is one declaration in a module of `sections`; see `section.key`.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from mindtune.errors import UserError
+from mindtune.settings.checks import (
+    OVERLAY_SECTIONS,
+    OVERLAY_SOURCES,
+    SHARED,
+    condition_problems,
+    name_problems,
+    overlay_problems,
+    source_problems,
+)
+from mindtune.settings.sections import Settings
+from mindtune.settings.sentences import printable, sentences
+from mindtune.settings.yaml_files import Written, plain
+
+__all__ = [
+    "LAYOUT",
+    "SHARED",
+    "STAGES",
+    "ConfigError",
+    "Configuration",
+    "Settings",
+    "load",
+    "lookup",
+    "source_problems",
+]
+
+# How an mm checkpoint is cut into shards.
+LAYOUT = ("tensor_model_parallel_size", "llm_pp_layers", "vit_pp_layers")
+# The settings on which each kind of shared result depends, as dotted keys. A result is
+# shared by all experiments whose settings are equal.
+STAGES = {
+    "data": ("sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data"),
+    "base": ("sources.model",),
+    "mm": ("sources.model", *(f"parallel.{key}" for key in LAYOUT)),
+    "prompts": (
+        "sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data",
+        "prompts",
+    ),
+    "before": (
+        "sources.images", "sources.instructions", "sources.mixture", "sources.demo", "data",
+        "prompts",
+        "sources.model", "processor", "answer",
+    ),
+}  # fmt: skip
+
+
+class ConfigError(UserError):
+    """One or more mistakes in the configuration, a sentence each.
+
+    written: its files as they are written, for the lines.
+    """
+
+    def __init__(
+        self,
+        problems: Iterable[str],
+        files: Iterable[str] = (),
+        written: Iterable[Written] = (),
+    ) -> None:
+        self.problems = [printable(problem) for problem in problems]
+        where = ", ".join(files)
+        head = f"The configuration{f' ({where})' if where else ''} can't be used:"
+        written = list(written)
+        told = [f"{place_of(problem, written)}{problem}" for problem in self.problems]
+        super().__init__("\n  - ".join([head, *told]))
+
+
+def place_of(problem: str, written: Iterable[Written]) -> str:
+    """Where the key stands with which a sentence begins: `FILE, line N: `, or nothing.
+
+    Where only a section above the key is written, it is the section's line; of several files the
+    last one counts, as it does for the value.
+    """
+    experiment = re.match(r"experiments\.(\S+): ", problem)
+    rest = problem[experiment.end() :] if experiment else problem
+    named = re.match(r"the name (?P<name>.+?) in (?P<path>\S+) ", rest)
+    key = named["path"] if named else re.split(r"[ ,:;]", rest, maxsplit=1)[0]
+    keys = [f"experiments.{experiment[1]}.{key}"] if experiment else []
+    if named:
+        keys.append(f"{key}.{named['name'][1:-1]}")
+    for wanted in (*keys, key):
+        while wanted:
+            for file in reversed(list(written)):
+                if wanted in file.lines:
+                    return f"{file.path}, line {file.lines[wanted]}: "
+            wanted = wanted[: max(wanted.rfind("."), wanted.rfind("["), 0)]
+    return ""
+
+
+def lookup(config: Mapping, dotted: str) -> Any:
+    """The value at a dotted key, e.g. `train.lr`."""
+    value: Any = config
+    for key in dotted.split("."):
+        value = value[key]
+    return value
+
+
+class Configuration:
+    """The checked configuration: the common settings and those of each experiment.
+
+    Attributes
+    ----------
+    common: all settings without any experiment's overlay, as plain containers.
+    experiments: name -> its complete settings, in the order of the configuration.
+    """
+
+    def __init__(
+        self,
+        common: dict,
+        experiments: dict[str, dict],
+        typed: Mapping[str, Settings] | None = None,
+    ) -> None:
+        self.common = common
+        self.experiments = experiments
+        self._typed = dict(typed or {})
+        self.stages = dict(STAGES)
+        self._scopes: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def typed(self, scope: str = SHARED) -> Settings:
+        """The settings of an experiment, or the common ones, as attributes: `train.lr`."""
+        return self._typed[scope]
+
+    def answer_from_checkpoints(self) -> None:
+        """Let answers depend on how checkpoints are cut, for an engine that reads them."""
+        self.stages["before"] += STAGES["mm"]
+
+    def settings(self, scope: str) -> dict:
+        """The complete settings of an experiment, or the common ones for `shared`."""
+        return self.common if scope == SHARED else self.experiments[scope]
+
+    def scope(self, experiment: str, stage: str) -> str:
+        """Where an experiment's result of a stage lives: `shared`, or an experiment's name.
+
+        It is `shared` when the experiment changes nothing that the stage depends on, and
+        otherwise the first experiment with equal settings.
+        """
+        keys = self.stages[stage]
+        if keys not in self._scopes:
+            self._scopes[keys] = self._first_with_equal(keys)
+        return self._scopes[keys][experiment]
+
+    def _first_with_equal(self, keys: tuple[str, ...]) -> dict[str, str]:
+        """For each scope the first one with equal settings of these keys."""
+        first: dict[Hashable, str] = {}
+        found = {}
+        for scope in (SHARED, *self.experiments):
+            settings = self.settings(scope)
+            wanted = tuple(_frozen(lookup(settings, key)) for key in keys)
+            found[scope] = first.setdefault(wanted, scope)
+        return found
+
+
+def load(
+    raw: Mapping,
+    files: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
+    written: Iterable[Written] = (),
+) -> Configuration:
+    """Check a raw configuration and return it with all defaults filled in.
+
+    files: for the sentences. environment: the variables that its paths may name. written: the
+    files as they are written, where they were read.
+
+    Raises
+    ------
+    ConfigError: with a sentence for each mistake found.
+    """
+    files, written = list(files), list(written)
+    if not isinstance(raw, Mapping):
+        raise ConfigError(["the configuration must be a mapping of keys to values."], files)
+    raw = plain(raw)
+    context = {"environment": environment}
+    common, problems = _validated(raw, context)
+    overlays = raw.get("experiments")
+    if not isinstance(overlays, dict) or not overlays:
+        overlays = {"baseline": {}}
+    problems += name_problems(overlays)
+    base = {key: value for key, value in raw.items() if key != "experiments"}
+    in_common = set(problems)
+    experiments: dict[str, Settings] = {}
+    for name, overlay in overlays.items():
+        if not isinstance(overlay, dict | None):
+            continue  # which is among the problems
+        overlay = overlay or {}
+        refused = list(overlay_problems(name, overlay))
+        problems += refused
+        merged, found = _validated(merge(base, _allowed(overlay)), context)
+        problems += [
+            f"experiments.{name}.{problem}" for problem in found if problem not in in_common
+        ]
+        if merged:
+            experiments[name] = merged
+    if not problems:
+        configuration = Configuration(
+            _plain(common),
+            {name: _plain(found) for name, found in experiments.items()},
+            {SHARED: common, **experiments},
+        )
+        problems += condition_problems(configuration.common)
+        for name, settings in configuration.experiments.items():
+            found = condition_problems(settings)
+            problems += [
+                f"experiments.{name}: {problem}" for problem in found if problem not in problems
+            ]
+    if problems:
+        raise ConfigError(dict.fromkeys(problems), files, written)
+    return configuration
+
+
+def _validated(raw: dict, context: Mapping) -> tuple[Settings | None, list[str]]:
+    try:
+        return Settings.model_validate(raw, context=context), []
+    except ValidationError as error:
+        return None, list(sentences(error, Settings))
+
+
+def _allowed(overlay: Mapping) -> dict:
+    """What an overlay changes, without what it may not, of which there are sentences already."""
+    found = {key: value for key, value in overlay.items() if key in OVERLAY_SECTIONS}
+    sources = overlay.get("sources")
+    if isinstance(sources, Mapping):
+        found["sources"] = {key: sources[key] for key in OVERLAY_SOURCES if key in sources}
+    elif "sources" in overlay:
+        found["sources"] = sources
+    return found
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The settings as plain containers, in the order of the models: Snakemake compares texts."""
+    return settings.model_dump(exclude={"experiments"})
+
+
+def _frozen(value: Any) -> Hashable:
+    """Settings as something that a dictionary can look up, equal where they are."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _frozen(item)) for key, item in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def merge(base: Mapping, overlay: Mapping) -> dict:
+    """A copy of `base` in which the keys of `overlay` win, key by key at every depth."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged

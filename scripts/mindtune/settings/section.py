@@ -1,0 +1,56 @@
+"""What every section of the configuration is: unknown keys are refused, and nothing changes later.
+
+A key is declared in one line, and all else (checks, defaults, reference pages, completion in
+editors) follows from it:
+
+    lr: Annotated[float, Number(above=0, at_most=1)] = key(1.0e-5, "Peak learning rate.", "学习率峰值。")
+"""
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic_core import PydanticUndefined
+
+
+class Section(BaseModel):
+    """A mapping of known keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain containers; without the keys that came later and have their default."""
+        found = handler(self)
+        for name, field in type(self).model_fields.items():
+            if (field.json_schema_extra or {}).get("later") and found[name] == field.default:
+                del found[name]
+        return found
+
+
+def key(default: Any, english: str, chinese: str, *, later: bool = False, made: Any = None) -> Any:
+    """A key with its default and its meaning; `...` for a default where it must be given.
+
+    later: an optional key that came when results of earlier versions were there already. At its
+    default it isn't among a section's plain settings, so that those results still count: code asks
+    for it by `.get(name)` or by attribute. made: what makes a default that is a container.
+    """
+    extra = {"zh": chinese} | ({"later": True} if later else {})
+    if made is not None:
+        return Field(default_factory=made, description=english, json_schema_extra=extra)
+    return Field(
+        PydanticUndefined if default is ... else default,
+        description=english, json_schema_extra=extra,
+    )  # fmt: skip
+
+
+def section(model: type[Section], english: str, chinese: str, **values: Any) -> Any:
+    """A key that is a section, with the defaults of its own keys but for `values`."""
+    return key(None, english, chinese, made=lambda: model(**values))
+
+
+def item_model(annotation: Any) -> type[Section] | None:
+    """The section that an annotation names, directly or as the items of a list."""
+    for found in (annotation, *get_args(annotation)):
+        if isinstance(found, type) and issubclass(found, Section):
+            return found
+    return None

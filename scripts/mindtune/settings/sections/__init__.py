@@ -1,0 +1,95 @@
+"""All settings: one model for each section, a module each."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
+
+from mindtune.settings.kinds import Choice, Name
+from mindtune.settings.section import Section, key, section
+from mindtune.settings.sections.answer import Answer
+from mindtune.settings.sections.compare import Compare
+from mindtune.settings.sections.data import Data
+from mindtune.settings.sections.hf import Hf
+from mindtune.settings.sections.mindspeed import Mindspeed
+from mindtune.settings.sections.parallel import Parallel
+from mindtune.settings.sections.processor import Processor
+from mindtune.settings.sections.prompts import Prompts
+from mindtune.settings.sections.sources import Sources
+from mindtune.settings.sections.train import Train
+
+EXPERIMENT = Name(
+    "[A-Za-z0-9][A-Za-z0-9_.-]*",
+    "may only have letters, digits, `_`, `-` and `.`, and must begin with a letter or digit: results "
+    "are written under it.",
+    150,
+)
+
+
+class Settings(Section):
+    """A whole configuration."""
+
+    engine: Annotated[Literal["hf", "mindspeed"], Choice()] = key(
+        "hf",
+        "What trains and answers. `hf`: transformers and torch, on a CPU or any torch device. "
+        "`mindspeed`: MindSpeed-MM on Ascend NPUs.",
+        "训练与回答所用的引擎。`hf`：transformers + torch，可在 CPU 或任意 torch 设备上运行；`mindspeed`：昇腾 NPU 上的 MindSpeed-MM。",
+    )
+    sources: Sources = section(
+        Sources,
+        "Where pictures, instructions and the base model come from.",
+        "图片、指令数据和基座模型从哪里来。",
+    )
+    data: Data = section(
+        Data,
+        "From LLaVA-Instruct to MindSpeed-MM's mllm format, with a held-out part.",
+        "把 LLaVA-Instruct 转成 MindSpeed-MM 的 mllm 格式，并留出一部分不参与训练。",
+    )
+    processor: Processor = section(
+        Processor,
+        "How a picture becomes tokens, the same in training and in answering.",
+        "图片如何变成 token，训练与回答保持一致。",
+    )
+    parallel: Parallel = section(
+        Parallel,
+        "The layout of the mm checkpoint.",
+        "mm 权重的切分方式。",
+    )
+    train: Train = section(
+        Train,
+        "Fine-tuning, under Megatron's names; the defaults are the tutorial's values.",
+        "微调参数，沿用 Megatron 的名称；默认值即教程的取值。",
+    )
+    hf: Hf = section(
+        Hf,
+        "The machine, as the `hf` engine uses it.",
+        "`hf` 引擎使用的机器。",
+    )
+    mindspeed: Mindspeed = section(
+        Mindspeed,
+        "The machine and the framework, as the `mindspeed` engine uses them.",
+        "`mindspeed` 引擎所用的机器和框架。",
+    )
+    answer: Answer = section(
+        Answer,
+        "How the model answers; always greedy.",
+        "模型如何回答；一律贪心解码。",
+    )
+    prompts: Prompts = section(
+        Prompts,
+        "What is asked before and after.",
+        "微调前后分别提哪些问题。",
+    )
+    compare: Compare = section(
+        Compare,
+        "How answers are compared.",
+        "如何比较回答。",
+    )
+    experiments: Annotated[
+        dict[Annotated[str, EXPERIMENT], dict[str, Any] | None], Len(1, 10_000)
+    ] = key(
+        None,
+        "Named runs. Each is a small overlay of the sections data, processor, parallel, train and "
+        "answer, and of sources.model; what does not differ is computed once and shared.",
+        "具名的实验，各是对 data、processor、parallel、train、answer 以及 sources.model 的少量改动；没有改动的部分只算一次，各实验共用。",
+        made=lambda: {"baseline": {}},
+    )

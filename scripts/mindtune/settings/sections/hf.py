@@ -1,0 +1,40 @@
+"""The section `hf`."""
+
+from typing import Annotated, Literal
+
+from mindtune.settings.kinds import Choice, Text, Whole
+from mindtune.settings.section import Section, key
+
+DEVICE = Text(
+    pattern="(cpu|cuda|npu|xpu|mps)(:[0-9]{1,3})?",
+    form="a torch device such as `cpu`, `cuda`, `cuda:1` or `npu`",
+)
+
+
+class Hf(Section):
+    """The machine, for the `hf` engine."""
+
+    device: Annotated[str, DEVICE] = key(
+        "cpu",
+        "A torch device such as `cpu`, `cuda`, `cuda:1` or `npu`.",
+        "torch 设备，例如 `cpu`、`cuda`、`cuda:1` 或 `npu`。",
+    )
+    precision: Annotated[Literal["fp32", "bf16"], Choice()] = key(
+        "fp32",
+        (
+            "`fp32`, or `bf16`: weights and products in bfloat16, with the optimizer's own "
+            "copy of the trained weights in fp32."
+        ),
+        "`fp32`；或 `bf16`：权重与乘法用 bfloat16，优化器另存一份 fp32 权重。",
+    )
+    threads: Annotated[int, Whole(1, 1024)] = key(
+        1,
+        (
+            "CPU threads of one training or answering. Sums are taken in another order with "
+            "another number of threads, so this is a key and not the machine's affair: equal "
+            "settings give equal bytes, whatever `--cores` says. More than one wants as many "
+            "cores to itself: waiting threads spin, and beside another busy process "
+            "everything becomes many times slower."
+        ),
+        "一次训练或回答使用的 CPU 线程数。线程数不同，求和次序就不同，因此它是配置项，而不由机器决定：设置相同，结果逐字节相同，与 `--cores` 无关。大于 1 时，请保证有同样多的空闲核：等待中的线程会空转，一旦与别的繁忙进程争用，一切都会慢上许多倍。",
+    )
