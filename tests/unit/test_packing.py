@@ -110,7 +110,7 @@ SAMPLES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     drawn=SAMPLES,
     micro_batch_size=st.integers(1, 4),

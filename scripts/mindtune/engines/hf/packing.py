@@ -71,16 +71,18 @@ class Packer:
         self.image_token_id = image_token_id
         self.merge_size = merge_size
 
-    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, list[Pass]]:
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """`passes`, and `samples`, a tensor (samples,) by which the Trainer counts them."""
         weights = token_weights(
             [answer_tokens(sample["labels"]) for sample in samples], self.micro_batch_size
         )
         lengths = [len(sample["input_ids"]) for sample in samples]
         return {
+            "samples": torch.tensor(lengths),
             "passes": [
                 self.packed(samples[part], weights[part])
                 for part in passes(lengths, self.tokens_per_pass)
-            ]
+            ],
         }
 
     def packed(self, samples: Sequence[dict[str, Any]], weights: Sequence[float]) -> Pass:
