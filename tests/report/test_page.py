@@ -158,6 +158,7 @@ def test_percent(value, text):
 def test_signs():
     assert wording.signed(-0.04) == "0.0" and wording.signed(-1.26) == "−1.3"
     assert wording.signed(2) == "+2.0" and wording.number(None) == "–"
+    assert wording.number(-0.04) == "0.0" and wording.number(-1.26) == "−1.3"
     assert wording.p_value(0.0005) == "< 0.001" and wording.p_value(0.0312) == "0.031"
     assert wording.duration(75) == "75 s" and wording.duration(7300) == "2.0 h"
 
