@@ -7,8 +7,12 @@ import json
 import logging
 from pathlib import Path
 
+<<<<<<< HEAD
 from mindtune.engines import stage
 from mindtune.engines.divergence import KEY, write_no_model
+=======
+from mindtune.engines.converting import converter
+>>>>>>> main
 from mindtune.engines.requests import ExportJob
 from mindtune.glue.script_runner import optional_path, run
 
@@ -26,11 +30,10 @@ def main(snakemake) -> None:
         hf_dir=Path(snakemake.input.hf),
         out_dir=Path(snakemake.output.hf),
         parallel=snakemake.params.parallel,
-        machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["engine"],
     )
-    stage(snakemake.params.engine, "export")(job)
+    converter(snakemake.params.converter).export(job)
 
 
 if "snakemake" in globals():
