@@ -18,11 +18,8 @@ from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage, training_check
 from mindtune.engines.checks import checkpoint_bytes
-<<<<<<< HEAD
-from mindtune.engines.hf.checkpoints import Checkpoints
-=======
 from mindtune.engines.converting import converter
->>>>>>> main
+from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
 from mindtune.engines.hf.model import load_model
