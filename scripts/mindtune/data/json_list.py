@@ -40,7 +40,7 @@ def read_records(path: str | Path) -> Iterator[dict]:
     number = offset = 0
     try:
         with open(path, "rb") as handle:
-            if FIRST_OBJECT.match(handle.read(CHUNK)):
+            if FIRST_OBJECT.match(handle.read(max(CHUNK, 64))):
                 handle.seek(0)
                 yield from _lines(path, handle)
                 return
