@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mindtune.checkpoint.model_directory import layout_problems, model_problems
 from mindtune.data.archive import open_archive
-from mindtune.data.llava import one_name
+from mindtune.data.conversation import one_name
 from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
