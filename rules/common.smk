@@ -70,6 +70,7 @@ ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
 ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
+CONTROLS = CONFIG.common["compare"].get("controls", [])
 CODE = {}  # hash -> the files that it stands for
 CODE_OF = {}  # script and stage of an engine -> the hash
 
@@ -121,7 +122,8 @@ onsuccess:
 wildcard_constraints:
     experiment="|".join(map(re.escape, EXPERIMENTS)),
     scope="|".join(map(re.escape, [SHARED, *EXPERIMENTS])),
-    stage="before|after",
+    # A control, see controls.smk, has stages of its own: `before_blind`.
+    stage="(?:before|after)(?:_blind|_shuffled)?",
 
 
 def settings(*sections):
@@ -216,7 +218,7 @@ def source(name, demo, aged=False):
 def answering_model(wildcards):
     """The model of a stage, in the form from which the engine answers."""
     if ENGINE.answers_from == "mm":
-        if wildcards.stage == "after":
+        if wildcards.stage.startswith("after"):
             return rules.finetune_model.output.done.format(experiment=wildcards.scope)
         return shared("mm", rules.prepare_checkpoint.output.mm)(wildcards)
     return processor_model(wildcards)
@@ -224,6 +226,6 @@ def answering_model(wildcards):
 
 def processor_model(wildcards):
     """The Hugging Face directory of a stage: as in the tutorial, the exported one after."""
-    if wildcards.stage == "after":
+    if wildcards.stage.startswith("after"):
         return rules.export_model.output.hf.format(experiment=wildcards.scope)
     return base_model(wildcards)

@@ -12,6 +12,7 @@ rule compare_answers:
             for name in EXPERIMENTS
         ],
         after=[f"results/{name}/answers_after.jsonl" for name in EXPERIMENTS],
+        **control_answers(),
     output:
         compare=report(
             "results/compare.csv",
