@@ -3,6 +3,7 @@
 
 rule compare_answers:
     input:
+        **control_answers(),
         prompts=[
             f"results/{CONFIG.scope(name, 'prompts')}/prompts.jsonl"
             for name in EXPERIMENTS
@@ -12,7 +13,6 @@ rule compare_answers:
             for name in EXPERIMENTS
         ],
         after=[f"results/{name}/answers_after.jsonl" for name in EXPERIMENTS],
-        **control_answers(),
     output:
         compare=report(
             "results/compare.csv",

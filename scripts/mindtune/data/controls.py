@@ -18,7 +18,6 @@ from mindtune.data.split import components
 from mindtune.errors import UserError
 from mindtune.files import writing
 
-CONTROLS = ("blind", "shuffled")
 GREY = (128, 128, 128)
 
 
