@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pandera.pandas as pa
 
-from mindtune.comparison.stages import controls_of
+from mindtune.comparison.stages import CONTROLS, controls_of
 from mindtune.errors import UserError
 
 TEXT, FLAG, NUMBER, SHARE = "text", "true or false", "number", "share, 0 to 1"
@@ -187,6 +187,16 @@ def with_controls(contract: pa.DataFrameSchema, controls: Iterable[str]) -> pa.D
     for control in controls:
         contract = contract.add_columns(_OF_CONTROLS[contract.name](control))
     return contract
+
+
+def control_columns(contract: pa.DataFrameSchema) -> pa.DataFrameSchema:
+    """The columns that all controls bring to a table, by themselves."""
+    added = {
+        name: column
+        for control in CONTROLS
+        for name, column in _OF_CONTROLS[contract.name](control).items()
+    }
+    return pa.DataFrameSchema(added, name=f"{contract.name}, controls")
 
 
 _FLAGS = {"true": True, "false": False}
