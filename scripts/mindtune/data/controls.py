@@ -93,7 +93,7 @@ def exchanged(prompts: Sequence[Mapping], content: Mapping[str, str]) -> dict[st
     groups = [pictures_of(prompt) for prompt in prompts]
     first: dict[str, str] = {}
     for prompt, group in zip(prompts, groups, strict=True):
-        first |= {name: prompt["id"] for name in group if name not in first}
+        first |= {name: min(prompt["id"], first.get(name, prompt["id"])) for name in group}
     alike = defaultdict(list)
     for name in first:
         alike[content[name]].append(name)

@@ -26,6 +26,7 @@ from mindtune.comparison.verdicts import Rule
 from mindtune.report import wording
 from mindtune.report.curves import training_svg
 from mindtune.report.pictures import data_uri, embed
+from mindtune.report.seeing import seeing
 from mindtune.report.words import ENGLISH, Words
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -95,6 +96,7 @@ def render(run: Run) -> str:
         ranking=ranking,
         differing=wording.differing_settings(run.provenance),
         example=example(run, best),
+        seeing=seeing(run.metrics, run.summary, best, run.rule, words),
         families=families(run),
         metrics=metric_rows(run.metrics),
         rule=run.rule,
