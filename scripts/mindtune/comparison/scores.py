@@ -172,6 +172,15 @@ def corpus_scores(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def all_metrics(scores: pd.DataFrame, compared: pd.DataFrame, rule: Rule) -> pd.DataFrame:
+    """The rows of metrics.csv. scores: of all experiments. compared: compare.csv."""
+    found = summarize_scores(scores, rule)
+    for more in (corpus_scores(compared), control_scores(compared, rule)):
+        if more is not None:
+            found = found.merge(more, on=["experiment", "split", "family", "metric"], how="left")
+    return found
+
+
 def control_scores(compared: pd.DataFrame, rule: Rule) -> pd.DataFrame | None:
     """The controls' columns of metrics.csv, for the judged metrics; None where there is no control."""
     controls = controls_of(compared)
