@@ -158,7 +158,8 @@ def converting_framework(wildcards):
 
 def machine(stage):
     """What a stage's result depends on, of the section of the engine's machine."""
-    return {key: CONFIG.common[ENGINE.machine][key] for key in ENGINE.keys[stage]}
+    section = CONFIG.common[ENGINE.machine]
+    return {key: section[key] for key in ENGINE.keys[stage] if key in section}
 
 
 def code(script, engine_stage=None, data=()):
