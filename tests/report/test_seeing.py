@@ -156,7 +156,8 @@ def text_of(page):
 
 
 def test_the_page_says_how_much_is_seen(asked):
-    text = text_of(build(asked[0], NAMES))
+    page = build(asked[0], NAMES)
+    text = text_of(page)
     percent = "\u202f%"
     assert f"25{percent} (14.9{percent} to 38.8{percent}) with a grey one" in text
     assert f"12.5{percent} (5.9{percent} to 24.7{percent}) with another one" in text
@@ -168,12 +169,14 @@ def test_the_page_says_how_much_is_seen(asked):
         in text
     )
     assert text.count("What is seen, and what is guessed") == 1
+    assert '"blind_after":[null,null,"The vehicle' in page.read_text(encoding="utf-8")
     assert text.count("A grey one, before") == text.count("Another one, before") == len(NAMES)
 
 
 def test_the_page_of_a_run_without_controls_says_nothing_of_them(plain):
     page = build(plain[0], NAMES).read_text(encoding="utf-8")
-    assert "seeing" not in page and "grey" not in page
+    assert 'id="seeing"' not in page and "with a grey one" not in page
+    assert '"blind_after":[' not in page
 
 
 def test_a_metric_that_is_no_share_has_no_interval_of_levels(asked):

@@ -8,6 +8,7 @@ from mindtune.data.controls import GREY, blinded, exchanged, held_out, shuffled,
 from mindtune.data.prompts import pictures_of
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
+from mindtune.scale import Parameters, estimate
 from mindtune.settings import ConfigError, load
 from mindtune.settings.sections.compare import Compare
 from PIL import Image
@@ -133,6 +134,16 @@ def test_controls_are_off_unless_asked_for_and_keep_one_order():
     found = load({"compare": {"controls": ["shuffled", "blind"]}})
     assert found.common["compare"]["controls"] == list(CONTROLS)
     assert Compare.model_json_schema()["properties"]["controls"]["items"] == {"enum": [*CONTROLS]}
+
+
+def test_the_estimate_counts_the_jobs_of_controls():
+    experiments = {"a": {}, "b": {"train": {"lr": 1e-4}}}
+    parameters = Parameters(language=10, vision=10, projector=10)
+    plain, asked = (
+        estimate(load({"experiments": experiments, "compare": {"controls": controls}}), parameters)
+        for controls in ([], ["blind", "shuffled"])
+    )
+    assert asked.jobs - plain.jobs == 2 * (1 + 2)
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,8 @@ WORDS = {
     "script.before": "Before",
     "script.after": "After",
     "script.reference": "Reference",
+    "script.blind_after": "After, shown a grey picture",
+    "script.shuffled_after": "After, shown another picture",
     "script.no_answer": "(no answer)",
     "script.no_reference": "(nobody gave one)",
     "script.same": "the same as after",

@@ -216,6 +216,8 @@ WORDS = {
     "script.before": "微调前",
     "script.after": "微调后",
     "script.reference": "参考答案",
+    "script.blind_after": "微调后，看灰色图片",
+    "script.shuffled_after": "微调后，看另一张图片",
     "script.no_answer": "（没有回答）",
     "script.no_reference": "（没有参考答案）",
     "script.same": "与微调后的回答相同",
