@@ -151,7 +151,7 @@ def test_the_columns_of_a_control_are_part_of_the_contract(asked):
 def text_of(page):
     text = page.read_text(encoding="utf-8")
     return re.sub(
-        r"\s+", " ", re.sub(r"<[^>]+>", " ", text.split("</head>")[1].split("<dialog")[0])
+        r"[ \n]+", " ", re.sub(r"<[^>]+>", " ", text.split("</head>")[1].split("<dialog")[0])
     )
 
 
