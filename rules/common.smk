@@ -71,6 +71,8 @@ ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
 CONTROLS = CONFIG.common["compare"].get("controls", [])
+# Of the report; a section at its defaults is not among the settings.
+LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
 CODE = {}  # hash -> the files that it stands for
 CODE_OF = {}  # script and stage of an engine -> the hash
 
@@ -137,6 +139,12 @@ def settings(*sections):
         return found
 
     return of
+
+
+def recorded_settings(wildcards):
+    """All settings of the job's experiment but those that no number of a result depends on."""
+    found = settings()(wildcards)
+    return {name: section for name, section in found.items() if name != "report"}
 
 
 def layout(wildcards):

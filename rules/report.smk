@@ -63,6 +63,7 @@ rule plot_training:
     conda:
         ENVIRONMENT
     params:
+        language=LANGUAGE,
         code=code("plot_training"),
     message:
         "Drawing the curves of experiment {wildcards.experiment}"
@@ -92,7 +93,7 @@ rule record_provenance:
     conda:
         ENVIRONMENT
     params:
-        config=settings(),  # whole: it is what gets recorded
+        config=recorded_settings,
         scopes=scopes,
         benchmarks="results/benchmarks",
         code=code("record_provenance"),
@@ -119,6 +120,7 @@ rule draw_samples:
         ENVIRONMENT
     params:
         experiment=EXPERIMENTS[0],
+        language=LANGUAGE,
         code=code("draw_samples"),
     message:
         "Drawing some pictures with their answers"
@@ -155,6 +157,7 @@ rule build_report:
     params:
         **CONFIG.common["compare"],
         experiments=EXPERIMENTS,
+        language=LANGUAGE,
         code=code(
             "build_report",
             data=(SCRIPTS / "mindtune/report/templates").glob("*"),

@@ -104,7 +104,7 @@ WORDS = {
     "page.answers": "Answers",
     "page.provenance": "Provenance",
     "page.best": "Best of {n} experiments: {best}",
-    "page.scroll": "This table goes on to the side: swipe it.",
+    "page.scroll": "More columns to the right: scroll the table sideways →",
     "page.separator": ": ",
     # Columns and words of several tables
     "table.experiment": "Experiment",
