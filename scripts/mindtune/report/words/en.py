@@ -140,17 +140,17 @@ WORDS = {
     "seeing.title": "What is seen, and what is guessed",
     "seeing.note": (
         "The held-out questions, asked again with a grey picture of the same size or with another picture "
-        "of the set, by {primary}. Seen is the difference between before and after with the question's "
+        "of the set; all scores are of the primary metric, {primary}. Seen is the difference between before and after with the question's "
         "own picture, minus the difference with the other one, with its {confidence} interval: what "
         "the model gained by looking. The rest comes without the right picture: from the question, from "
         "usual answers, or from the form of an answer."
     ),
     "seeing.label": "The same questions with other pictures, {name}",
-    "seeing.own_before": "Its own picture, before",
+    "seeing.own_before": "Own picture, before",
     "seeing.own_after": "after",
-    "seeing.blind_before": "A grey one, before",
+    "seeing.blind_before": "Grey, before",
     "seeing.blind_after": "after",
-    "seeing.shuffled_before": "Another one, before",
+    "seeing.shuffled_before": "Another, before",
     "seeing.shuffled_after": "after",
     "seeing.seen": "Seen ({ci})",
     "seeing.line": (
