@@ -7,7 +7,7 @@ rule answer_prompts:
         prompts=shared("prompts", rules.select_prompts.output.prompts),
         model=answering_model,
         hf=processor_model,
-        framework=FRAMEWORK,
+        framework=FRAMEWORK if ANSWERER.framework else [],
     output:
         answers="results/{scope}/answers_{stage}.jsonl",
     log:
@@ -16,14 +16,14 @@ rule answer_prompts:
         "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
+    threads: CONFIG.common[ANSWERER.machine].get("threads", 1)
     params:
-        engine=ENGINE.name,
+        engine=ANSWERER.name,
         answer=settings("answer"),
         processor=settings("processor"),
         parallel=answering_layout,
-        machine=machine("answer"),
-        code=code("answer_prompts", "answer"),
+        machine=machine(ANSWERER, "answer"),
+        code=code("answer_prompts", *stage_sources(ANSWERER.name, "answer")),
     message:
         "Answering prompts {wildcards.stage} fine-tuning"
     script:
