@@ -243,7 +243,7 @@ def test_a_page_shows_the_pixels_as_the_model_saw_them(images, name):
         )
     assert left[2] > 200 > 60 > left[0] and min(right) > 200
     row = {"image": name, "before": "(10,10),(490,990)", "after": "", "prompt": "Where?",
-           "image_in_training": False}  # fmt: skip
+           "image_in_training": False, "reference": None}  # fmt: skip
     card = _card(row, images, chinese=False, words=Words("en"))
     middle = 12 + PICTURE // 2
     left, right = (
