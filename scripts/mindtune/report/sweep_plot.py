@@ -2,6 +2,7 @@
 
 import io
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import cycle
@@ -42,12 +43,15 @@ def sweep_svg(
     with mpl.rc_context(STYLE | colors):
         figure = Figure(figsize=(10.4 if wide else 4.6, 3.6 * lines), layout="constrained")
         figure.patch.set_alpha(0)
-        for number, (key, members) in enumerate(shown.items()):
-            axes = figure.add_subplot(lines, columns, number + 1)
-            axes.patch.set_alpha(0)
-            _draw(axes, key, members, metric, words)
         text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": "mindtune"})
+        with warnings.catch_warnings():
+            # A viewer draws the text; matplotlib's own fonts, without Chinese, only measure it.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            for number, (key, members) in enumerate(shown.items()):
+                axes = figure.add_subplot(lines, columns, number + 1)
+                axes.patch.set_alpha(0)
+                _draw(axes, key, members, metric, words)
+            FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": "mindtune"})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     for stand_in, variable in _VARIABLES.items():
@@ -90,7 +94,8 @@ def _draw(axes: Axes, key: str, points: Sequence[Point], metric: Metric, words: 
     axes.set_title(f"{title}, %" if metric.in_percent else title)
     axes.set_xlabel(key)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=9)
+        # Below the plot, where it covers no dot.
+        axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
 
 
 def _means(points: Sequence[Point]) -> dict[float, float]:
