@@ -68,6 +68,10 @@ def test_parameters_are_the_numbers_that_vary_but_seeds():
         ]
     )
     assert list(points) == ["train.lr"]
+    # No cross for a training that has no score for another reason.
+    unscored = [training("a", 0.5, lr=1e-5), training("b", None, lr=1e-4)]
+    assert parameters(unscored) == {}
+    assert len(parameters([*unscored, training("c", None, lr=1e-3, gone=True)])["train.lr"]) == 2
     others = (("train.lr_decay_style", "cosine"), ("train.save_optim", True))
     assert points["train.lr"][0] == Point(1e-5, 0.5, others)
 

@@ -141,9 +141,12 @@ def embedded_json(value: object) -> str:
 
 
 def sweep(run: Run, ranking: Sequence[Mapping]) -> dict | None:
-    """Means over seeds and plots over parameters; None for MOST_ALONE trainings or fewer."""
+    """Means over seeds and plots over parameters; None for MOST_ALONE trainings or fewer.
+
+    There are none either where no answer has a score.
+    """
     found = trainings(run, ranking)
-    if len(found) <= MOST_ALONE:
+    if len(found) <= MOST_ALONE or not ranking:
         return None
     points = parameters(found)
     metric = BY_NAME[run.rule.primary]

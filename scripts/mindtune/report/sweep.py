@@ -60,7 +60,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Point:
-    """A training in the plot of a parameter. others: the other settings that differ, but seeds."""
+    """A training in the plot of a parameter.
+
+    value: None where it diverged. others: the other settings that differ, but seeds.
+    """
 
     at: float
     value: float | None
@@ -141,7 +144,8 @@ def parameters(trainings: Sequence[Training]) -> dict[str, list[Point]]:
 def _points(trainings: Sequence[Training], key: str, others: Sequence[str]) -> Iterator[Point]:
     for one in trainings:
         at = _value(one, key)
-        if isinstance(at, int | float) and not isinstance(at, bool):
+        shown = one.value is not None or one.course == DIVERGED
+        if shown and isinstance(at, int | float) and not isinstance(at, bool):
             yield Point(
                 float(at), one.value, tuple((other, _value(one, other)) for other in others)
             )
