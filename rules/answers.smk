@@ -3,11 +3,11 @@
 
 rule answer_prompts:
     input:
-        images=images,
-        prompts=shared("prompts", rules.select_prompts.output.prompts),
+        images=shown_pictures,
+        prompts=asked_prompts,
         model=answering_model,
         hf=processor_model,
-        framework=FRAMEWORK,
+        framework=FRAMEWORK if ANSWERER.framework else [],
     output:
         answers="results/{scope}/answers_{stage}.jsonl",
     log:
@@ -16,15 +16,15 @@ rule answer_prompts:
         "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
+    threads: CONFIG.common[ANSWERER.machine].get("threads", 1)
     params:
-        engine=ENGINE.name,
+        engine=ANSWERER.name,
         answer=settings("answer"),
         processor=settings("processor"),
         parallel=answering_layout,
-        machine=machine("answer"),
-        code=code("answer_prompts", "answer"),
+        machine=machine(ANSWERER, "answer"),
+        code=code("answer_prompts", *stage_sources(ANSWERER.name, "answer")),
     message:
-        "Answering prompts {wildcards.stage} fine-tuning"
+        "Answering prompts, {wildcards.stage}"
     script:
         "../scripts/answer_prompts.py"
