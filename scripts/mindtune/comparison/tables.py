@@ -3,7 +3,7 @@
 No model is loaded here: answers are files, and everything said about them follows from them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +18,13 @@ from mindtune.files import writing
 ALL = "all"
 
 
-def compare_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFrame:
-    """A row per prompt, in the order of the prompts; files: `prompts`, `before`, `after`."""
+def compare_experiment(
+    experiment: str, files: Mapping[str, Path], trained_here: bool = True
+) -> pd.DataFrame:
+    """A row per prompt, in the order of the prompts; files: `prompts`, `before`, `after`.
+
+    What a model that was trained elsewhere has seen there is not known.
+    """
     rows = []
     for prompt, first, second in read_answers(experiment, **files):
         reference = prompt["reference"]
@@ -29,6 +34,7 @@ def compare_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFra
             {
                 "experiment": experiment,
                 **{key: prompt[key] for key in kept},
+                "image_in_training": prompt["image_in_training"] if trained_here else None,
                 "before": before,
                 "after": after,
                 "exact_before": exact(before, reference),
@@ -38,12 +44,18 @@ def compare_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFra
                 "changed": tidy(before) != tidy(after),
             }
         )
-    return pd.DataFrame(rows).astype({"exact_before": "boolean", "exact_after": "boolean"})
+    flags = ("image_in_training", "exact_before", "exact_after")
+    return pd.DataFrame(rows).astype(dict.fromkeys(flags, "boolean"))
 
 
-def compare_all(experiments: Mapping[str, Mapping[str, Path]]) -> pd.DataFrame:
-    """The rows of all experiments, in their order."""
-    frames = [compare_experiment(name, files) for name, files in experiments.items()]
+def compare_all(
+    experiments: Mapping[str, Mapping[str, Path]], elsewhere: Collection[str] = ()
+) -> pd.DataFrame:
+    """The rows of all experiments, in their order; elsewhere: those whose models were trained there."""
+    frames = [
+        compare_experiment(name, files, name not in elsewhere)
+        for name, files in experiments.items()
+    ]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -78,7 +78,7 @@ def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
         fitted = ImageOps.pad(framed, space, Image.Resampling.LANCZOS, color="#e9ebee")
         card.paste(fitted, (12 + place % across * step[0], 12 + place // across * step[1]))
     y = PICTURE + 24
-    seen = "  (seen in training)" if row["image_in_training"] else ""
+    seen = "  (seen in training)" if was_seen(row["image_in_training"]) else ""
     for label, text, color, size in (
         ("", row["prompt"] + seen, INK, QUESTION),
         ("before", row["before"] or "(no answer)", BEFORE, SMALL),

@@ -18,10 +18,12 @@ from pydantic import ValidationError
 
 from mindtune.errors import UserError
 from mindtune.settings.checks import (
+    OVERLAY_KEYS,
     OVERLAY_SECTIONS,
     OVERLAY_SOURCES,
     SHARED,
     condition_problems,
+    experiment_problems,
     name_problems,
     overlay_problems,
     source_problems,
@@ -192,7 +194,13 @@ def load(
     if not isinstance(overlays, dict) or not overlays:
         overlays = {"baseline": {}}
     problems += name_problems(overlays)
-    base = {key: value for key, value in raw.items() if key != "experiments"}
+    problems += [
+        f"{key} is given for all experiments, but counts within one only; write experiments.NAME.{key}."
+        for key in OVERLAY_KEYS
+        if raw.get(key) is not None
+    ]
+    own = ("experiments", *OVERLAY_KEYS)
+    base = {key: value for key, value in raw.items() if key not in own}
     in_common = set(problems)
     experiments: dict[str, Settings] = {}
     for name, overlay in overlays.items():
@@ -215,7 +223,7 @@ def load(
         )
         problems += condition_problems(configuration.common)
         for name, settings in configuration.experiments.items():
-            found = condition_problems(settings)
+            found = [*condition_problems(settings), *experiment_problems(settings)]
             problems += [
                 f"experiments.{name}: {problem}" for problem in found if problem not in problems
             ]
@@ -233,7 +241,8 @@ def _validated(raw: dict, context: Mapping) -> tuple[Settings | None, list[str]]
 
 def _allowed(overlay: Mapping) -> dict:
     """What an overlay changes, without what it may not, of which there are sentences already."""
-    found = {key: value for key, value in overlay.items() if key in OVERLAY_SECTIONS}
+    allowed = (*OVERLAY_SECTIONS, *OVERLAY_KEYS)
+    found = {key: value for key, value in overlay.items() if key in allowed}
     sources = overlay.get("sources")
     if isinstance(sources, Mapping):
         found["sources"] = {key: sources[key] for key in OVERLAY_SOURCES if key in sources}
