@@ -1,0 +1,280 @@
+"""The English words."""
+
+WORDS = {
+    # Values of the tables' columns, and names of metrics
+    "says.better": "better",
+    "says.worse": "worse",
+    "says.as good": "as good",
+    "says.can't tell": "can't tell",
+    "outcome.improved": "improved",
+    "outcome.worse": "worse",
+    "outcome.unchanged": "unchanged",
+    "outcome.changed": "changed",
+    "split.held_out": "held-out",
+    "split.named": "named",
+    "family.all": "all",
+    "family.other": "other",
+    "metric.exact": "Exact match",
+    "metric.content": "Content in any form",
+    "metric.chrf": "chrF",
+    "metric.bleu": "BLEU",
+    "metric.rouge_l": "ROUGE-L",
+    "metric.words": "Length in words",
+    "metric.box": "Has a box",
+    "metric.empty": "Empty",
+    "metric.repeated": "Repeats itself",
+    "metric.cut": "Cut at max_new_tokens",
+    "metric.tokens": "Tokens",
+    "metric.seconds": "Seconds",
+    "metric.tokens_per_second": "Tokens per second",
+    # Numbers
+    "number.seconds": "{n} s",
+    "number.minutes": "{n} min",
+    "number.hours": "{n} h",
+    "number.interval": "{difference} ({low} to {high})",
+    "number.ci": "{confidence} CI",
+    "number.margin": "{points} points of a hundred",
+    "number.points": " points",
+    "list.comma": ", ",
+    "list.and": " and ",
+    "list.semicolon": "; ",
+    # The headline. `part` is one of headline.part.*, or nothing.
+    "headline.unknown": "Fine-tuning changed {changed} of the answers",
+    "headline.unknown_text": "No {place} prompt has a reference, so nobody can say whether for the better.",
+    "headline.unchanged": "No difference: not one answer changed",
+    "headline.exact.better": "Fine-tuning took {place} questions from {before} to {after} answered exactly right{part}",
+    "headline.exact.worse": "Fine-tuning made {place} answers worse: from {before} to {after} answered exactly right{part}",
+    "headline.exact.as good": "As good as before: {before} before, {after} after, answered exactly right{part}",
+    "headline.exact.can't tell": "No difference can be told: {before} before, {after} after, answered exactly right{part}",
+    "headline.metric.better": "Fine-tuning took {place} questions from {before} to {after} in {metric}{part}",
+    "headline.metric.worse": "Fine-tuning made {place} answers worse: from {before} to {after} in {metric}{part}",
+    "headline.metric.as good": "As good as before: {before} before, {after} after, in {metric}{part}",
+    "headline.metric.can't tell": "No difference can be told: {before} before, {after} after, in {metric}{part}",
+    "headline.text": (
+        "{place} {metric} {before} → {after} (n = {n} questions about {pictures} pictures; difference and "
+        "{confidence} CI {span}{points}, corrected p {p}). {changed} of the answers changed."
+    ),
+    "headline.content": (
+        " Of the references' key words, numbers and boxes the answers held {before} before and {after} "
+        "after, whatever their form."
+    ),
+    "headline.part.form": ": the form of the answers changed",
+    "headline.part.form_only": ": only the form changed",
+    "headline.part.better": ": the content got better",
+    "headline.part.worse": ": the content got worse",
+    "headline.form": (
+        " The form changed: {before} of the answers pointed with a box before, {after} after."
+    ),
+    "headline.form_open": (
+        " An answer that points need not say in words what the model knows, so these answers can't "
+        "tell how much of the difference is new knowledge and how much another way of answering."
+    ),
+    "headline.content_as_good": " Their content is as good.",
+    "headline.content_open": " Whether the content changed can't be told.",
+    # The facts beside it
+    "facts.model": "Model",
+    "facts.model_text": "{name}, {millions} million parameters",
+    "facts.data": "Data",
+    "facts.data_text": (
+        "{conversations} conversations about {pictures} pictures; {held_out} pictures held out"
+    ),
+    "facts.dropped": "; {dropped} of {records} records dropped",
+    "facts.fewer": "; {questions} held-out questions, fewer than the {asked} to be asked",
+    "facts.settings": "Settings",
+    "facts.settings_text": "{iterations} iterations of {batch}, learning rate {rate} ({style}), {frozen}",
+    "facts.frozen": "frozen: {parts}",
+    "facts.nothing_frozen": "nothing frozen",
+    "facts.part.vision_encoder": "vision encoder",
+    "facts.part.vision_projector": "vision projector",
+    "facts.engine": "Engine",
+    "facts.engine_text": "{engine} on {device}, {precision}; torch {torch}, transformers {transformers}",
+    "facts.its_device": "its device",
+    "facts.machine": "Machine",
+    "facts.machine_text": "{processor}, {cores} cores, {memory} GiB",
+    # The page's frame
+    "page.title": "What the fine-tuning did · mindtune",
+    "page.tagline": "what the fine-tuning did",
+    "page.skip": "Skip to the content",
+    "page.sections": "Sections",
+    "page.experiments": "Experiments",
+    "page.families": "By question",
+    "page.metrics": "Metrics",
+    "page.training": "Training",
+    "page.answers": "Answers",
+    "page.provenance": "Provenance",
+    "page.best": "Best of {n} experiments: {best}",
+    "page.scroll": "This table goes on to the side: swipe it.",
+    "page.separator": ": ",
+    # Columns and words of several tables
+    "table.experiment": "Experiment",
+    "table.before": "Before",
+    "table.after": "After",
+    "table.p": "p, corrected",
+    "table.in_words": "In words",
+    "table.points": "Points ({ci})",
+    "table.difference": "Difference ({ci})",
+    "table.nothing": "nothing",
+    # The example
+    "example.alt": "The picture {name}, about which the question is",
+    "example.seen_why": "Training saw this picture: the answer may be remembered",
+    "example.held_out": "held out",
+    "example.not_in_training": "not in training",
+    "example.frame_html": "The frame is where <em>before</em> points.",
+    # The experiments' ranking
+    "ranking.title": "Experiments, the best first",
+    "ranking.note": (
+        "By {primary} of the answers after fine-tuning. “Worse” is said where p, corrected for all "
+        "pairs of experiments, is below {level} and the interval keeps clear of zero; “as good” where "
+        "the whole interval lies within {margin}; “can't tell” otherwise. The first is the best of "
+        "several, and so looks a little better than it is."
+    ),
+    "ranking.label": "Ranking of the experiments",
+    "ranking.differs": "What differs",
+    "ranking.behind": "Behind the first ({ci})",
+    "ranking.held_out_loss": "Held-out loss",
+    "ranking.beside": "Beside the first",
+    "ranking.first": "first",
+    "ranking.other_questions": "other questions",
+    # Kinds of question
+    "families.title": "Right answers by kind of question",
+    "families.note": (
+        "Normalised exact match; thin lines are {confidence} intervals. n counts questions. Those about "
+        "one picture hang together, which the intervals of the differences allow for. Content is the "
+        "share of the reference's key words, numbers and boxes that an answer holds, whatever its form. "
+        "p and verdicts are corrected for all experiments, kinds of question and judged metrics "
+        "({judged}) together."
+    ),
+    "families.label": "Right answers by kind of question, {name}",
+    "families.family": "Family",
+    "families.bars": "Before and after",
+    "families.content_before": "Content before",
+    "families.content_after": "after",
+    "families.none": "No prompt has a reference.",
+    # Every metric
+    "metrics.title": "Every metric",
+    "metrics.note": (
+        "All held-out questions, or all named ones where nothing is held out. chrF, BLEU and ROUGE-L are "
+        "means over answers, 0 to 100. The primary metric is {primary}, fixed before any answer was "
+        "looked at. Only {judged} have a verdict: “better” or “worse” where the corrected p is below "
+        "{level} and the interval keeps clear of zero, “as good” where the whole interval lies within "
+        "{margin}, and “can't tell” otherwise. The others are there to be looked at. Times are medians."
+    ),
+    "metrics.label": "Every metric, {name}",
+    "metrics.metric": "Metric",
+    "metrics.primary": " (primary)",
+    "metrics.median": " (median)",
+    # The training, and its curves
+    "training.title": "Training",
+    "training.curves": (
+        "Curves of loss, held-out loss, learning rate and seconds per iteration; the last values are in "
+        "the table below"
+    ),
+    "training.label": "Last values of the training",
+    "training.iterations": "Iterations",
+    "training.loss": "Last loss",
+    "training.held_out_loss": "Last held-out loss",
+    "training.seconds": "Seconds per iteration (median)",
+    "curves.loss": "Loss",
+    "curves.loss_dots": "Loss (dots: held-out)",
+    "curves.training": "training",
+    "curves.held_out": "held-out",
+    "curves.rate": "Learning rate",
+    "curves.seconds": "Seconds per iteration",
+    "curves.iteration": "iteration",
+    # The gallery
+    "answers.title": "All answers",
+    "answers.noscript": (
+        "This list needs the page's own script, which is switched off. The answers are in compare.csv, below."
+    ),
+    "answers.search": "Search",
+    "answers.search_where": "in questions, references and answers",
+    "answers.outcome": "Outcome",
+    "answers.family": "Family",
+    "answers.split": "Split",
+    "answers.experiment": "Experiment",
+    "answers.all": "all",
+    "answers.sort": "Sort",
+    "answers.order": "as asked",
+    "answers.gain": "most improved first",
+    "answers.loss": "most worsened first",
+    "answers.worst": "lowest chrF after first",
+    "answers.longest": "longest answer after first",
+    "answers.marks_html": (
+        '<mark class="off">Marked words</mark> are not in the reference, in this order; where nobody gave '
+        "a reference, not in the other answer."
+    ),
+    "answers.more": "Show more",
+    "answers.close": "Close",
+    "answers.previous": "← Previous",
+    "answers.next": "Next →",
+    # Words of the page and of its script
+    "script.before": "Before",
+    "script.after": "After",
+    "script.reference": "Reference",
+    "script.no_answer": "(no answer)",
+    "script.no_reference": "(nobody gave one)",
+    "script.same": "the same as after",
+    "script.seen": "seen in training",
+    "script.right": "exactly right",
+    "script.absent": "{name} is left out to keep this page small",
+    "script.picture": "Picture {name}",
+    "script.open": "Open {names}: {prompt}",
+    "script.separator": ", ",
+    "script.count": "{chosen} of {total} answers, {right} exactly right after fine-tuning; {shown} shown.",
+    "script.nothing_fits": "No answer fits. Clear the search, or choose “all”.",
+    "script.likeness": "chrF {before} before, {after} after. ",
+    # Where everything comes from
+    "provenance.title": "Provenance",
+    "provenance.tables": "The tables behind this page:",
+    "provenance.summary": "{name}: software, machine, checksums, time",
+    "provenance.label": "Provenance of {name}",
+    "provenance.workflow": "Workflow",
+    "provenance.commit_html": "commit <code>{commit}</code>",
+    "provenance.dirty": " with uncommitted changes",
+    "provenance.no_commit": "not from a git checkout",
+    "provenance.machine": "Machine",
+    "provenance.machine_text": "{platform}; {processor}, {cores} cores, {memory} GiB",
+    "provenance.packages": "Packages",
+    "provenance.instructions": "Instructions",
+    "provenance.pictures": "Pictures",
+    "provenance.pictures_text": "{path}, {n} files",
+    "provenance.names_and_sizes": " (names and sizes)",
+    "provenance.base": "Base weights",
+    "provenance.base_text": "{name}, {n} parameters",
+    "provenance.tuned": "Tuned weights",
+    "provenance.seeds": "Seeds",
+    "provenance.time": "Time per rule",
+    "provenance.not_measured": "not measured",
+    "provenance.settings": "{name}: all settings",
+    "provenance.settings_label": "Settings of {name}",
+    # What can't be concluded
+    "reading.title": "What can't be concluded",
+    "reading.source": (
+        "Held-out pictures come from the same source as the training's. That other pictures fare as well "
+        "isn't shown here."
+    ),
+    "reading.seed_html": (
+        "Each experiment is one training with one seed. How much another seed would change it isn't shown "
+        "here; a sweep over <code>train.order_seed</code> would."
+    ),
+    "reading.verdicts": (
+        "Verdicts are corrected for their number: if fine-tuning changed nothing, any “better” or “worse” "
+        "among the questions and metrics would have a probability of {level}{ranking}. Intervals are not "
+        "corrected, and differences without a verdict are there to be looked at, not picked from."
+    ),
+    "reading.ranking": ", and so would any “worse” in the ranking of equal experiments",
+    "reading.strict": (
+        "Exact match is strict: a right answer in other words counts as wrong. chrF, BLEU and ROUGE-L "
+        "reward likeness, content finds words whatever is said around them: none of them measures truth."
+    ),
+    # samples.png
+    "sheet.title": "Before and after fine-tuning",
+    "sheet.note": (
+        "Experiment {experiment}: the first question and {n} of {others} others, taken at equal distances. "
+        "Frames: where the answer before points."
+    ),
+    "sheet.before": "before",
+    "sheet.after": "after",
+    "sheet.reference": "reference",
+    "sheet.seen": "  (seen in training)",
+}
