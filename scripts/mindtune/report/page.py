@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mindtune.comparison.answers import pictures_in
+from mindtune.comparison.answers import pictures_in, was_seen
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.scores import rank
 from mindtune.comparison.tables import ALL
@@ -120,7 +120,7 @@ def example(run: Run, experiment: str) -> dict:
     return {
         **{key: row[key] for key in ("prompt", "before", "after", "image", "split")},
         "reference": None if pd.isna(row["reference"]) else row["reference"],
-        "seen": bool(row["image_in_training"]),
+        "seen": was_seen(row["image_in_training"]),
         "pictures": [
             {"name": name, "uri": data_uri(run.images / name, *LARGE)}
             for name in pictures_in(row["image"])

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.font_manager import FontProperties, findfont, fontManager
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from mindtune.comparison.answers import pictures_in
+from mindtune.comparison.answers import pictures_in, was_seen
 from mindtune.comparison.text import HAN, boxes
 from mindtune.data.opening import read_picture
 
