@@ -12,6 +12,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from mindtune.report.words import ENGLISH, Words
+
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mindtune",
@@ -55,7 +57,11 @@ _VARIABLES = {
 
 
 def training_svg(
-    losses: Mapping[str, pd.DataFrame], *, wide: bool = True, for_page: bool = False
+    losses: Mapping[str, pd.DataFrame],
+    words: Words = ENGLISH,
+    *,
+    wide: bool = True,
+    for_page: bool = False,
 ) -> str:
     """Loss (with the held-out loss), learning rate and time per step of some experiments."""
     palette = _STAND_INS if for_page else PAPER
@@ -76,7 +82,7 @@ def training_svg(
         axes = [figure.add_subplot(place) for place in places]
         for axis in axes:
             axis.patch.set_alpha(0)
-        _draw(axes, losses, palette)
+        _draw(axes, losses, palette, words)
         text = io.StringIO()
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": "mindtune"})
     svg = text.getvalue()
@@ -87,7 +93,9 @@ def training_svg(
     return svg
 
 
-def _draw(axes: Sequence[Axes], losses: Mapping[str, pd.DataFrame], palette: Palette) -> None:
+def _draw(
+    axes: Sequence[Axes], losses: Mapping[str, pd.DataFrame], palette: Palette, words: Words
+) -> None:
     loss, rate, time = axes
     alone = len(losses) == 1
     for color, (name, rows) in zip(cycle(palette.series), losses.items(), strict=False):
@@ -95,13 +103,13 @@ def _draw(axes: Sequence[Axes], losses: Mapping[str, pd.DataFrame], palette: Pal
         loss.plot(steps, rows["loss"], color=color, alpha=0.25, linewidth=1)
         window = max(1, len(rows) // SMOOTHED_OVER)
         smooth = rows["loss"].rolling(window, center=True, min_periods=1).mean()
-        loss.plot(steps, smooth, color=color, label="training" if alone else name)
+        loss.plot(steps, smooth, color=color, label=words("curves.training") if alone else name)
         seen = rows[rows["held_out_loss"].notna()]
         if len(seen):
             loss.plot(
                 seen["iteration"], seen["held_out_loss"], "o", markersize=5,
                 color=palette.series[1] if alone else color,
-                label="held-out" if alone else None,
+                label=words("curves.held_out") if alone else None,
             )  # fmt: skip
         rate.plot(steps, rows["lr"], color=color)
         time.plot(steps, rows["ms_per_iteration"] / 1000, color=color, linewidth=1)
@@ -112,11 +120,11 @@ def _draw(axes: Sequence[Axes], losses: Mapping[str, pd.DataFrame], palette: Pal
         loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         loss.yaxis.set_minor_formatter(NullFormatter())
-    loss.set_title("Loss" if alone else "Loss (dots: held-out)")
+    loss.set_title(words("curves.loss" if alone else "curves.loss_dots"))
     loss.legend(loc="upper right")
-    loss.set_xlabel("iteration")
-    rate.set_title("Learning rate")
+    loss.set_xlabel(words("curves.iteration"))
+    rate.set_title(words("curves.rate"))
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    time.set_title("Seconds per iteration")
+    time.set_title(words("curves.seconds"))
     time.set_ylim(bottom=0)
-    time.set_xlabel("iteration")
+    time.set_xlabel(words("curves.iteration"))

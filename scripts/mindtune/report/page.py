@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,10 +26,13 @@ from mindtune.comparison.verdicts import Rule
 from mindtune.report import wording
 from mindtune.report.curves import training_svg
 from mindtune.report.pictures import data_uri, embed
+from mindtune.report.words import ENGLISH, Words
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURE_BUDGET = 3_400_000
 LARGE = (800, 80)
+# What a document of each language says it is in.
+LANGUAGES = {"en": "en", "zh": "zh-Hans"}
 GALLERY = (
     "experiment", "split", "family", "image", "image_in_training", "prompt", "reference",
     "before", "after", "exact_before", "exact_after", "chrf_before", "chrf_after", "verdict",
@@ -49,6 +53,7 @@ class Run:
     images: Path
     files: Mapping[str, Path]
     rule: Rule
+    words: Words = ENGLISH
 
     @property
     def experiments(self) -> list[str]:
@@ -61,6 +66,7 @@ def render(run: Run) -> str:
     best = ranking[0]["experiment"] if ranking else run.experiments[0]
     of_best = run.compared["experiment"].eq(best)
     held_out_questions = int((of_best & run.compared["split"].eq("held_out")).sum())
+    words = run.words
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -74,13 +80,16 @@ def render(run: Run) -> str:
         "number": wording.number,
         "signed": wording.signed,
         "p_value": wording.p_value,
-        "duration": wording.duration,
+        "duration": partial(wording.duration, words=words),
         "scored": wording.scored,
-        "span": wording.span,
+        "span": partial(wording.span, words=words),
+        "word": lambda value, group: words.of(group, value),
     }
     return environment.get_template("report.html.j2").render(
-        headline=wording.headline(run.metrics, run.compared, best, run.rule),
-        facts=wording.facts(run.provenance[best], run.conversions[best], held_out_questions),
+        say=words,
+        lang=LANGUAGES[words.language],
+        headline=wording.headline(run.metrics, run.compared, best, run.rule, words),
+        facts=wording.facts(run.provenance[best], run.conversions[best], held_out_questions, words),
         best=best,
         experiments=run.experiments,
         ranking=ranking,
@@ -90,10 +99,11 @@ def render(run: Run) -> str:
         metrics=metric_rows(run.metrics),
         rule=run.rule,
         primary=BY_NAME[run.rule.primary],
-        judged=[BY_NAME[name].title for name in run.rule.judged],
+        judged=[words(f"metric.{name}") for name in run.rule.judged],
+        titles=words.group("metric"),
         curves={
-            "wide": Markup(training_svg(run.losses, for_page=True)),  # noqa: S704
-            "narrow": Markup(training_svg(run.losses, wide=False, for_page=True)),  # noqa: S704
+            "wide": Markup(training_svg(run.losses, words, for_page=True)),  # noqa: S704
+            "narrow": Markup(training_svg(run.losses, words, wide=False, for_page=True)),  # noqa: S704
         },
         final=final_losses(run.losses),
         provenance=run.provenance,
@@ -160,10 +170,7 @@ def metric_rows(metrics: pd.DataFrame) -> dict[str, list[dict]]:
     split = "held_out" if (metrics["split"] == "held_out").any() else "named"
     part = metrics[(metrics["split"] == split) & (metrics["family"] == ALL)]
     return {
-        name: [
-            {**row, "title": BY_NAME[row["metric"]].title, "shown": BY_NAME[row["metric"]]}
-            for row in rows.to_dict("records")
-        ]
+        name: [{**row, "shown": BY_NAME[row["metric"]]} for row in rows.to_dict("records")]
         for name, rows in part.groupby("experiment", sort=False)
     }
 
@@ -197,6 +204,7 @@ def gallery(run: Run) -> dict:
     pictures = embed(run.images, names.explode(), PICTURE_BUDGET)
     return {
         "experiments": run.experiments,
+        "words": script_words(run.words),
         "pictures": pictures,
         "columns": {
             **{name: _plain(rows[name]) for name in GALLERY},
@@ -207,6 +215,16 @@ def gallery(run: Run) -> dict:
             },
         },
     }
+
+
+def script_words(words: Words) -> dict[str, str]:
+    """What the page's script says, and the words for values of the columns."""
+    values = {
+        f"{group}.{value}": text
+        for group in ("outcome", "family", "split")
+        for value, text in words.group(group).items()
+    }
+    return words.group("script") | values
 
 
 def _plain(column: pd.Series) -> Sequence:

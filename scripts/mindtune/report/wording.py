@@ -1,4 +1,4 @@
-"""The words and numbers of the page."""
+"""The sentences and numbers of the page, in one language; `words` has its words."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,7 +7,8 @@ import pandas as pd
 from mindtune.comparison.content import form, forms_differ
 from mindtune.comparison.metrics import BY_NAME, Metric
 from mindtune.comparison.tables import ALL
-from mindtune.comparison.verdicts import AS_GOOD, BETTER, OPEN, WORSE, Rule
+from mindtune.comparison.verdicts import AS_GOOD, BETTER, WORSE, Rule
+from mindtune.report.words import ENGLISH, Words
 
 MOST = 0.5  # share of answers in another form from which on the form is what changed first
 
@@ -42,12 +43,12 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, words: Words = ENGLISH) -> str:
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return words("number.seconds", n=f"{seconds:.0f}")
     if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        return words("number.minutes", n=f"{seconds / 60:.0f}")
+    return words("number.hours", n=f"{seconds / 3600:.1f}")
 
 
 def scored(value: float | None, metric: Metric) -> str:
@@ -59,16 +60,22 @@ def scored(value: float | None, metric: Metric) -> str:
     return number(value, 3 if metric.name == "seconds" else 1)
 
 
-def span(row: Mapping, metric: Metric) -> str:
+def span(row: Mapping, metric: Metric, words: Words = ENGLISH) -> str:
     """A difference with its interval, in points where the metric is in per cent."""
     if pd.isna(row["low"]):
         return "–"
     scale = 100 if metric.in_percent else 1
     difference, low, high = (signed(scale * row[key]) for key in ("difference", "low", "high"))
-    return f"{difference} ({low} to {high})"
+    return words("number.interval", difference=difference, low=low, high=high)
 
 
-def headline(metrics: pd.DataFrame, compared: pd.DataFrame, experiment: str, rule: Rule) -> dict:
+def headline(
+    metrics: pd.DataFrame,
+    compared: pd.DataFrame,
+    experiment: str,
+    rule: Rule,
+    words: Words = ENGLISH,
+) -> dict:
     """What to know first: a sentence, and the numbers it rests on.
 
     It is about the primary metric of held-out prompts, or of the named ones when there are no
@@ -79,36 +86,39 @@ def headline(metrics: pd.DataFrame, compared: pd.DataFrame, experiment: str, rul
     rows = mine[mine["split"] == split].set_index("metric")
     asked = compared[(compared["experiment"] == experiment) & (compared["split"] == split)]
     changed = float(asked["changed"].mean())
-    place = "held-out" if split == "held_out" else "named"
+    place = words.of("split", split)
     if rule.primary not in rows.index:
         return {
             "says": "unknown",
-            "title": f"Fine-tuning changed {percent(changed)} of the answers",
-            "text": f"No {place} prompt has a reference, so nobody can say whether for the better.",
+            "title": words("headline.unknown", changed=percent(changed)),
+            "text": words("headline.unknown_text", place=place),
         }
     row, metric = rows.loc[rule.primary], BY_NAME[rule.primary]
-    before, after = scored(row["before"], metric), scored(row["after"], metric)
-    what = "answered exactly right" if rule.primary == "exact" else f"in {_within(metric.title)}"
-    part, more = _part(rows, asked, rule.primary) if changed else ("", "")
-    titles = {
-        BETTER: f"Fine-tuning took {place} questions from {before} to {after} {what}{part}",
-        WORSE: f"Fine-tuning made {place} answers worse: from {before} to {after} {what}{part}",
-        AS_GOOD: f"As good as before: {before} before, {after} after, {what}{part}",
-        OPEN: f"No difference can be told: {before} before, {after} after, {what}{part}",
+    part, more = _part(rows, asked, rule.primary, words) if changed else ("", "")
+    found = {
+        "before": scored(row["before"], metric),
+        "after": scored(row["after"], metric),
+        "metric": _within(words(f"metric.{metric.name}")),
     }
-    if not changed:
-        titles = dict.fromkeys(titles, "No difference: not one answer changed")
+    kind = "exact" if rule.primary == "exact" else "metric"
+    title = words(f"headline.{kind}.{row['says']}", place=place, part=part, **found)
     p = row["p_adjusted"]
     return {
         "says": row["says"],
-        "title": titles[row["says"]],
-        "text": (
-            f"{place.capitalize()} {_within(metric.title)} {before} → {after} (n = {int(row['n'])} "
-            f"questions about {int(row['pictures'])} pictures; difference and "
-            f"{percent(rule.confidence)} CI {span(row, metric)}"
-            f"{' points' if metric.in_percent else ''}, corrected p {'' if p < 0.001 else '= '}"
-            f"{p_value(p)}). {percent(changed)} of the answers changed.{more}"
-        ),
+        "title": title if changed else words("headline.unchanged"),
+        "text": words(
+            "headline.text",
+            place=place.capitalize(),
+            n=int(row["n"]),
+            pictures=int(row["pictures"]),
+            confidence=percent(rule.confidence),
+            span=span(row, metric, words),
+            points=words("number.points") if metric.in_percent else "",
+            p=f"{'' if p < 0.001 else '= '}{p_value(p)}",
+            changed=percent(changed),
+            **found,
+        )
+        + more,
     }
 
 
@@ -117,81 +127,98 @@ def _within(title: str) -> str:
     return title if title[1:2].isupper() or title == "chrF" else title[0].lower() + title[1:]
 
 
-def _part(rows: pd.DataFrame, asked: pd.DataFrame, primary: str) -> tuple[str, str]:
+def _part(rows: pd.DataFrame, asked: pd.DataFrame, primary: str, words: Words) -> tuple[str, str]:
     """Which part changed, form or content: an end for the title, and sentences for the text."""
     content, metric = rows.loc["content"], BY_NAME["content"]
-    before, after = scored(content["before"], metric), scored(content["after"], metric)
-    found = (
-        f" Of the references' key words, numbers and boxes the answers held {before} before and "
-        f"{after} after, whatever their form."
-    )
+    stages = ("before", "after")
+    found = words("headline.content", **{stage: scored(content[stage], metric) for stage in stages})
     known = asked[asked["reference"].notna()]
     if forms_differ(known["before"], known["after"]) >= MOST:
-        boxes = [
-            percent(sum(form(text) == "box" for text in known[stage]) / len(known))
-            for stage in ("before", "after")
-        ]
-        return ": the form of the answers changed", (
-            f" The form changed: {boxes[0]} of the answers pointed with a box before, {boxes[1]} "
-            f"after.{found} An answer that points need not say in words what the model knows, so these "
-            "answers can't tell how much of the difference is new knowledge and how much another "
-            "way of answering."
-        )
+        boxes = {
+            stage: percent(sum(form(text) == "box" for text in known[stage]) / len(known))
+            for stage in stages
+        }
+        more = words("headline.form", **boxes) + found + words("headline.form_open")
+        return words("headline.part.form"), more
     if primary == "content":
         return "", ""
     told = rows.loc[primary, "says"] in (BETTER, WORSE)
     if content["says"] in (BETTER, WORSE):
-        return f": the content got {content['says']}", found
+        return words(f"headline.part.{content['says']}"), found
     if content["says"] == AS_GOOD:
-        return (": only the form changed" if told else ""), f"{found} Their content is as good."
-    return "", f"{found} Whether the content changed can't be told."
+        part = words("headline.part.form_only") if told else ""
+        return part, found + words("headline.content_as_good")
+    return "", found + words("headline.content_open")
 
 
-def data_words(conversion: Mapping, asked: int | None, questions: int) -> str:
+def data_words(
+    conversion: Mapping, asked: int | None, questions: int, words: Words = ENGLISH
+) -> str:
     """What was trained on, held out, dropped, and asked; `asked`: how many were to be asked."""
     images, dropped = conversion["images"], sum(conversion["dropped"].values())
-    words = (
-        f"{conversion['kept']['train']:,} conversations about {images['train']:,} pictures; "
-        f"{images['held_out']:,} pictures held out"
+    text = words(
+        "facts.data_text",
+        conversations=f"{conversion['kept']['train']:,}",
+        pictures=f"{images['train']:,}",
+        held_out=f"{images['held_out']:,}",
     )
     if dropped:
-        words += f"; {dropped:,} of {conversion['records']:,} records dropped"
+        records = f"{conversion['records']:,}"
+        text += words("facts.dropped", dropped=f"{dropped:,}", records=records)
     if asked is not None and questions < asked:
-        words += f"; {questions:,} held-out questions, fewer than the {asked:,} to be asked"
-    return words
+        text += words("facts.fewer", questions=f"{questions:,}", asked=f"{asked:,}")
+    return text
 
 
-def facts(provenance: Mapping, conversion: Mapping, questions: int) -> list[tuple[str, str]]:
+def facts(
+    provenance: Mapping, conversion: Mapping, questions: int, words: Words = ENGLISH
+) -> list[tuple[str, str]]:
     """Model, data, settings, engine and machine, a line each. questions: held-out ones."""
-    config, machine = provenance["config"], provenance["hardware"]
-    train, base = config["train"], provenance["weights"]["base"]
-    engine = config["engine"]
-    own = config.get(engine, {})
-    frozen = [name for name in ("vision_encoder", "vision_projector") if train[f"freeze_{name}"]]
-    return [
-        ("Model", f"{base['name']}, {base['parameters'] / 1e6:,.1f} million parameters"),
-        (
-            "Data",
-            data_words(conversion, config["prompts"]["held_out_questions"], questions),
-        ),
-        (
-            "Settings",
-            f"{train['train_iters']} iterations of {train['global_batch_size']}, learning rate "
-            f"{train['lr']:g} ({train['lr_decay_style']}), "
-            + (f"frozen: {' and '.join(frozen).replace('_', ' ')}" if frozen else "nothing frozen"),
-        ),
-        (
-            "Engine",
-            f"{engine} on {own.get('device', 'its device')}, {own.get('precision', '')}; "
-            f"torch {provenance['packages'].get('torch', '?')}, "
-            f"transformers {provenance['packages'].get('transformers', '?')}",
-        ),
-        (
-            "Machine",
-            ", ".join(machine["accelerators"])
-            or f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
-        ),
-    ]
+    config, base = provenance["config"], provenance["weights"]["base"]
+    millions = f"{base['parameters'] / 1e6:,.1f}"
+    asked = config["prompts"]["held_out_questions"]
+    found = {
+        "model": words("facts.model_text", name=base["name"], millions=millions),
+        "data": data_words(conversion, asked, questions, words),
+        "settings": _settings(config["train"], words),
+        "engine": _engine(config, provenance["packages"], words),
+        "machine": _machine(provenance["hardware"], words),
+    }
+    return [(words(f"facts.{name}"), text) for name, text in found.items()]
+
+
+def _settings(train: Mapping, words: Words) -> str:
+    parts = [name for name in ("vision_encoder", "vision_projector") if train[f"freeze_{name}"]]
+    named = words("list.and").join(words(f"facts.part.{name}") for name in parts)
+    return words(
+        "facts.settings_text",
+        iterations=train["train_iters"],
+        batch=train["global_batch_size"],
+        rate=f"{train['lr']:g}",
+        style=train["lr_decay_style"],
+        frozen=words("facts.frozen", parts=named) if parts else words("facts.nothing_frozen"),
+    )
+
+
+def _engine(config: Mapping, packages: Mapping[str, str], words: Words) -> str:
+    own = config.get(config["engine"], {})
+    return words(
+        "facts.engine_text",
+        engine=config["engine"],
+        device=own.get("device", words("facts.its_device")),
+        precision=own.get("precision", ""),
+        torch=packages.get("torch", "?"),
+        transformers=packages.get("transformers", "?"),
+    )
+
+
+def _machine(machine: Mapping, words: Words) -> str:
+    return words("list.comma").join(machine["accelerators"]) or words(
+        "facts.machine_text",
+        processor=machine["processor"],
+        cores=machine["cores"],
+        memory=machine["memory_gib"],
+    )
 
 
 def flat(config: Mapping, prefix: str = "") -> dict[str, str]:

@@ -5,6 +5,9 @@
   const columns = data.columns;
   const total = columns.prompt.length;
   const PAGE = 24;
+  const say = (key, values = {}) =>
+    data.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const word = (group, value) => data.words[`${group}.${value}`] ?? value;
   const WORD = /[\u3400-\u9fff]|[\p{L}\p{N}]+|[^\s\p{L}\p{N}]/gu;
   const $ = (id) => document.getElementById(id);
 
@@ -34,7 +37,7 @@
 
   function marked(text, other) {
     const paragraph = element("p");
-    if (!text) { paragraph.append("(no answer)"); return paragraph; }
+    if (!text) { paragraph.append(say("no_answer")); return paragraph; }
     const found = [...text.matchAll(WORD)];
     const lower = (match) => match[0].toLowerCase();
     const kept = inCommon(found.map(lower), [...(other || "").matchAll(WORD)].map(lower));
@@ -72,13 +75,13 @@
   function picture(row) {
     const shown = columns.image[row].map((name) => {
       if (!(name in data.pictures))
-        return element("span", { class: "absent" }, `${name} is left out to keep this page small`);
-      const image = element("img", { alt: `Picture ${name}`, src: data.pictures[name] });
+        return element("span", { class: "absent" }, say("absent", { name }));
+      const image = element("img", { alt: say("picture", { name }), src: data.pictures[name] });
       return element("span", { class: "picture" }, image, frames(row));
     });
     return element("span", { class: "pictures" }, ...shown);
   }
-  const names = (row) => columns.image[row].join(", ");
+  const names = (row) => columns.image[row].join(say("separator"));
 
   function said(stage, title, heading, paragraph) {
     return element("div", { class: `said ${stage}` }, element(heading, {}, title), paragraph);
@@ -86,12 +89,12 @@
 
   function answers(row, heading) {
     const [reference, before, after] = ["reference", "before", "after"].map((n) => columns[n][row]);
-    const right = reference === null ? "(nobody gave one)"
-      : columns.exact_after[row] ? "the same as after" : reference;
+    const right = reference === null ? say("no_reference")
+      : columns.exact_after[row] ? say("same") : reference;
     return [
-      said("before", "Before", heading, marked(before, reference ?? after)),
-      said("after", "After", heading, marked(after, reference ?? before)),
-      said("reference", "Reference", heading, element("p", {}, right)),
+      said("before", say("before"), heading, marked(before, reference ?? after)),
+      said("after", say("after"), heading, marked(after, reference ?? before)),
+      said("reference", say("reference"), heading, element("p", {}, right)),
     ];
   }
 
@@ -99,18 +102,18 @@
   function tags(row) {
     const outcome = columns.verdict[row];
     const made = element("p", { class: "tags" });
-    made.append(element("span", { class: `badge ${outcome}` }, SIGNS[outcome] + outcome));
+    made.append(element("span", { class: `badge ${outcome}` }, SIGNS[outcome] + word("outcome", outcome)));
     if (columns.exact_after[row])
-      made.append(element("span", { class: "badge good" }, "exactly right"));
+      made.append(element("span", { class: "badge good" }, say("right")));
     if (columns.image_in_training[row])
-      made.append(element("span", { class: "badge warn" }, "seen in training"));
-    made.append(element("span", {}, columns.family[row]));
+      made.append(element("span", { class: "badge warn" }, say("seen")));
+    made.append(element("span", {}, word("family", columns.family[row])));
     if (data.experiments.length > 1) made.append(element("span", {}, columns.experiment[row]));
     return made;
   }
 
   function card(row, place) {
-    const label = `Open ${names(row)}: ${columns.prompt[row]}`;
+    const label = say("open", { names: names(row), prompt: columns.prompt[row] });
     const open = element("button", { type: "button", class: "open", "aria-label": label }, picture(row));
     open.addEventListener("click", () => show(place));
     const title = element("h3", {}, columns.prompt[row]);
@@ -155,8 +158,8 @@
     $("more").hidden = shown === chosen.length;
     const right = chosen.filter((row) => columns.exact_after[row]).length;
     $("count").textContent = chosen.length
-      ? `${chosen.length} of ${total} answers, ${right} exactly right after fine-tuning; ${shown} shown.`
-      : "No answer fits. Clear the search, or choose “all”.";
+      ? say("count", { chosen: chosen.length, total, right, shown })
+      : say("nothing_fits");
     return first;
   }
 
@@ -166,7 +169,7 @@
     const row = chosen[place];
     $("viewer-title").textContent = columns.prompt[row];
     const likeness = columns.chrf_after[row] === null ? ""
-      : `chrF ${columns.chrf_before[row]} before, ${columns.chrf_after[row]} after. `;
+      : say("likeness", { before: columns.chrf_before[row], after: columns.chrf_after[row] });
     const note = element("p", { class: "note" }, `${likeness}${names(row)}`);
     const text = element("div", {}, tags(row), ...answers(row, "h3"), note);
     $("viewer-body").replaceChildren(element("div", { class: "viewer" }, picture(row), text));
@@ -178,9 +181,10 @@
     if (chosen[opened + by] !== undefined) show(opened + by);
   }
 
+  const GROUPS = { verdict: "outcome", family: "family", split: "split", experiment: "" };
   for (const name of selects)
     for (const value of [...new Set(columns[name])])
-      $(name).append(element("option", { value }, value.replace("_", "-")));
+      $(name).append(element("option", { value }, word(GROUPS[name], value)));
   for (const name of [...selects, "sort"]) $(name).addEventListener("change", choose);
   $("search").addEventListener("input", choose);
   $("controls").addEventListener("submit", (event) => event.preventDefault());
