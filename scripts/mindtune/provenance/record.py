@@ -15,6 +15,7 @@ from mindtune.files import read_json_lines, sha256_file
 from mindtune.provenance.machine import commit, hardware, packages
 
 FORM = 1
+OF_TRAINING = ("train", "parallel")  # sections that say nothing of a model trained elsewhere
 NO_COMMIT = {"commit": None, "dirty": None}
 
 
@@ -41,6 +42,8 @@ def record(
     for an engine without a framework of its own.
     """
     machine = json.loads(framework.read_text(encoding="utf-8")) if framework else None
+    if finetune is None:
+        config = {key: value for key, value in config.items() if key not in OF_TRAINING}
     return {
         "form": FORM,
         "experiment": experiment,
