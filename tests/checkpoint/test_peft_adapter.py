@@ -96,7 +96,10 @@ def test_a_rank_of_its_own(tmp_path, base):
         ({"peft_type": "IA3"}, "peft_type IA3, but only LORA"),
         ({"use_dora": True}, r"use_dora \(DoRA\)"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save \(whole modules\)"),
-        ({"init_lora_weights": "pissa_niter_16"}, "pissa_niter_16, which changed the base's weights"),
+        (
+            {"init_lora_weights": "pissa_niter_16"},
+            "pissa_niter_16, which changed the base's weights",
+        ),
         ({"bias": "lora_only"}, "bias lora_only"),
         ({"lora_alpha": None}, "lora_alpha None, but it must be a number"),
         ({"alpha_pattern": {"(": 1}}, "no regular expression"),
@@ -115,7 +118,10 @@ def test_an_adapter_of_another_kind_is_refused(tmp_path, base, changes, words):
     [
         (lambda name: name.replace("lora_A", "lora_embedding_A"), "no matrix of plain LoRA"),
         (lambda name: name.replace("q_proj.lora_A", "q_proj.lora_A.other"), "no matrix of plain"),
-        (lambda name: name.replace("layers.0", "layers.7"), "layers.7.* which .*base does not have"),
+        (
+            lambda name: name.replace("layers.0", "layers.7"),
+            "layers.7.* which .*base does not have",
+        ),
         (lambda name: name.replace("q_proj.lora_A", "k_proj.lora_A"), "half an adapter"),
         (lambda name: name.replace("q_proj", "k_proj"), r"matrix of 32 x 32, but in .* 16 x 32"),
     ],
@@ -131,5 +137,5 @@ def test_an_adapter_of_another_base_is_refused(tmp_path, base, rename, words):
 def test_adapters_without_safetensors_are_told(tmp_path, base):
     write_adapter(tmp_path / "lora", base)
     (tmp_path / "lora/adapter_model.safetensors").rename(tmp_path / "lora/adapter_model.bin")
-    with pytest.raises(UserError, match="no adapter_model.safetensors; save the adapter as"):
+    with pytest.raises(UserError, match=r"no adapter_model\.safetensors; save the adapter as"):
         merge_adapter(tmp_path / "lora", tmp_path / "base", tmp_path / "merged")
