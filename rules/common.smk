@@ -79,6 +79,8 @@ ELSEWHERE = {
     if settings.get("tuned_model")
 }
 TRAINED = [name for name in EXPERIMENTS if name not in ELSEWHERE]
+# Of the report; a section at its defaults is not among the settings.
+LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
 CODE = {}  # hash -> the files that it stands for
 CODE_OF = {}  # script and stage of an engine -> the hash
 
@@ -146,6 +148,12 @@ def settings(*sections):
     return of
 
 
+def recorded_settings(wildcards):
+    """All settings of the job's experiment but those that no number of a result depends on."""
+    found = settings()(wildcards)
+    return {name: section for name, section in found.items() if name != "report"}
+
+
 def layout(wildcards):
     """How a checkpoint of the job's experiment is cut into shards."""
     parallel = settings("parallel")(wildcards)
@@ -165,7 +173,8 @@ def converting_framework(wildcards):
 
 def machine(stage):
     """What a stage's result depends on, of the section of the engine's machine."""
-    return {key: CONFIG.common[ENGINE.machine][key] for key in ENGINE.keys[stage]}
+    section = CONFIG.common[ENGINE.machine]
+    return {key: section[key] for key in ENGINE.keys[stage] if key in section}
 
 
 def code(script, engine_stage=None, data=()):

@@ -75,6 +75,7 @@ rule plot_training:
     conda:
         ENVIRONMENT
     params:
+        language=LANGUAGE,
         code=code("plot_training"),
     message:
         "Drawing the curves of experiment {wildcards.experiment}"
@@ -104,7 +105,7 @@ rule record_provenance:
     conda:
         ENVIRONMENT
     params:
-        config=settings(),  # whole: it is what gets recorded
+        config=recorded_settings,
         scopes=scopes,
         benchmarks="results/benchmarks",
         code=code("record_provenance"),
@@ -131,6 +132,7 @@ rule draw_samples:
         ENVIRONMENT
     params:
         experiment=EXPERIMENTS[0],
+        language=LANGUAGE,
         code=code("draw_samples"),
     message:
         "Drawing some pictures with their answers"
@@ -167,6 +169,7 @@ rule build_report:
     params:
         **CONFIG.common["compare"],
         experiments=EXPERIMENTS,
+        language=LANGUAGE,
         code=code(
             "build_report",
             data=(SCRIPTS / "mindtune/report/templates").glob("*"),

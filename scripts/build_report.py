@@ -13,6 +13,7 @@ from mindtune.comparison.verdicts import rule_of
 from mindtune.files import writing
 from mindtune.glue.script_runner import run
 from mindtune.report.page import Run, render
+from mindtune.report.words import Words
 
 KINDS = ("scores", "conversion", "provenance")
 TABLES = ("compare", "summary", "metrics")
@@ -26,7 +27,8 @@ def read_run(
 ) -> Run:
     """A finished run from its files: TABLES, and KINDS of each experiment.
 
-    An experiment has `loss` too, where its model was trained here. params: has the keys of the section `compare`.
+    An experiment has `loss` too, where its model was trained here. params: has the keys of the section
+    `compare`, and `language`.
     """
     compared = read_table(tables["compare"], COMPARE)
     return Run(
@@ -44,6 +46,7 @@ def read_run(
         images=images,
         files={path.name: path for path in tables.values()},
         rule=rule_of(params, compared),
+        words=Words(params.language),
     )
 
 

@@ -1,4 +1,4 @@
-"""Draw a contact sheet: twelve pictures, with the answers before and after under them.
+"""Draw a contact sheet: twelve pictures, with the answers before and after, and the reference, under them.
 
 compare.csv, pictures -> samples.png
 """
@@ -9,6 +9,7 @@ from mindtune.comparison.contract import COMPARE, read_table
 from mindtune.files import writing
 from mindtune.glue.script_runner import run
 from mindtune.report.sheet import choose, draw_sheet
+from mindtune.report.words import Words
 
 SAMPLES = 12
 
@@ -18,13 +19,9 @@ def main(snakemake) -> None:
     experiment = snakemake.params.experiment
     rows = compared[compared["experiment"] == experiment]
     chosen = choose(rows, SAMPLES)
-    sheet = draw_sheet(
-        chosen,
-        Path(snakemake.input.images),
-        "Before and after fine-tuning",
-        f"Experiment {experiment}: the first question and {len(chosen) - 1} of {len(rows) - 1} "
-        "others, taken at equal distances. Frames: where the answer before points.",
-    )
+    images = Path(snakemake.input.images)
+    words = Words(snakemake.params.language)
+    sheet = draw_sheet(chosen, images, experiment, len(rows) - 1, words)
     with writing(Path(snakemake.output.sheet), "wb") as handle:
         sheet.save(handle, "PNG", optimize=True)
 

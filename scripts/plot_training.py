@@ -9,12 +9,14 @@ import pandas as pd
 from mindtune.files import writing
 from mindtune.glue.script_runner import run
 from mindtune.report.curves import training_svg
+from mindtune.report.words import Words
 
 
 def main(snakemake) -> None:
     losses = {snakemake.wildcards.experiment: pd.read_csv(snakemake.input.loss)}
+    words = Words(snakemake.params.language)
     with writing(Path(snakemake.output.plot)) as handle:
-        handle.write(training_svg(losses))
+        handle.write(training_svg(losses, words))
 
 
 if "snakemake" in globals():

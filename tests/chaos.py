@@ -98,8 +98,8 @@ def without_times(name: str, content: bytes) -> bytes:
         return json.dumps({key: kept[key] for key in ("config", "seeds", "weights")}).encode()
     if Path(name).suffix in (".svg", ".html"):
         return b"drawn"
-    if Path(name).name.startswith("answers_"):
-        lines = [json.loads(line) | {"seconds": None} for line in content.splitlines()]
+    if Path(name).name.startswith("answers_") and name.endswith(".jsonl"):
+        lines = [json.loads(line) | {"seconds": None} for line in content.split(b"\n") if line]
         return json.dumps(lines).encode()
     return content
 

@@ -37,17 +37,19 @@ def made(tmp_path_factory) -> Callable[..., Path]:
     from finished import build, finished
 
     def make(name: str, **options) -> Path:
+        language = options.pop("language", "en")
         root = finished(tmp_path_factory.mktemp(name), **options)
-        return build(root, options.get("experiments", ("baseline",)))
+        return build(root, options.get("experiments", ("baseline",)), language)
 
     return make
 
 
-@pytest.fixture(scope="session", params=["made up", "real"])
+@pytest.fixture(scope="session", params=["made up", "Chinese", "real"])
 def page(request, made) -> Path:
-    """The page of a made-up run, and that of the real one where there is one."""
+    """The page of a made-up run in both languages, and that of the real one where there is one."""
     if request.param == "real":
         if not REPORT.is_file():
             pytest.skip("no report of a real run yet: first run snakemake --cores 1 all")
         return REPORT
-    return made("page", pictures=20, hostile=True)
+    language = "zh" if request.param == "Chinese" else "en"
+    return made(f"page-{language}", pictures=20, hostile=True, language=language)

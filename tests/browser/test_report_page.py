@@ -1,11 +1,13 @@
 """report.html in a real browser."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("selenium", reason="BROWSER TESTS NOT RUN: selenium is not installed")
 
+from mindtune.report.words import Words
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -24,6 +26,12 @@ def choose(browser, name: str, value: str) -> None:
 
 def counted(browser) -> int:
     return int(browser.driver.find_element(By.ID, "count").text.split()[0])
+
+
+def said(browser, group: str) -> dict[str, str]:
+    """The words of the opened page's language, of a group."""
+    language = browser.driver.find_element(By.TAG_NAME, "html").get_attribute("lang")
+    return Words(language.split("-")[0]).group(group)
 
 
 def test_opens_without_a_message_and_without_the_network(browser, page):
@@ -65,7 +73,8 @@ def test_filters_search_and_sort(browser, page):
     search.clear()
     search.send_keys("no such words anywhere")
     assert cards(browser) == []
-    assert "No answer fits" in browser.driver.find_element(By.ID, "count").text
+    nothing = browser.driver.find_element(By.ID, "count").text
+    assert nothing == said(browser, "script")["nothing_fits"]
     search.clear()
     search.send_keys(Keys.SPACE)
     choose(browser, "sort", "longest")
@@ -116,12 +125,57 @@ def test_marks_the_words_that_the_reference_lacks(browser, made):
 def test_is_accessible(browser, page, axe, width, height, scheme):
     browser.color_scheme(scheme)
     browser.open(page, width, height)
-    kind = "made-up" if "pytest" in str(page) else "real"
+    kind = page.parents[1].name if "pytest" in str(page) else "real"
     browser.screenshot(SHOTS / f"{kind}-{scheme}-{width}.png")
     assert browser.faults(axe) == []
     width_of_page = browser.driver.execute_script("return document.documentElement.scrollWidth")
     assert width_of_page <= width
     browser.color_scheme("light")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_table_wider_than_the_page_says_so_and_no_other(browser, page, width):
+    browser.open(page, width, 844)
+    tables = browser.driver.find_elements(By.CSS_SELECTOR, "section > .scroll")
+    overflowing = {
+        table.get_attribute("aria-label"): browser.driver.execute_script(
+            "return arguments[0].scrollWidth > arguments[0].clientWidth + 1", table
+        )
+        for table in tables
+    }
+    shown = {
+        table.get_attribute("aria-label"): table.find_element(
+            By.XPATH, "preceding-sibling::p[@class='hint'][1]"
+        ).is_displayed()
+        for table in tables
+    }
+    assert shown == overflowing
+    assert any(shown.values()) and not all(shown.values())
+
+
+def test_a_chinese_page_has_no_english_words(browser, made):
+    """But for names, which are the user's, the framework's or the metrics' own."""
+    browser.open(made("words", pictures=3, language="zh"))
+    assert browser.driver.find_element(By.TAG_NAME, "html").get_attribute("lang") == "zh-Hans"
+    found = browser.driver.execute_script("""
+        const own = ".said p, .card h3, code, figcaption, dd, .downloads, .keys td, #example, svg style";
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        const texts = [];
+        while (walker.nextNode()) {
+          const place = walker.currentNode.parentElement;
+          if (!place.closest(own + ", script, style, noscript")) texts.push(walker.currentNode.data);
+        }
+        for (const name of ["aria-label", "alt", "title", "placeholder"])
+          for (const place of document.querySelectorAll(`[${name}]`))
+            if (!place.closest(own + ", .card")) texts.push(place.getAttribute(name));
+        return texts;
+    """)
+    names = {
+        "mindtune", "baseline", "chrF", "BLEU", "ROUGE", "max_new_tokens", "token", "n", "p", "csv",
+        "compare", "kind", "color", "feature", "e", "L", "jpg",
+    }  # fmt: skip
+    words = {word for text in found for word in re.findall("[A-Za-z_]+", text)}
+    assert words - names == set()
 
 
 def test_dialog_is_accessible(browser, page, axe):

@@ -232,6 +232,9 @@ def test_stages_that_would_train_nothing(model, vision, language, encoder, proje
     given = settings("mindspeed", llm_pp_layers=language, vit_pp_layers=vision)
     given["train"] = {"freeze_vision_encoder": encoder, "freeze_vision_projector": projector}
     found = list(model_problems(model, given))
+    apart = [problem for problem in found if "all language layers are on the last stage" in problem]
+    assert len(apart) == (len(language[0]) > 1 and not any(language[0][:-1]))  # it is tied
+    found = [problem for problem in found if problem not in apart]
     assert len(found) == len(idle)
     for stage, problem in zip(idle, found, strict=True):
         assert f"stage {stage} has only frozen layers (train.freeze_vision_encoder" in problem
@@ -247,10 +250,8 @@ def test_stages_that_would_train_nothing(model, vision, language, encoder, proje
         ({}, {}, 5, "has 4 attention heads, which can't be shared out to 5 ranks"),
         ({"num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 16}, {}, 3,
          "it doesn't divide the 4 key-value heads"),
-        ({}, {"llm_pp_layers": [[0, 4]], "vit_pp_layers": [[4, 0]]}, 2, ""),
-        ({}, STAGES, 2, "the language layers are on 2 stages"),
-        ({}, {"llm_pp_layers": [[0, 4]], "vit_pp_layers": [[2, 2]]}, 2,
-         "the vision layers are on 2 stages"),
+        ({}, {"llm_pp_layers": [[0, 4]], "vit_pp_layers": [[4, 0]]}, 2, "is on 2 stages"),
+        ({}, STAGES, 2, "the model is on 2 stages, and only one that has all of it can cut"),
         ({}, STAGES, 1, ""),
     ],
 )  # fmt: skip

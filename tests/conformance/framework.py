@@ -73,7 +73,7 @@ class Framework:
             timeout=LIMIT_S,
         )
         if done.returncode:
-            raise RuntimeError(f"exit status {done.returncode}: {done.stdout[-6000:]}")
+            raise RuntimeError(f"exit status {done.returncode}: {done.stdout[-40000:]}")
         return done.stdout
 
     def torchrun(self, script: Path, arguments: Sequence, cwd: Path, processes: int = 1) -> str:

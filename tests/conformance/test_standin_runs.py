@@ -30,11 +30,9 @@ WAYS = {
     "tp2 cp2": (TWO_RANKS, 2, 1),
     "pp2 dp2": (STAGES, 1, 2),
     "cp2 dp2": (ONE_RANK, 2, 2),
-    # Of a vision model that is trained, without which the first stage would have nothing to do.
-    "pp2 cp2": (APART, 2, 1),
 }
 # In float32 nothing is left of the differences but the digits that the log has.
-EXACT = ("cp2", "tp2 pp2", "pp2 cp2")
+EXACT = ("cp2", "tp2 pp2")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def compare(ones, others, tolerance):
     assert ones[-1].loss < 0.7 * ones[0].loss  # of a training that leads somewhere
 
 
-@pytest.mark.parametrize("name", [name for name in WAYS if name != "pp2 cp2"])
+@pytest.mark.parametrize("name", WAYS)
 def test_several_processes_train_like_one(mindspeed, place, trained, tmp_path, name):
     """Collectives over gloo: the losses are those of one device, but for another order of sums."""
     compare(trained[1], train(mindspeed, place, tmp_path, WAYS[name]), 0.01)
@@ -93,7 +91,7 @@ def test_a_sequence_is_cut_where_all_layers_are(mindspeed, place, tmp_path):
 
 
 def test_a_stage_of_frozen_layers_ends_in_an_error_of_the_framework(mindspeed, place, tmp_path):
-    """Hence `ParallelLayout.idle_stages`; with the vision model trained such a layout works."""
+    """Hence `ParallelLayout.idle_stages`."""
     with pytest.raises(RuntimeError, match="optimizer got an empty parameter list"):
         train(mindspeed, place, tmp_path, (APART, 1, 1))
 

@@ -353,7 +353,7 @@ def test_programs_end_when_their_parent_is_killed(tmp_path):
         "from mindtune.engines.mindspeed.framework import environment\n"
         "environment.run(['sh', '-c', 'echo $$ > pid; exec sleep 60'], 'sleeping')"
     )
-    scripts = str(Path(environment.__file__).parents[2])
+    scripts = str(Path(environment.__file__).parents[4])
     parent = subprocess.Popen([sys.executable, "-c", code, scripts], cwd=tmp_path)
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text().strip():
         assert parent.poll() is None

@@ -25,7 +25,9 @@ from mindtune.report.page import render
 from mindtune.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPARISON = SimpleNamespace(confidence=0.95, primary_metric=None, equivalence_margin=0.05)
+COMPARISON = SimpleNamespace(
+    confidence=0.95, primary_metric=None, equivalence_margin=0.05, language="en"
+)
 FAMILIES = {"kind": "^What type of", "color": "^What is the color of", "feature": "^What feature"}
 SCRIPT = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 
@@ -200,12 +202,13 @@ def tables(root: Path, experiments: Sequence[str]) -> tuple[dict, dict]:
     return paths, of_experiment
 
 
-def build(root: Path, experiments: Sequence[str] = ("baseline",)) -> Path:
+def build(root: Path, experiments: Sequence[str] = ("baseline",), language: str = "en") -> Path:
     """Write a run's tables and its report.html."""
+    params = SimpleNamespace(**vars(COMPARISON) | {"language": language})
     paths, of_experiment = tables(root, experiments)
     images = root / "results/sources/COCO2017/train2017"
     page = root / "results/report.html"
-    page.write_text(render(read_run(paths, of_experiment, images, COMPARISON)), encoding="utf-8")
+    page.write_text(render(read_run(paths, of_experiment, images, params)), encoding="utf-8")
     return page
 
 

@@ -158,6 +158,7 @@ def test_percent(value, text):
 def test_signs():
     assert wording.signed(-0.04) == "0.0" and wording.signed(-1.26) == "−1.3"
     assert wording.signed(2) == "+2.0" and wording.number(None) == "–"
+    assert wording.number(-0.04) == "0.0" and wording.number(-1.26) == "−1.3"
     assert wording.p_value(0.0005) == "< 0.001" and wording.p_value(0.0312) == "0.031"
     assert wording.duration(75) == "75 s" and wording.duration(7300) == "2.0 h"
 
@@ -180,5 +181,5 @@ def test_samples_are_taken_at_equal_distances(tmp_path):
     rows = choose(table, 12)
     assert len(rows) == 12 and rows.index[0] == 0 and rows.index[-1] == len(table) - 1
     assert len(choose(table.head(5), 12)) == 5
-    sheet = draw_sheet(rows, root / "results/sources/COCO2017/train2017", "Title", "Note")
+    sheet = draw_sheet(rows, root / "results/sources/COCO2017/train2017", "baseline", 48)
     assert sheet.width > 1400 and sheet.height > 1800

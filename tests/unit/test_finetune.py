@@ -8,6 +8,8 @@ import shutil
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mindtune.demo.base_model import write_base_model
@@ -193,6 +195,20 @@ def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_pat
     # The micro batches have different numbers of tokens, so a mean over tokens would differ.
     by_tokens = sum(n * loss for n, loss in zip(tokens, losses, strict=True)) / sum(tokens)
     assert first != pytest.approx(by_tokens, rel=1e-4)
+
+
+@pytest.mark.parametrize("tokens_per_pass", [200, 4096])
+def test_packed_passes_train_alike(place, tmp_path, tokens_per_pass):
+    """Losses and held-out losses, but for last digits; a training that resumes ends in the same bytes."""
+    packed = {"tokens_per_pass": tokens_per_pass}
+    constant = {"lr_decay_style": "constant"}  # so that half a training is a beginning
+    whole = train(place, tmp_path / "packed", machine=packed, **constant)
+    train(place, tmp_path / "plain", **constant)
+    expected, found = (pd.read_csv(tmp_path / name / "loss.csv") for name in ("plain", "packed"))
+    for column in ("lr", "loss", "grad_norm", "held_out_loss"):
+        np.testing.assert_allclose(found[column], expected[column], rtol=2e-5)
+    train(place, tmp_path / "halves", machine=packed, train_iters=2, **constant)
+    assert train(place, tmp_path / "halves", machine=packed, **constant) == whole
 
 
 def test_an_export_of_a_bf16_training_is_bf16(place, tmp_path):

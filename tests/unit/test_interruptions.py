@@ -95,7 +95,7 @@ def test_a_job_that_hangs_in_tidying_up_is_ended_and_holds_no_lock(tmp_path, num
         from types import SimpleNamespace
         sys.path.insert(0, {str(SCRIPTS)!r})
         from mindtune import process
-from mindtune.glue import script_runner as job
+        from mindtune.glue import script_runner as job
         process._allowed = 0.3
         signal.signal(signal.SIGINT, signal.default_int_handler)
         def main(_):

@@ -92,7 +92,7 @@ def test_an_edit_runs_these_jobs_and_no_others(run, sources, key):
     edit(run, values)
     plan, causes = run.asked("all")
     assert {pair(job) for job in plan.needed()} == expected(
-        entry["runs"], entry.get("only", EXPERIMENTS)
+        entry["runs"], entry.get("only", EXPERIMENTS), entry.get("recorded", True)
     )
     # The key is named, with its value, nothing else is blamed, and it explains every job.
     settings = [cause for cause in causes if not cause.text.startswith("what ")]

@@ -13,6 +13,8 @@ from typing import Any
 from mindtune.checkpoint.huggingface import INDEX, published_name, read_weight_map
 from mindtune.checkpoint.reading import compare
 from mindtune.checkpoint.writing import make_directory
+from mindtune.errors import UserError
+from mindtune.files import read_json
 from mindtune.formats.safetensors_io import open_safetensors, safetensors_header
 from mindtune.formats.streaming import Progress, Target, creating, pwrite, write_all
 from mindtune.formats.views import View
@@ -26,9 +28,8 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", "
 def is_ours(path: Path) -> bool:
     """Whether a directory was written by `mm_to_hf` (its index says so)."""
     try:
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        return index["metadata"]["converted_by"] == _MADE_BY
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(path / INDEX)["metadata"]["converted_by"] == _MADE_BY
+    except (UserError, KeyError, TypeError):
         return False
 
 

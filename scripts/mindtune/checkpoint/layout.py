@@ -206,13 +206,11 @@ class ParallelLayout:
         if context == 1:
             return []
         problems = []
-        for kind, rows in (("language", self.llm_pp_layers), ("vision", self.vit_pp_layers)):
-            stages = sum(any(column) for column in zip(*rows, strict=True))
-            if stages > 1:
-                problems.append(
-                    f"the {kind} layers are on {stages} stages, but only a stage that has all of "
-                    "them can cut a sequence; put them on one, or write 1"
-                )
+        if self.pp_size > 1:
+            problems.append(
+                f"the model is on {self.pp_size} stages, and only one that has all of it can cut a "
+                "sequence; put all layers on one stage, or write 1"
+            )
         heads, kv_heads = shape.heads // self.tp_size, shape.kv_heads // self.tp_size
         fewest = min(heads, shape.vit_heads // self.tp_size)
         if context > fewest:

@@ -297,6 +297,13 @@ def training_problems(
     """Why MindSpeed-MM can't train a model that is cut so, a sentence for each reason."""
     for problem in layout.training_problems():
         yield f"parallel can't be trained by MindSpeed-MM: {problem}."
+    language = [sum(column) for column in zip(*layout.llm_pp_layers, strict=True)]
+    if shape.tied and layout.pp_size > 1 and not any(language[:-1]):
+        yield (
+            "parallel can't be trained by MindSpeed-MM: all language layers are on the last stage, where "
+            "it refuses the copy of a tied embedding that converters put there; give an earlier stage "
+            "some, or put all layers on one stage."
+        )
     idle = layout.idle_stages(train["freeze_vision_encoder"], train["freeze_vision_projector"])
     for stage in idle:
         yield (

@@ -48,7 +48,12 @@ ENGINES = {
         "hf",
         answers_from="hf",
         machine="hf",
-        keys={"prepare": (), "finetune": DEVICE, "export": (), "answer": DEVICE},
+        keys={
+            "prepare": (),
+            "finetune": (*DEVICE, "tokens_per_pass"),
+            "export": (),
+            "answer": DEVICE,
+        },
     ),
     "mindspeed": Engine(
         "mindspeed",

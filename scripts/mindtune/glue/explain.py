@@ -28,6 +28,7 @@ KEYS = {
     "confidence": "compare.confidence",
     "primary_metric": "compare.primary_metric",
     "equivalence_margin": "compare.equivalence_margin",
+    "language": "report.language",
     "experiment": "experiments",
     "config": "",
     "scopes": "experiments",

@@ -1,9 +1,10 @@
 """Curves of a training, as SVG: for a file of their own, or for a page's light and dark."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, product
 
 import matplotlib as mpl
 import pandas as pd
@@ -30,6 +31,9 @@ STYLE = {
     "lines.linewidth": 1.6,
 }
 SMOOTHED_OVER = 15
+DASHES = ("-", "--", ":", "-.")  # for more experiments than there are colours
+LINE = 0.24  # inches that a line of the legend takes
+LONGEST_NAME = 28  # characters of a name in the legend
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def training_svg(
         "ytick.color": palette.muted, "grid.color": palette.grid,
     }  # fmt: skip
     with mpl.rc_context(STYLE | colors):
-        figure = Figure(figsize=(10.4, 4.6) if wide else (4.6, 9.0), layout="constrained")
+        figure = Figure(figsize=_size(len(losses), wide), layout="constrained")
         figure.patch.set_alpha(0)
         if wide:
             grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
@@ -82,9 +86,13 @@ def training_svg(
         axes = [figure.add_subplot(place) for place in places]
         for axis in axes:
             axis.patch.set_alpha(0)
-        _draw(axes, losses, palette, words)
-        text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": "mindtune"})
+        with warnings.catch_warnings():
+            # A viewer draws the text; matplotlib's own fonts, without Chinese, only measure it.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            _draw(axes, losses, palette, words)
+            _legend(axes[0], wide)
+            text = io.StringIO()
+            FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": "mindtune"})
     svg = text.getvalue()
     if for_page:
         svg = svg[svg.index("<svg") :]
@@ -93,17 +101,38 @@ def training_svg(
     return svg
 
 
+def _size(experiments: int, wide: bool) -> tuple[float, float]:
+    """In inches, with space for the legend's lines."""
+    lines = 2 if experiments == 1 else experiments
+    return (10.4, max(4.6, LINE * lines + 0.6)) if wide else (4.6, 9.0 + LINE * lines)
+
+
+def _legend(loss: Axes, wide: bool) -> None:
+    """Beside the curves, or below them where they are as wide as the page; never on them."""
+    where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    if not wide:
+        where = {"loc": "upper left", "bbox_to_anchor": (0, -0.15)}
+    loss.legend(**where, borderaxespad=0)
+
+
 def _draw(
     axes: Sequence[Axes], losses: Mapping[str, pd.DataFrame], palette: Palette, words: Words
 ) -> None:
     loss, rate, time = axes
     alone = len(losses) == 1
-    for color, (name, rows) in zip(cycle(palette.series), losses.items(), strict=False):
+    styles = cycle(product(DASHES, palette.series))
+    for (dash, color), (name, rows) in zip(styles, losses.items(), strict=False):
         steps = rows["iteration"]
         loss.plot(steps, rows["loss"], color=color, alpha=0.25, linewidth=1)
         window = max(1, len(rows) // SMOOTHED_OVER)
         smooth = rows["loss"].rolling(window, center=True, min_periods=1).mean()
-        loss.plot(steps, smooth, color=color, label=words("curves.training") if alone else name)
+        loss.plot(
+            steps,
+            smooth,
+            color=color,
+            linestyle=dash,
+            label=words("curves.training") if alone else _short(name),
+        )
         seen = rows[rows["held_out_loss"].notna()]
         if len(seen):
             loss.plot(
@@ -111,7 +140,7 @@ def _draw(
                 color=palette.series[1] if alone else color,
                 label=words("curves.held_out") if alone else None,
             )  # fmt: skip
-        rate.plot(steps, rows["lr"], color=color)
+        rate.plot(steps, rows["lr"], color=color, linestyle=dash)
         time.plot(steps, rows["ms_per_iteration"] / 1000, color=color, linewidth=1)
     low = min(rows["loss"].min() for rows in losses.values())
     high = max(rows["loss"].max() for rows in losses.values())
@@ -121,10 +150,13 @@ def _draw(
         loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         loss.yaxis.set_minor_formatter(NullFormatter())
     loss.set_title(words("curves.loss" if alone else "curves.loss_dots"))
-    loss.legend(loc="upper right")
     loss.set_xlabel(words("curves.iteration"))
     rate.set_title(words("curves.rate"))
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     time.set_title(words("curves.seconds"))
     time.set_ylim(bottom=0)
     time.set_xlabel(words("curves.iteration"))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

@@ -7,12 +7,14 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.font_manager import FontProperties, findfont, fontManager
+from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mindtune.comparison.answers import pictures_in, was_seen
 from mindtune.comparison.text import HAN, boxes
 from mindtune.data.opening import read_picture
+from mindtune.report.fonts import chinese_font
+from mindtune.report.words import ENGLISH, Words
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +23,8 @@ PAPER, CARD, INK, MUTED, LINE = "#fbfaf7", "#ffffff", "#1d2430", "#566070", "#dc
 BEFORE, AFTER, FRAME = "#a8471a", "#1d5fa8", "#ff9d5c"
 TITLE, QUESTION, SMALL = 30, 19, 17
 MOST_LINES = 3
+INDENT = 104  # of what stands beside a label
 GUTTER = 6  # between several pictures of a card
-CHINESE_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Heiti SC",
-    "Droid Sans Fallback",
-)  # fmt: skip
 
 
 def choose(compared: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -37,10 +35,25 @@ def choose(compared: pd.DataFrame, count: int) -> pd.DataFrame:
     return compared.iloc[places]
 
 
-def draw_sheet(rows: pd.DataFrame, images: Path, title: str, note: str) -> Image.Image:
-    """A sheet of cards, three in a row."""
-    chinese = bool(HAN.search(" ".join([*rows["prompt"], *rows["before"], *rows["after"]])))
-    cards = [_card(row, images, chinese) for row in rows.to_dict("records")]
+def draw_sheet(
+    rows: pd.DataFrame, images: Path, experiment: str, others: int, words: Words = ENGLISH
+) -> Image.Image:
+    """A sheet of cards, three in a row. others: answers of the experiment beside the first.
+
+    Its own words are English where no font that is installed has Chinese.
+    """
+    columns = ("prompt", "before", "after", "reference")
+    texts = " ".join(text for column in columns for text in rows[column].dropna())
+    chinese = bool(HAN.search(texts)) or words.language == "zh"
+    if chinese and not chinese_font():
+        log.warning(
+            "no font that is installed has Chinese, which shows as boxes in samples.png; install "
+            "one (such as fonts-noto-cjk), delete results/samples.png, and run again"
+        )
+        words = ENGLISH
+    title = words("sheet.title")
+    note = words("sheet.note", experiment=experiment, n=len(rows) - 1, others=others)
+    cards = [_card(row, images, chinese, words) for row in rows.to_dict("records")]
     lines = [cards[start : start + COLUMNS] for start in range(0, len(cards), COLUMNS)]
     heights = [max(card.height for card in line) for line in lines]
     head = MARGIN + TITLE + 14 + SMALL + GAP
@@ -64,7 +77,7 @@ def draw_sheet(rows: pd.DataFrame, images: Path, title: str, note: str) -> Image
     return sheet
 
 
-def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
+def _card(row: dict, images: Path, chinese: bool, words: Words) -> Image.Image:
     card = Image.new("RGB", (WIDTH - 2, 4 * PICTURE), CARD)
     pen = ImageDraw.Draw(card)
     names = pictures_in(row["image"])
@@ -78,20 +91,28 @@ def _card(row: dict, images: Path, chinese: bool) -> Image.Image:
         fitted = ImageOps.pad(framed, space, Image.Resampling.LANCZOS, color="#e9ebee")
         card.paste(fitted, (12 + place % across * step[0], 12 + place // across * step[1]))
     y = PICTURE + 24
-    seen = "  (seen in training)" if was_seen(row["image_in_training"]) else ""
-    for label, text, color, size in (
-        ("", row["prompt"] + seen, INK, QUESTION),
-        ("before", row["before"] or "(no answer)", BEFORE, SMALL),
-        ("after", row["after"] or "(no answer)", AFTER, SMALL),
-    ):
-        indent = 72 if label else 0
-        pen.text((16, y), label, color, font(SMALL, chinese=False, bold=True))
+    for label, text, color, size in _lines(row, words):
+        indent = INDENT if label else 0
+        pen.text((16, y), label, color, font(SMALL, chinese, bold=True))
         plain = font(size, chinese, bold=not label)
         for line in wrap(text, plain, WIDTH - 34 - indent):
             pen.text((16 + indent, y), line, INK, plain)
             y += round(size * 1.35)
         y += 8
     return card.crop((0, 0, card.width, y + 6))
+
+
+def _lines(row: dict, words: Words) -> list[tuple[str, str, str, int]]:
+    """What stands below a picture: label, text, the label's colour, and the text's size."""
+    none, seen = words("script.no_answer"), words("sheet.seen")
+    lines = [
+        ("", row["prompt"] + (seen if was_seen(row["image_in_training"]) else ""), INK, QUESTION),
+        (words("sheet.before"), row["before"] or none, BEFORE, SMALL),
+        (words("sheet.after"), row["after"] or none, AFTER, SMALL),
+    ]
+    if not pd.isna(row["reference"]):
+        lines.append((words("sheet.reference"), row["reference"], MUTED, SMALL))
+    return lines
 
 
 def _framed(path: Path, answer: str) -> Image.Image:
@@ -145,12 +166,9 @@ def _parts(text: str) -> Sequence[str]:
 
 @cache
 def font(size: int, chinese: bool = False, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """matplotlib's own DejaVu Sans; for Chinese the first known font that is installed."""
-    family = ["DejaVu Sans"]
-    if chinese:
-        installed = {entry.name for entry in fontManager.ttflist}
-        family = [name for name in CHINESE_FONTS if name in installed][:1] or family
-        if family == ["DejaVu Sans"]:
-            log.warning("no Chinese font is installed: Chinese text shows as boxes in the picture")
+    """matplotlib's own DejaVu Sans; for Chinese a font that is installed, where there is one."""
+    found = chinese_font(bold) if chinese else None
+    if found:
+        return ImageFont.truetype(found.path, size, found.index)
     weight = "bold" if bold else "normal"
-    return ImageFont.truetype(findfont(FontProperties(family=family, weight=weight)), size)
+    return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight=weight)), size)

@@ -28,7 +28,9 @@ def percent(share: float) -> str:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:,.{digits}f}".replace("-", "−")
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{value:z,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -19,10 +19,14 @@ class Section(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plain containers; without the keys that came later and have their default."""
+        """Plain containers; without the keys that came later and have their default.
+
+        A section that came later has it where nothing is left in it.
+        """
         found = handler(self)
         for name, field in type(self).model_fields.items():
-            if (field.json_schema_extra or {}).get("later") and found[name] == field.default:
+            later = (field.json_schema_extra or {}).get("later")
+            if later and (found[name] == field.default or found[name] == {}):
                 del found[name]
         return found
 
@@ -53,9 +57,11 @@ def key(
     )  # fmt: skip
 
 
-def section(model: type[Section], english: str, chinese: str, **values: Any) -> Any:
+def section(
+    model: type[Section], english: str, chinese: str, *, later: bool = False, **values: Any
+) -> Any:
     """A key that is a section, with the defaults of its own keys but for `values`."""
-    return key(None, english, chinese, made=lambda: model(**values))
+    return key(None, english, chinese, later=later, made=lambda: model(**values))
 
 
 def item_model(annotation: Any) -> type[Section] | None:

@@ -18,8 +18,10 @@ from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
+from mindtune.engines.hf.packing import Packer, packed_loss
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
+from mindtune.engines.hf.segments import use_segments
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.ordering import in_order
 from mindtune.engines.requests import FinetuneJob
@@ -73,10 +75,11 @@ def finetune(job: FinetuneJob) -> None:
         checkpoints.restore(begun, optimizer)
     evaluated = held_out_part(held_out, train)
     with tempfile.TemporaryDirectory() as unused:
-        trainer = MegatronOrderTrainer(
+        packed = job.machine.get("tokens_per_pass")
+        trainer = (PackedTrainer if packed else MegatronOrderTrainer)(
             model=model,
             args=training_arguments(job, unused, begun),
-            data_collator=Collator(processor),
+            data_collator=collator(processor, train["micro_batch_size"], packed),
             train_dataset=data,
             eval_dataset=evaluated,
             optimizers=(optimizer, scheduler),
@@ -85,6 +88,7 @@ def finetune(job: FinetuneJob) -> None:
                 Watch(begun, train),
             ],
             consumed_samples=begun * train["global_batch_size"],
+            micro_batch_size=train["micro_batch_size"],
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -157,17 +161,57 @@ class SampleOrder(Sampler):
 class MegatronOrderTrainer(Trainer):
     """transformers' Trainer with Megatron's sampler and Megatron's mean of a global batch."""
 
-    def __init__(self, *args, consumed_samples: int, **kwargs) -> None:
+    def __init__(self, *args, consumed_samples: int, micro_batch_size: int, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.consumed_samples = consumed_samples
+        self.micro_batch_size = micro_batch_size
         # Megatron averages the means of micro batches; transformers would weigh them by tokens.
         self.model_accepts_loss_kwargs = False
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         args = self.args
-        batch = args.per_device_train_batch_size
-        wanted = args.max_steps * batch * args.gradient_accumulation_steps
-        return SampleOrder(len(self.train_dataset), batch, self.consumed_samples, wanted)
+        step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return SampleOrder(
+            len(self.train_dataset),
+            self.micro_batch_size,
+            self.consumed_samples,
+            args.max_steps * step,
+        )
+
+
+class PackedTrainer(MegatronOrderTrainer):
+    """The same numbers from packed passes; see `mindtune.engines.hf.packing`."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        use_segments(self.model)
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for part in inputs["passes"]:
+            loss = packed_loss(model, part.to(self.args.device))
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        model.eval()
+        losses = [packed_loss(model, part.to(self.args.device)) for part in inputs["passes"]]
+        return torch.stack(losses).sum(), None, None
+
+
+def collator(processor: Processor, micro_batch_size: int, tokens_per_pass: int | None):
+    """What makes batches: of a micro batch, padded, or of a global batch, packed."""
+    if tokens_per_pass is None:
+        return Collator(processor)
+    return Packer(
+        micro_batch_size,
+        tokens_per_pass,
+        processor.image_token_id,
+        processor.image_processor.merge_size,
+    )
 
 
 def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
@@ -189,12 +233,15 @@ def held_out_part(held_out: Conversations, train) -> Subset | None:
 def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> TrainingArguments:
     """Our settings in transformers' words; its own saving, logging and schedules are off."""
     train = job.train
+    batch = train["micro_batch_size"]
+    if job.machine.get("tokens_per_pass"):
+        batch = train["global_batch_size"]  # which the collator packs
     arguments = TrainingArguments(
         output_dir=output_dir,
         max_steps=train["train_iters"] - begun,
-        per_device_train_batch_size=train["micro_batch_size"],
+        per_device_train_batch_size=batch,
         per_device_eval_batch_size=train["micro_batch_size"],
-        gradient_accumulation_steps=train["global_batch_size"] // train["micro_batch_size"],
+        gradient_accumulation_steps=train["global_batch_size"] // batch,
         max_grad_norm=train["clip_grad"],
         use_cpu=job.machine["device"] == "cpu",
         seed=train["seed"],

@@ -18,6 +18,13 @@
     return made;
   }
 
+  // Tables that are wider than the page say so.
+  const noticed = new ResizeObserver((entries) => {
+    for (const { target } of entries)
+      target.previousElementSibling.hidden = target.scrollWidth <= target.clientWidth + 1;
+  });
+  for (const table of document.querySelectorAll(".scroll")) noticed.observe(table);
+
   // Which words are in the other text too, in the same order (longest common subsequence).
   function inCommon(words, others) {
     const width = others.length + 1;

@@ -106,7 +106,7 @@ WORDS = {
     "page.provenance": "Provenance",
     "page.best": "Best of {n} experiments: {best}",
     "page.elsewhere": "Trained elsewhere, and only compared here: {names}",
-    "page.scroll": "This table goes on to the side: swipe it.",
+    "page.scroll": "More columns to the right: scroll the table sideways →",
     "page.separator": ": ",
     # Columns and words of several tables
     "table.experiment": "Experiment",

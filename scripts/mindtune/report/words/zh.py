@@ -34,7 +34,7 @@ WORDS = {
     "number.interval": "{difference}（{low} 至 {high}）",
     "number.ci": "{confidence} 置信区间",
     "number.margin": "一百分里的 {points} 分",
-    "number.points": " 个百分点",
+    "number.points": "个百分点",
     "list.comma": "、",
     "list.and": "和",
     "list.semicolon": "；",
@@ -69,7 +69,7 @@ WORDS = {
     "headline.content_open": "内容是否有变化，无法判断。",
     # The facts beside it
     "facts.model": "模型",
-    "facts.model_text": "{name}，{millions} 百万参数",
+    "facts.model_text": "{name}，{millions}M 参数",
     "facts.data": "数据",
     "facts.data_text": "{pictures} 张图片上的 {conversations} 段对话；另留出 {held_out} 张图片",
     "facts.dropped": "；{records} 条记录中有 {dropped} 条被舍弃",
@@ -100,7 +100,7 @@ WORDS = {
     "page.provenance": "来源",
     "page.best": "{n} 个实验中最好的：{best}",
     "page.elsewhere": "在别处训练、在此仅作比较：{names}",
-    "page.scroll": "表格向一侧还有内容，请左右滑动。",
+    "page.scroll": "右侧还有内容，可左右滑动表格 →",
     "page.separator": "：",
     # Columns and words of several tables
     "table.experiment": "实验",
@@ -117,7 +117,7 @@ WORDS = {
     "example.held_out": "留出",
     "example.not_in_training": "不在训练集中",
     "example.unknown": "不知训练是否见过",
-    "example.frame_html": "方框是<em>微调前</em>的回答所指的位置。",
+    "example.frame_html": "方框是“微调前”的回答所指的位置。",
     # The experiments' ranking
     "ranking.title": "各实验，最好的在前",
     "ranking.note": (

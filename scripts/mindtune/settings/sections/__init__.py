@@ -14,6 +14,7 @@ from mindtune.settings.sections.mindspeed import Mindspeed
 from mindtune.settings.sections.parallel import Parallel
 from mindtune.settings.sections.processor import Processor
 from mindtune.settings.sections.prompts import Prompts
+from mindtune.settings.sections.report import Report
 from mindtune.settings.sections.sources import Sources
 from mindtune.settings.sections.train import Train
 
@@ -83,6 +84,12 @@ class Settings(Section):
         Compare,
         "How answers are compared.",
         "如何比较回答。",
+    )
+    report: Report = section(
+        Report,
+        "The page, and what else shows results.",
+        "展示结果的页面与图。",
+        later=True,
     )
     experiments: Annotated[
         dict[Annotated[str, EXPERIMENT], dict[str, Any] | None], Len(1, 10_000)

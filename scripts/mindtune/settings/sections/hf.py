@@ -38,3 +38,12 @@ class Hf(Section):
         ),
         "一次训练或回答使用的 CPU 线程数。线程数不同，求和次序就不同，因此它是配置项，而不由机器决定：设置相同，结果逐字节相同，与 `--cores` 无关。大于 1 时，请保证有同样多的空闲核：等待中的线程会空转，一旦与别的繁忙进程争用，一切都会慢上许多倍。",
     )
+    tokens_per_pass: Annotated[int | None, Whole(1, 1_048_576)] = key(
+        None,
+        "How many tokens go through the model together in training: the samples of a global batch are "
+        "packed without padding into rows of at most so many, with the loss and the gradients of "
+        "micro batches one after another, but for last digits. null for one micro batch after another.",
+        "训练时一次送入模型的 token 数上限：一个全局批次的样本不加填充地拼成若干行，每行不超过此数；"
+        "损失与梯度和逐个微批次相同，只差末几位数字。null 表示逐个微批次计算。",
+        later=True,
+    )
