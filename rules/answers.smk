@@ -7,7 +7,7 @@ rule answer_prompts:
         prompts=shared("prompts", rules.select_prompts.output.prompts),
         model=answering_model,
         hf=processor_model,
-        framework=FRAMEWORK,
+        framework=FRAMEWORK if ANSWERER.framework else [],
     output:
         answers="results/{scope}/answers_{stage}.jsonl",
     log:
@@ -16,15 +16,15 @@ rule answer_prompts:
         "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
+    threads: CONFIG.common[ANSWERER.machine].get("threads", 1)
     params:
-        engine=ENGINE.name,
+        engine=ANSWERER.name,
         answer=settings("answer"),
         processor=settings("processor"),
         parallel=answering_layout,
-        machine=machine("answer"),
+        machine=machine(ANSWERER, "answer"),
         tuned_model=state_of_tuned,
-        code=code("answer_prompts", "answer"),
+        code=code("answer_prompts", *stage_sources(ANSWERER.name, "answer")),
     message:
         "Answering prompts {wildcards.stage} fine-tuning"
     script:

@@ -14,10 +14,9 @@ rule prepare_checkpoint:
     conda:
         ENVIRONMENT
     params:
-        engine=ENGINE.name,
+        converter=CONVERTER,
         parallel=layout,
-        machine=machine("prepare"),
-        code=code("prepare_checkpoint", "prepare"),
+        code=code("prepare_checkpoint", *converter_sources(CONVERTER)),
     message:
         "Converting {input.hf} to the mm checkpoint {output.mm}"
     script:
@@ -38,10 +37,9 @@ rule export_model:
     conda:
         ENVIRONMENT
     params:
-        engine=ENGINE.name,
+        converter=CONVERTER,
         parallel=layout,
-        machine=machine("export"),
-        code=code("export_model", "export"),
+        code=code("export_model", *converter_sources(CONVERTER)),
     message:
         "Exporting the fine-tuned model to {output.hf}"
     script:

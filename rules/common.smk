@@ -30,8 +30,14 @@ from mindtune.glue.handover import (
 from mindtune.process import SNAKEMAKE
 from mindtune.glue.sourcecode import RECORDS, code_files, hash_of, record, recorded
 from mindtune.glue.run_lock import below, check_writable, enter
-from mindtune.glue.settings_reading import Sources, read_configuration, with_engine
+from mindtune.glue.settings_reading import (
+    Sources,
+    answerer,
+    read_configuration,
+    with_engine,
+)
 from mindtune.engines import stage_sources
+from mindtune.engines.converting import OWN, converter_sources
 
 RULES = text_of(
     [
@@ -84,9 +90,13 @@ LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
 CODE = {}  # hash -> the files that it stands for
 CODE_OF = {}  # script and stage of an engine -> the hash
 
+ANSWERER = answerer(CONFIG)
+CONVERTER = CONFIG.common[ENGINE.machine].get("converter", OWN)
+
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
+    "answerer": CONFIG.common[ANSWERER.machine],
     "download": CONFIG.common["sources"]["download"],
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
@@ -162,28 +172,24 @@ def layout(wildcards):
 
 def answering_layout(wildcards):
     """The layout, for an engine that answers from a checkpoint that is cut so."""
-    return layout(wildcards) if ENGINE.answers_from == "mm" else None
+    return layout(wildcards) if ANSWERER.answers_from == "mm" else None
 
 
 def converting_framework(wildcards):
     """The framework, where its own converter is wanted."""
-    chosen = CONFIG.common[ENGINE.machine].get("converter")
-    return FRAMEWORK if chosen == "mm-convert" else []
+    return FRAMEWORK if CONVERTER == "mm-convert" else []
 
 
-def machine(stage):
-    """What a stage's result depends on, of the section of the engine's machine."""
-    section = CONFIG.common[ENGINE.machine]
-    return {key: section[key] for key in ENGINE.keys[stage] if key in section}
+def machine(engine, role):
+    """What the result of an engine's role depends on, of the section of its machine."""
+    section = CONFIG.common[engine.machine]
+    return {key: section[key] for key in engine.keys[role] if key in section}
 
 
-def code(script, engine_stage=None, data=()):
-    """Hash of a script and of all that it imports, with the engine's own part of a stage."""
-    sources = [SCRIPTS / f"{script}.py"]
-    if engine_stage:
-        sources += stage_sources(ENGINE.name, engine_stage)
-    files = code_files(*sources, data=data)
-    name, found = f"{script} {engine_stage or ''}".strip(), hash_of(files)
+def code(script, *chosen, data=()):
+    """Hash of a script and of all that it imports, with the files that are chosen at run time."""
+    files = code_files(SCRIPTS / f"{script}.py", *chosen, data=data)
+    name, found = script, hash_of(files)
     CODE[found] = files
     CODE_OF[name] = found
     if HANDED is not None and HANDED["code"].get(name) != found:
@@ -233,7 +239,7 @@ def source(name, demo, aged=False):
 
 def answering_model(wildcards):
     """The model of a stage, in the form from which the engine answers."""
-    if ENGINE.answers_from == "mm":
+    if ANSWERER.answers_from == "mm":
         if wildcards.stage == "after":
             return rules.finetune_model.output.done.format(experiment=wildcards.scope)
         return shared("mm", rules.prepare_checkpoint.output.mm)(wildcards)

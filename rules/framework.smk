@@ -5,7 +5,9 @@
 from mindtune.glue.doctor_settings import doctor_settings
 from mindtune.engines.training_directory import content_of
 
-FRAMEWORK = "results/framework/machine.json" if ENGINE.framework else []
+FRAMEWORK = (
+    "results/framework/machine.json" if ENGINE.framework or ANSWERER.framework else []
+)
 # What it is installed from, and held against: by content, as all code is.
 PINS = sorted((Path(workflow.basedir) / "envs" / "mindspeed").iterdir())
 

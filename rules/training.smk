@@ -26,8 +26,8 @@ rule finetune_model:
         train=settings("train"),
         processor=settings("processor"),
         parallel=settings("parallel"),
-        machine=machine("finetune"),
-        code=code("finetune_model", "finetune"),
+        machine=machine(ENGINE, "finetune"),
+        code=code("finetune_model", *stage_sources(ENGINE.name, "finetune")),
     message:
         "Fine-tuning experiment {wildcards.experiment}"
     script:

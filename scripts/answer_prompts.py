@@ -30,7 +30,7 @@ def main(snakemake) -> None:
         parallel=snakemake.params.parallel,
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
-        operation=snakemake.config["operation"]["engine"],
+        operation=snakemake.config["operation"]["answerer"],
     )
     stage(snakemake.params.engine, "answer")(job)
 

@@ -11,7 +11,7 @@ import torch
 from mindtune.data.check import Encode, Seen, look_at_all, summarize
 from mindtune.data.check_page import contact_sheet, page, verdict
 from mindtune.data.json_list import read_records
-from mindtune.data.mllm import read_mllm, remarks
+from mindtune.data.mllm import forms_of, read_mllm, remarks
 from mindtune.data.prompts import shortfall
 from mindtune.data.shrinking import shrink
 from mindtune.engines.hf.processing import Processor
@@ -64,13 +64,15 @@ def main(snakemake) -> None:
         part: progress(read_records(path), f"tokenizing {part}", "records")
         for part, path in files.items()
     }
-    found = remarks(read_json(snakemake.input.report))
+    conversion = read_json(snakemake.input.report)
+    found = remarks(conversion)
     prompts = snakemake.params.prompts
     if less := shortfall(
         read_mllm(files["held_out"]), prompts["held_out_questions"], prompts["turns"]
     ):
         found.append(less)
-    summary = summarize(parts, seen, encode, snakemake.params.seq_length, found)
+    forms = forms_of(conversion)
+    summary = summarize(parts, seen, encode, snakemake.params.seq_length, found, forms)
     write_json(snakemake.output.summary, summary)
     with writing(snakemake.output.page) as handle:
         handle.write(page(summary, seen, contact_sheet(images, seen)))

@@ -1,4 +1,4 @@
-"""Turn LLaVA-Instruct into mllm-format data, with a held-out part that shares no image.
+"""Turn instructions into mllm-format data, with a held-out part that shares no image.
 
 llava_instruct_150k.json, train2017/ -> train.json, held_out.json, conversion.json
 """
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from mindtune.data.looking import phrases
-from mindtune.data.mllm import convert, remarks
+from mindtune.data.mllm import convert, forms_of, remarks
 from mindtune.glue.clock import refuse_future
 from mindtune.glue.script_runner import run
 from mindtune.progress import progress
@@ -33,6 +33,7 @@ def main(snakemake) -> None:
         progress=partial(progress, what="converting", unit="records"),
         **snakemake.params.data,
     )
+    log.info("the form of the instructions is %s", " and ".join(forms_of(report)))
     log.info(
         "%d records: %d to train on, %d held out, %d dropped",
         report["records"],

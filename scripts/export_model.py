@@ -6,7 +6,7 @@ save_dir, Hugging Face directory of the base -> config.json, model-00001-of-….
 import json
 from pathlib import Path
 
-from mindtune.engines import stage
+from mindtune.engines.converting import converter
 from mindtune.engines.requests import ExportJob
 from mindtune.glue.script_runner import optional_path, run
 
@@ -18,11 +18,10 @@ def main(snakemake) -> None:
         hf_dir=Path(snakemake.input.hf),
         out_dir=Path(snakemake.output.hf),
         parallel=snakemake.params.parallel,
-        machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["engine"],
     )
-    stage(snakemake.params.engine, "export")(job)
+    converter(snakemake.params.converter).export(job)
 
 
 if "snakemake" in globals():

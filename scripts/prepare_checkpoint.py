@@ -5,7 +5,7 @@ Hugging Face directory -> latest_checkpointed_iteration.txt, release/mp_rank_00/
 
 from pathlib import Path
 
-from mindtune.engines import stage
+from mindtune.engines.converting import converter
 from mindtune.engines.requests import PrepareJob
 from mindtune.glue.script_runner import optional_path, run
 
@@ -15,11 +15,10 @@ def main(snakemake) -> None:
         hf_dir=Path(snakemake.input.hf),
         mm_dir=Path(snakemake.output.mm),
         parallel=snakemake.params.parallel,
-        machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["engine"],
     )
-    stage(snakemake.params.engine, "prepare")(job)
+    converter(snakemake.params.converter).prepare(job)
 
 
 if "snakemake" in globals():

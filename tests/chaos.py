@@ -12,6 +12,7 @@ undisturbed run, but for what tells the time:
 
 - results/benchmarks/: what each job took;
 - loss.csv: the columns ms_per_iteration and samples_per_second;
+- scores.csv, metrics.csv: seconds and tokens per second;
 - answers_*.jsonl: `seconds`;
 - provenance.json: the seconds of the jobs; report.html, loss.svg and check.html, drawn from these;
 - hidden files: locks, and Snakemake's time stamps of directories.
@@ -56,6 +57,7 @@ ONE_EXPERIMENT = {**SMALL, "experiments": {"baseline": {}}}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("snakemake", "job", "group")
 TIMES = ("ms_per_iteration", "samples_per_second")
+CLOCKS = ("seconds", "tokens_per_second")
 # Commands after which a run must have ended well: one that may say what to type, and one more.
 MOST_COMMANDS = 3
 SECONDS = 900
@@ -92,6 +94,15 @@ def without_times(name: str, content: bytes) -> bytes:
         rows = list(csv.DictReader(io.StringIO(content.decode())))
         return json.dumps(
             [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+        ).encode()
+    if Path(name).name in ("scores.csv", "metrics.csv"):
+        rows = list(csv.DictReader(io.StringIO(content.decode())))
+        return json.dumps(
+            [
+                {k: v for k, v in row.items() if not k.startswith(CLOCKS)}
+                for row in rows
+                if row.get("metric") not in CLOCKS
+            ]
         ).encode()
     if Path(name).name == "provenance.json":
         kept = json.loads(content)

@@ -11,6 +11,7 @@ from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage
+from mindtune.engines.converting import converter
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.requests import AnswerJob, FinetuneJob, PrepareJob
 from mindtune.files import read_json_lines
@@ -36,8 +37,8 @@ def base(tmp_path_factory):
     (place / "train.json").write_text(json.dumps(records))
     (place / "held_out.json").write_text("[]")
     (place / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
-    job = PrepareJob(place / "base", place / "mm", PARALLEL, {"converter": "mindtune"})
-    stage("mindspeed", "prepare")(job)
+    job = PrepareJob(place / "base", place / "mm", PARALLEL)
+    converter("mindtune").prepare(job)
     return place
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from ascend.values import OPERATION, PARALLEL, RECORDED, TRAIN
-from mindtune.engines import stage, training_check
+from mindtune.engines import training_check
+from mindtune.engines.converting import converter
 from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.ordering import in_order
 from mindtune.engines.requests import PrepareJob
@@ -153,9 +154,7 @@ def test_a_framework_that_was_killed_names_the_signal_and_memory(played, status)
 
 def test_a_check_says_beforehand_what_training_would(played, base, tmp_path):
     """Nothing is started, and save_dir is not there."""
-    stage("mindspeed", "prepare")(
-        PrepareJob(base / "base", tmp_path / "mm", PARALLEL, {"converter": "mindtune"})
-    )
+    converter("mindtune").prepare(PrepareJob(base / "base", tmp_path / "mm", PARALLEL))
     shutil.rmtree(tmp_path / "mm/release")
     for words, given in (
         ("train.seed is 4294967296, but must be from 0 to 4294967295", {"seed": 2**32}),
@@ -179,8 +178,8 @@ def test_a_base_of_another_layout_is_refused_before_anything_starts(played, base
     layout = {"tensor_model_parallel_size": 2}
     with pytest.raises(UserError, match="is not one of tp 2, pp 1"):
         played.finetune(launch={"npus_per_node": 2}, parallel=layout)
-    job = PrepareJob(base / "base", tmp_path / "mm", PARALLEL | layout, {"converter": "mindtune"})
-    stage("mindspeed", "prepare")(job)
+    job = PrepareJob(base / "base", tmp_path / "mm", PARALLEL | layout)
+    converter("mindtune").prepare(job)
     with pytest.raises(UserError, match="has 2 ranks, but parallel asks for 1"):
         played.finetune(mm=tmp_path / "mm")
     assert not (played.here / "starts.jsonl").exists()
@@ -304,8 +303,8 @@ def test_shards_of_a_layout_are_all_wanted(played, base, tmp_path):
     layout = {
         "tensor_model_parallel_size": 2, "llm_pp_layers": [[1, 3]], "vit_pp_layers": [[4, 0]],
     }  # fmt: skip
-    job = PrepareJob(base / "base", tmp_path / "mm", layout, {"converter": "mindtune"})
-    stage("mindspeed", "prepare")(job)
+    job = PrepareJob(base / "base", tmp_path / "mm", layout)
+    converter("mindtune").prepare(job)
     played.finetune(launch={"npus_per_node": 4}, parallel=layout, mm=tmp_path / "mm")
     assert len(list((played.save_dir / "iter_0000004").iterdir())) == 4
     asked, _ = options(played.starts()[-1])
@@ -336,14 +335,13 @@ def test_a_caches_place_is_named_by_all_that_counts(base, tmp_path):
 
 def test_an_mm_convert_that_fails_or_writes_nothing(played, base):
     job = PrepareJob(
-        base / "base", played.here / "mm", PARALLEL, {"converter": "mm-convert"},
-        played.here / "machine.json", OPERATION,
-    )  # fmt: skip
+        base / "base", played.here / "mm", PARALLEL, played.here / "machine.json", OPERATION
+    )
     with pytest.raises(UserError, match="ended well, but wrote nothing"):
-        stage("mindspeed", "prepare")(job)
+        converter("mm-convert").prepare(job)
     played.play(status=2)
     with pytest.raises(UserError, match="mm-convert hf_to_mm ended with status 2"):
-        stage("mindspeed", "prepare")(job)
+        converter("mm-convert").prepare(job)
     assert not (played.here / "mm").exists()
 
 

@@ -45,6 +45,7 @@ def test_the_inference_file_is_that_of_the_real_run(config):
 
 def test_the_data_file_is_that_of_the_real_run():
     wanted = recorded("data")
+    wanted["dataset_param"]["attr"]["system_tag"] = "system"
     made = rendering.data_file(
         scrambled(wanted),
         hf_dir=Path("/place/results/sources/Qwen2-VL-demo"),

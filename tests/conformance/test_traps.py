@@ -4,11 +4,11 @@ The framework's own preprocessing gets what our converter would write if it refu
 """
 
 import json
+from itertools import cycle
 from pathlib import Path
 
 import pytest
-from mindtune.data.llava import check_record
-from mindtune.data.mllm import to_mllm
+from mindtune.data.formats.llava import FORM
 from mindtune.errors import UserError
 from place import TUTORIAL
 
@@ -29,19 +29,33 @@ TRAPS = {
     "a user's turn twice": (
         (*SOUND, ("human", "And?"), ("human", "And?")), 1, "human's turn twice",
     ),
+    "a system text": ((("system", "Answer in French."), *SOUND), 2, None),
+    "a system text later": (
+        (*SOUND, ("system", "Answer in French."), ("gpt", "Oui.")), 1, "`from` is 'system'",
+    ),
     "no turns": ((), 1, "has no `conversations`"),
 }  # fmt: skip
 
 
 def llava(turns, image) -> dict:
-    roles = ("human", "gpt")
-    said = [
-        turn if isinstance(turn, tuple) else (roles[n % 2], turn) for n, turn in enumerate(turns)
-    ]
+    roles = cycle(("human", "gpt"))
+    said = [turn if isinstance(turn, tuple) else (next(roles), turn) for turn in turns]
     return {
         "id": "1",
         "image": image,
         "conversations": [{"from": role, "value": text} for role, text in said],
+    }
+
+
+def to_mllm(record) -> dict:
+    """What the converter would write if it refused nothing."""
+    names = {"human": "user", "gpt": "assistant"}
+    return {
+        "images": [record["image"]],
+        "messages": [
+            {"role": names.get(turn["from"], turn["from"]), "content": turn["value"]}
+            for turn in record["conversations"]
+        ],
     }
 
 
@@ -70,10 +84,10 @@ def test_what_stops_the_framework_is_refused_by_the_converter(outcomes, name):
     found = outcomes[name]
     assert found == ending if isinstance(ending, int) else found.startswith(ending), found
     if refusal is None:
-        check_record(llava(turns, "a.jpg"), 0)
+        FORM.check(llava(turns, "a.jpg"), 0)
         return
     with pytest.raises(UserError) as caught:
-        check_record(llava(turns, "a.jpg"), 0)
+        FORM.check(llava(turns, "a.jpg"), 0)
     assert refusal in str(caught.value)
 
 

@@ -1,7 +1,10 @@
 """Documentation that can't drift, and is there in both languages."""
 
+import ast
 import json
 import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ CONFIG = write_reference.ROOT / "config"
 PAGES = (
     "tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md", "installation.md",
     "interruptions.md",
-    "clusters.md", "scaling.md",
+    "clusters.md", "scaling.md", "errors.md",
 )  # fmt: skip
 KEYS = list(keys(Settings))
 
@@ -111,6 +114,78 @@ def test_outputs_names_every_column_and_metric():
     for place in ("outputs.md", "zh/outputs.md"):
         text = (DOCS / place).read_text(encoding="utf-8")
         assert [name for name in columns if f"`{name}`" not in text] == []
+
+
+def test_errors_are_quoted_as_the_program_says_them():
+    quotes = [quote for section in rows_of_errors("errors.md") for row in section for quote in row]
+    assert [quote for quote in quotes if not is_said(quote)] == []
+    assert len(set(quotes)) == len(quotes)
+    # The check itself: values and whole words count, and docstrings don't.
+    assert is_said("is …, but must be")
+    assert not is_said("but must be is …,")
+    assert not is_said("is not a banana; did you mean")
+    assert not is_said("nothing half-written ever looks whole")
+
+
+def test_errors_are_the_same_in_both_languages():
+    assert rows_of_errors("errors.md") == rows_of_errors("zh/errors.md")
+    for row in error_rows((DOCS / "zh/errors.md").read_text("utf-8")):
+        assert all(HAN.search(cell) or is_code(cell) for cell in row[1:]), row
+
+
+def rows_of_errors(page: str) -> list[list[list[str]]]:
+    """For each section of a page of errors and each row of its table, what is quoted in backticks."""
+    sections = (DOCS / page).read_text("utf-8").split("\n## ")[1:]
+    found = [
+        [re.findall(r"`([^`]+)`", row[0]) for row in error_rows(section)] for section in sections
+    ]
+    assert all(found) and all(row for section in found for row in section)
+    return found
+
+
+def error_rows(text: str) -> list[list[str]]:
+    """The cells of the rows of all tables in a text, without the tables' heads."""
+    lines = re.findall(r"^\| (.+) \|$", text, re.MULTILINE)
+    rows = [re.split(r" (?<!\\)\| ", line) for line in lines]
+    assert {len(row) for row in rows} == {3}
+    return [row for row in rows if row[0] not in ("you see", "看到的句子")]
+
+
+def is_code(cell: str) -> bool:
+    return re.fullmatch(r"`[^`]+`", cell) is not None
+
+
+def is_said(quote: str) -> bool:
+    """Whether the words of a quote, in their order, are in one text of the program's source."""
+    return any(in_order(quote.split("…"), text) for text in texts_of_the_source())
+
+
+def in_order(pieces: list[str], text: str) -> bool:
+    place = 0
+    for piece in pieces:
+        place = text.find(piece, place)
+        if place < 0:
+            return False
+        place += len(piece)
+    return True
+
+
+@cache
+def texts_of_the_source() -> tuple[str, ...]:
+    """Every text in scripts/, with `…` for the values that are filled in."""
+    files = sorted((write_reference.ROOT / "scripts").rglob("*.py"))
+    return tuple(text for file in files for text in texts(ast.parse(file.read_text("utf-8"))))
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    """The texts in a piece of source; docstrings, which nobody is shown, are not among them."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
+            yield from texts(child)
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda p: str(p.relative_to(DOCS)))

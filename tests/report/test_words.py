@@ -4,6 +4,12 @@ import re
 import string
 
 import pytest
+from mindtune.comparison import scores
+from mindtune.comparison.metrics import METRICS
+from mindtune.comparison.scores import CHANGED, IMPROVED, UNCHANGED
+from mindtune.comparison.tables import ALL
+from mindtune.comparison.verdicts import AS_GOOD, BETTER, OPEN, WORSE
+from mindtune.data.prompts import OTHER
 from mindtune.report.words import ENGLISH, TABLES, Words
 
 HAN = re.compile(r"[\u3400-\u9fff]")
@@ -27,6 +33,20 @@ def test_the_english_table_is_english_and_the_chinese_one_chinese():
     assert [key for key, text in TABLES["en"].items() if HAN.search(text)] == []
     same = {key for key, text in TABLES["zh"].items() if text == TABLES["en"][key]}
     assert same <= {"metric.chrf", "metric.bleu", "metric.rouge_l"}
+
+
+@pytest.mark.parametrize(
+    ("group", "values"),
+    [
+        ("metric", {metric.name for metric in METRICS}),
+        ("says", {AS_GOOD, BETTER, OPEN, WORSE}),
+        ("outcome", {CHANGED, IMPROVED, UNCHANGED, scores.WORSE}),
+        ("split", {"held_out", "named"}),
+        ("family", {ALL, OTHER}),
+    ],
+)
+def test_every_value_that_a_column_may_have_has_its_word(group, values):
+    assert set(ENGLISH.group(group)) == values
 
 
 def test_values_come_escaped_into_markup_alone():

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindtune.data import json_list
+from mindtune.data.conversation import leads_out, one_name
+from mindtune.data.formats.form import Conversation
+from mindtune.data.formats.llava import FORM
 from mindtune.data.json_list import read_records
-from mindtune.data.llava import leads_out, one_name
 from mindtune.data.mllm import convert, encode
 from mindtune.data.split import components, is_held_out
 from mindtune.errors import UserError
@@ -105,7 +107,6 @@ IMAGES = VALUES.filter(lambda name: name and one_name(name) == name and not lead
 def test_a_record_is_written_as_json_writes_it(values, image):
     values = [value.replace("<image>", "") for value in values[: len(values) // 2 * 2]]
     values[0] += "<image>"
-    turns = [{"from": ("human", "gpt")[n % 2], "value": value} for n, value in enumerate(values)]
     expected = {
         "images": [image],
         "messages": [
@@ -113,7 +114,7 @@ def test_a_record_is_written_as_json_writes_it(values, image):
             for n, value in enumerate(values)
         ],
     }
-    found = encode({"conversations": turns, "image": image}, 0, (image,))
+    found = encode(Conversation((image,), values))
     assert found == json.dumps(expected, ensure_ascii=False).encode()
 
 
@@ -235,13 +236,13 @@ def test_a_broken_record_with_several_pictures_names_its_file(place):
 
 
 def test_a_record_that_is_left_out_ties_no_pictures(place):
-    left_out = about(99, *NAMES) | {"system": "Answer in French."}
+    left_out = about(99, *NAMES) | {"objects": {"ref": ["bus"]}}
     records = [about(n, *NAMES[2 * n : 2 * n + 2]) for n in range(10)]
     write(place, "multi.json", records)
     alone = run(place, "multi.json", held_out_fraction=0.4)
     write(place, "multi.json", [*records, left_out])
     report = run(place, "multi.json", held_out_fraction=0.4)
-    assert report["kept"] == alone["kept"] and report["dropped"] == {"`system` is not read": 1}
+    assert report["kept"] == alone["kept"] and report["dropped"] == {"`objects` is not read": 1}
 
 
 def test_what_is_dropped_from_a_mixture_names_its_file(place):
@@ -249,7 +250,11 @@ def test_what_is_dropped_from_a_mixture_names_its_file(place):
     write(place, "b.json", [about(0, NAMES[0]), about(1, NAMES[1]) | {"video": "clip.mp4"}])
     report = run(place, "a.json", mixture=[{"path": place / "b.json", "weight": 1.0}])
     assert report["first_dropped"] == [
-        {"file": str(place / "b.json"), "record": 1, "reason": "`video` is not read"}
+        {
+            "file": str(place / "b.json"),
+            "record": 1,
+            "reason": "it is about a video (`video`), which is not read",
+        }
     ]
 
 
@@ -258,7 +263,7 @@ def test_a_record_is_dropped_when_one_of_its_pictures_is_missing(place):
     report = run(place, "multi.json")
     assert report["dropped"] == {"the image is missing": 1}
     assert report["first_dropped"][0]["image"] == "gone.jpg"
-    assert load(place) == [json.loads(encode(about(1, *NAMES[1:3]), 1, NAMES[1:3]))]
+    assert load(place) == [json.loads(encode(FORM.read(about(1, *NAMES[1:3]), 1)))]
 
 
 def test_a_mixture_sees_its_files_by_weight(place):

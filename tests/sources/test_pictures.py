@@ -151,7 +151,7 @@ def test_the_deep_check_says_what_there_is_to_say(tmp_path):
         "train": [item(name) for name in names if name != "twin.jpg"] + [item(turns=3)],
         "held_out": [item("twin.jpg")],
     }
-    summary = summarize(parts, seen, lambda record, found: 90 + 30 * len(found), seq_length=100)
+    summary = summarize(parts, seen, lambda record, found: 90 + 30 * len(found), 100, (), ["llava"])
     assert summary["records"] == {"train": 11, "held_out": 1} and summary["pictures"] == 11
     assert summary["faults"] == 2 and summary["modes"]["L"] == 1
     assert summary["altered"] == {"turned": {"count": 1, "first": ["turned.jpg"]}}
@@ -167,6 +167,7 @@ def test_the_deep_check_says_what_there_is_to_say(tmp_path):
         len(summary["problems"]) == 4 and verdict(summary) == f"{'; '.join(summary['problems'])}."
     )
     shown = page(summary, seen, contact_sheet(tmp_path, seen))
+    assert "<td>form of the instructions<td>llava<" in shown
     assert shown.count("<svg") == 4 and "data:image/jpeg;base64," in shown
     assert "cut.jpg: the picture can&#x27;t be decoded" in shown
     json.dumps(summary)

@@ -33,16 +33,21 @@ def give(model, template, file):
 @pytest.mark.parametrize(
     "file", ["chat_template.json", "chat_template.jinja", "tokenizer_config.json", None]
 )
-def test_a_question_is_asked_as_training_showed_it_whatever_template_there_is(model, file):
+@pytest.mark.parametrize("system", [None, "Answer in French."])
+def test_a_question_is_asked_as_training_showed_it_whatever_template_there_is(model, file, system):
     give(model, "{{ messages[0].content }} {{ nothing.like.it }}", file)
     processor = Processor(model)
     grids = [torch.tensor([1, 4, 4]), torch.tensor([1, 2, 2])]
     question = "<image>\n<image>\nWhich is red?"
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "Both."}]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
     ids, _ = processor.encode_conversation(messages, grids, 1024)
-    asked = processor.encode_prompt(question, grids)
+    asked = processor.encode_prompt(question, grids, system)
     assert ids[: len(asked)] == asked
-    assert chat.prompt_text(question) == processor.tokenizer.decode(asked).replace(
+    said = f"<|im_start|>system\n{system or 'You are a helpful assistant.'}<|im_end|>\n<|im_start|>user\n"
+    assert chat.prompt_text(question, system).startswith(said)
+    assert chat.prompt_text(question, system) == processor.tokenizer.decode(asked).replace(
         "<|image_pad|>" * 4, "<|image_pad|>"
     )
 

@@ -56,8 +56,9 @@ def test_a_model_trained_elsewhere_is_no_setting_of_other_experiments():
     assert "tuned_model" not in found.experiments["baseline"] and "tuned_model" not in found.common
     assert problems(raw | {"engine": "mindspeed"}) == [
         "experiments.mine: tuned_model is given, but only the hf engine answers from a Hugging Face model; "
-        "write `engine: hf` (with hf.device: npu on Ascend)."
+        "write `answer.engine: hf` (with hf.device: npu on Ascend)."
     ]
+    assert load(raw | {"engine": "mindspeed", "answer": {"engine": "hf"}})
 
 
 def test_the_defaults_are_the_tutorials():

@@ -55,6 +55,9 @@ def conversation(rng):
     texts = ["".join(rng.choices(WORDS, k=rng.randrange(12))) for _ in range(2 * rng.randint(1, 3))]
     roles = ("user", "assistant") * len(texts)
     messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    if rng.random() < 0.3:
+        system = "".join(rng.choices(WORDS, k=3)).replace("<image>", "")
+        messages.insert(0, {"role": "system", "content": system})
     return messages, [rng.randint(1, 40) for _ in range("".join(texts).count("<image>"))]
 
 

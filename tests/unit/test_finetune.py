@@ -17,6 +17,7 @@ from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage, training_check
 from mindtune.engines.checks import checkpoint_bytes
+from mindtune.engines.converting import converter
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
 from mindtune.engines.hf.model import load_model
@@ -56,7 +57,7 @@ def place(tmp_path_factory):
     records.insert(3, {"images": [], "messages": records[0]["messages"][2:]})
     (place / "train.json").write_text(json.dumps(records[:7]))
     (place / "held_out.json").write_text(json.dumps(records[7:]))
-    stage("hf", "prepare")(PrepareJob(place / "base", place / "mm", ONE, {}))
+    converter("mindtune").prepare(PrepareJob(place / "base", place / "mm", ONE))
     return place
 
 
@@ -139,7 +140,7 @@ def test_a_base_cut_into_tensor_parallel_shards_trains_alike(place, tmp_path):
         "llm_pp_layers": [[1, 3]],
         "vit_pp_layers": [[4, 0]],
     }
-    stage("hf", "prepare")(PrepareJob(place / "base", tmp_path / "mm", parallel, {}))
+    converter("mindtune").prepare(PrepareJob(place / "base", tmp_path / "mm", parallel))
     assert len(list((tmp_path / "mm/release").iterdir())) == 4
     assert train(place, tmp_path / "a", mm=tmp_path / "mm") == train(place, tmp_path / "b")
 
@@ -213,7 +214,7 @@ def test_packed_passes_train_alike(place, tmp_path, tokens_per_pass):
 
 def test_an_export_of_a_bf16_training_is_bf16(place, tmp_path):
     train(place, tmp_path / "a", machine={"precision": "bf16"})
-    stage("hf", "export")(ExportJob(tmp_path / "a", place / "base", tmp_path / "hf", ONE, {}))
+    converter("mindtune").export(ExportJob(tmp_path / "a", place / "base", tmp_path / "hf", ONE))
     config = json.loads((tmp_path / "hf/config.json").read_text())
     assert config["torch_dtype"] == "bfloat16"
 

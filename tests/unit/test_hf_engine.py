@@ -12,7 +12,7 @@ from mindtune.checkpoint import hf_to_mm, load_hf_tensors
 from mindtune.demo.base_model import ASSETS, write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import Scene
-from mindtune.engines import ENGINES, STAGES, stage, training_check
+from mindtune.engines import ENGINES, ROLES, stage, training_check
 from mindtune.engines import requests as jobs
 from mindtune.engines.hf.checkpoints import published_tensors
 from mindtune.engines.hf.dataset import Collator, Conversations, picture_inputs
@@ -66,9 +66,9 @@ def test_the_base_has_the_files_of_a_published_model(base):
     assert index["metadata"]["total_size"] < size < 6 * 2**20
 
 
-def test_every_engine_has_every_stage_with_the_same_signature():
+def test_every_engine_has_every_role_with_the_same_signature():
     for engine in ENGINES:
-        for name in STAGES:
+        for name in ROLES:
             parameters = inspect.signature(stage(engine, name)).parameters
             wanted = getattr(jobs, f"{name.capitalize()}Job")
             assert [p.annotation for p in parameters.values()] == [wanted], (engine, name)

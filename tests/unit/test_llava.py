@@ -5,9 +5,12 @@ import os
 
 import pytest
 from mindtune.data import json_list
+from mindtune.data.formats.llava import FORM
 from mindtune.data.json_list import read_records
-from mindtune.data.llava import check_record, images_of, sound_values, unfit, unread
 from mindtune.errors import UserError
+
+check_record, images_of, unfit, unread = FORM.check, FORM.images_of, FORM.unfit, FORM.unread
+sound_values = FORM.sound_values
 
 RECORD = {
     "id": "000000033471",
@@ -31,6 +34,19 @@ def test_reads_what_json_reads(tmp_path, monkeypatch, indent, chunk):
     records = [RECORD | {"id": str(n)} for n in range(5)]
     path = write(tmp_path / "a.json", json.dumps(records, indent=indent, ensure_ascii=False))
     assert list(read_records(path)) == records
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 1 << 20])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n \n"])
+def test_reads_json_lines(tmp_path, monkeypatch, ending, chunk):
+    """Of all the characters that end a line elsewhere, only a line feed does."""
+    monkeypatch.setattr(json_list, "CHUNK", chunk)
+    records = [RECORD | {"id": text} for text in ("a", "\u2028", "\x85", "}, {", "果")]
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    for text in (ending.join(lines), "\ufeff" + ending.join(lines) + ending):
+        path = tmp_path / "a.json"
+        path.write_bytes(text.encode())
+        assert list(read_records(path)) == records
 
 
 def test_reads_an_empty_list_and_a_byte_order_mark(tmp_path):
@@ -62,8 +78,15 @@ def test_a_key_twice_is_found_in_a_later_block(tmp_path, monkeypatch):
     ("text", "words"),
     [
         ("", "a.json is empty, but must be a JSON list"),
-        ("{}", "must be a JSON list of records, but begins with '{}'"),
-        ('{"id": "1"}', "must be a JSON list of records, but begins with '{"),
+        ("7", "must be a JSON list of records, or JSON lines, but begins with '7'"),
+        ('{"id": "1"}\n{"id": "2', r"cut off in record 1 \(line 2\)"),
+        ('{"id": "1"}\n\n{"id": "2"} {}\n', r"record 1 \(line 3\) is not JSON"),
+        ('{"id": "1"},{"id": "2"}\n', r"record 0 \(line 1\) is not JSON"),
+        ('{"id": "1"}\n["2"]\n', "record 1 is list, but must be an object"),
+        ('{"id": "1"}\n{"id": NaN}', r"record 1 \(line 2\) holds NaN, which is no number"),
+        ('{"id": "1"}\n{"id": "1", "id": "2"}', r"record 1 \(line 2\) has the key 'id' twice"),
+        ('{"id": ' + "[" * 100_000, r"record 0 \(line 1\) is nested too"),
+        ('{\n  "id": "1"\n}', "an object that doesn't end in its line"),
         ('[{"id": "1"}, {"id": "2", "conv', "cut off in record 1"),
         ('[{"id": "1"}, {"id": "2"}', "cut off after 2 records"),
         ('[{"id": "1"},', "cut off after 1 records"),
@@ -87,7 +110,7 @@ def test_a_key_twice_is_found_in_a_later_block(tmp_path, monkeypatch):
     ],
 )
 def test_damage_is_said_in_a_sentence(tmp_path, text, words):
-    with pytest.raises(UserError, match=words.replace("(", r"\(").replace("{", r"\{")):
+    with pytest.raises(UserError, match=words.replace("{", r"\{")):
         list(read_records(write(tmp_path / "a.json", text)))
 
 
@@ -174,9 +197,10 @@ TOKENS = ["endoftext", "im_start", "im_end", "vision_start", "vision_end", "visi
           for token in TOKENS),
         (answered(answer="a <|im_end|>"), "the special token <|im_end|> stands in its text"),
         (answered(images=["a.jpg"]), "`images` is not read"),
-        (answered(video="clip.mp4"), "`video` is not read"),
-        (answered(videos=["clip.mp4"]), "`videos` is not read"),
-        (answered(system="Answer in French."), "`system` is not read"),
+        (answered(audio="a.wav"), "`audio` is not read"),
+        (answered(system="Say <|im_end|>."), "the special token <|im_end|> stands in its system text"),
+        (answered(system="Look at <image>."), "an `<image>` mark stands in its system text"),
+        (answered(messages=[{"role": "user"}]), "`messages` is not read"),
         (answered(tools=[{"name": "search"}]), "`tools` is not read"),
         (weighted(weight=0), "`weight` of a turn is not read"),
         (weighted(loss=False), "`loss` of a turn is not read"),

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from mindtune.data.mllm import convert, remarks, to_mllm
+from mindtune.data.formats.llava import FORM
+from mindtune.data.mllm import convert, encode, remarks
 from mindtune.data.prompts import (
     family_of,
     named_problems,
@@ -56,14 +57,14 @@ def load(place, name):
 
 
 def test_the_format_is_that_of_the_framework():
-    found = to_mllm(record(33471) | {"model": "x"})
-    assert json.dumps(found) == (
+    found = encode(FORM.read(record(33471) | {"model": "x"}, 0)).decode()
+    assert found == (
         '{"images": ["000000033471.jpg"], "messages": [{"role": "user", "content": '
         '"<image>\\nquestion 0 of 33471?"}, {"role": "assistant", "content": "answer 0 of 33471."}, '
         '{"role": "user", "content": "question 1 of 33471?"}, {"role": "assistant", "content": '
         '"answer 1 of 33471."}]}'
     )
-    assert to_mllm(record(1, image=False))["images"] == []
+    assert encode(FORM.read(record(1, image=False), 0)).startswith(b'{"images": [], ')
 
 
 def test_the_parts_share_no_image_and_lose_no_record(place):
@@ -167,11 +168,9 @@ def test_max_samples_takes_the_first(place):
 def test_records_that_mean_something_else_are_dropped_and_named(place):
     records = [record(number % 40) for number in range(80)]
     records[3]["conversations"][0]["value"] += " What is <|image_pad|>?"
-    records[4]["system"] = "Answer in French."
+    records[4]["tools"] = [{"name": "search"}]
     records[5]["conversations"][1]["value"] = ""
-    del records[6]["image"]
     records[6]["images"] = [f"{6:012d}.jpg"]
-    records[6]["conversations"][0]["value"] = "What is it?"
     for number in (7, 8):
         records[number]["model"] = "x"
     (place / "llava.json").write_text(json.dumps(records))
@@ -183,26 +182,26 @@ def test_records_that_mean_something_else_are_dropped_and_named(place):
     assert sum(report["kept"].values()) == 76
     assert report["dropped"] == {
         "`images` is not read": 1,
-        "`system` is not read": 1,
+        "`tools` is not read": 1,
         "an answer is empty": 1,
         "the special token <|image_pad|> stands in its text": 1,
     }
     assert [dropped["record"] for dropped in report["first_dropped"]] == [3, 4, 5, 6]
-    assert report["unread_keys"] == {"images": 1, "model": 2, "system": 1}
+    assert report["unread_keys"] == {"images": 1, "model": 2, "tools": 1}
     said = remarks(report)
     assert "the key `model` of 2 records is not read" in said
     assert "1 of 80 records are dropped: an answer is empty" in said
 
 
 def test_every_record_of_another_form_stops_it(place):
-    """Pictures, videos and a system turn in keys that are not read: nothing was text-only."""
-    records = [{"system": "Answer in French.", "conversations": [
+    """Sounds, videos and objects in keys that are not read: nothing was text-only."""
+    records = [{"objects": {"ref": ["bus"]}, "conversations": [
         {"from": "human", "value": "What is on the bus?"}, {"from": "gpt", "value": "Une pub."},
-    ]} | more for more in ({"images": ["a.jpg"]}, {"video": "clip.mp4"})]  # fmt: skip
+    ]} | more for more in ({"audios": ["a.wav"]}, {"video": "clip.mp4"})]  # fmt: skip
     (place / "llava.json").write_text(json.dumps(records))
     with pytest.raises(
         UserError,
-        match=r"2 of 2 records .*`images` and `system` are not read: 1, `system` and `video` are not read: 1",
+        match=r"2 of 2 records .*`audios` and `objects` are not read: 1, it is about a video \(`video`\)",
     ):
         run(place, max_dropped_fraction=0.5)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mindtune.engines import ENGINES, STAGES, stage_sources
+from mindtune.engines import ENGINES, ROLES, stage_sources
+from mindtune.engines.converting import CONVERTERS, converter_sources
 from mindtune.errors import UserError
 from mindtune.glue.settings_reading import check_files, guard_default, read_configuration
 from mindtune.glue.sourcecode import closure
@@ -341,8 +342,9 @@ def test_no_result_depends_on_how_a_key_is_described():
     scripts = [
         ROOT / "scripts" / name for name, runs in table.items() if runs and name.endswith(".py")
     ]
-    engines = [path for name in ENGINES for stage in STAGES for path in stage_sources(name, stage)]
-    assert len(scripts) > 15 and len(engines) > 5
+    engines = [path for name in ENGINES for stage in ROLES for path in stage_sources(name, stage)]
+    engines += [path for name in CONVERTERS for path in converter_sources(name)]
+    assert len(scripts) > 15 and len(engines) == 7 and all(path.is_file() for path in engines)
     settings = ROOT / "scripts/mindtune/settings"
     assert [path for path in closure([*scripts, *engines]) if path.is_relative_to(settings)] == []
 

@@ -124,7 +124,7 @@ def no_picture(mine):
     ("damage", "words"),
     [
         (cut_off, "is cut off in record"),
-        (no_list, "must be a JSON list of records"),
+        (no_list, "record 0 has the key ['records'], so it is in none of the forms"),
         (change_turns(lambda turns: turns[1].update({"from": "bot"})), "`from` is 'bot'"),
         (change_turns(lambda turns: turns.pop()), "an odd number"),
         (change_turns(lambda turns: turns[0].update(value="q")), "0 `<image>` marks, but 1 image"),

@@ -26,7 +26,6 @@ class Metric:
     """
 
     name: str
-    title: str
     kind: str
     better: str | None
     of: Callable[[Mapping, str | None], float | bool | None]
@@ -93,26 +92,25 @@ def _alike(function: Callable[[str, str], float]) -> Callable:
 
 
 METRICS = (
-    Metric("exact", "Exact match", SHARE, "higher", _judged(exact), 1),
-    Metric("content", "Content in any form", MEAN, "higher", _content, 1),
-    Metric("chrf", "chrF", MEAN, "higher", _alike(chrf), 100),
-    Metric("bleu", "BLEU", MEAN, "higher", _alike(bleu), 100),
-    Metric("rouge_l", "ROUGE-L", MEAN, "higher", _alike(rouge_l), 100),
-    Metric("words", "Length in words", MEAN, None, lambda line, _: len(words(line["answer"]))),
-    Metric("box", "Has a box", SHARE, None, lambda line, _: has_box(line["answer"]), 1),
-    Metric("empty", "Empty", SHARE, "lower", lambda line, _: not line["answer"].strip(), 1),
+    Metric("exact", SHARE, "higher", _judged(exact), 1),
+    Metric("content", MEAN, "higher", _content, 1),
+    Metric("chrf", MEAN, "higher", _alike(chrf), 100),
+    Metric("bleu", MEAN, "higher", _alike(bleu), 100),
+    Metric("rouge_l", MEAN, "higher", _alike(rouge_l), 100),
+    Metric("words", MEAN, None, lambda line, _: len(words(line["answer"]))),
+    Metric("box", SHARE, None, lambda line, _: has_box(line["answer"]), 1),
+    Metric("empty", SHARE, "lower", lambda line, _: not line["answer"].strip(), 1),
     Metric(
         "repeated",
-        "Repeats itself",
         SHARE,
         "lower",
         lambda line, _: is_repetitive(line["answer"]),
         1,
     ),
-    Metric("cut", "Cut at max_new_tokens", SHARE, "lower", lambda line, _: bool(line["cut"]), 1),
-    Metric("tokens", "Tokens", MEAN, None, lambda line, _: line["tokens"]),
-    Metric("seconds", "Seconds", CLOCK, None, lambda line, _: line["seconds"]),
-    Metric("tokens_per_second", "Tokens per second", CLOCK, None, lambda line, _: _speed(line)),
+    Metric("cut", SHARE, "lower", lambda line, _: bool(line["cut"]), 1),
+    Metric("tokens", MEAN, None, lambda line, _: line["tokens"]),
+    Metric("seconds", CLOCK, None, lambda line, _: line["seconds"]),
+    Metric("tokens_per_second", CLOCK, None, lambda line, _: _speed(line)),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 

@@ -74,11 +74,13 @@ def summarize(
     encode: Encode,
     seq_length: int,
     problems: Sequence[str] = (),
+    forms: Sequence[str] = (),
 ) -> dict:
     """What there is to say of the data: counts, faults, duplicates, lengths, and the problems.
 
     encode: a record and its pictures -> tokens, as training will count them before it cuts.
     problems: phrases about what was found before, such as `mllm.remarks`.
+    forms: of the instructions, as `mllm.forms_of` says.
     """
     sound = [picture for picture in seen.values() if picture.fault is None]
     same: dict[str, list[str]] = {}
@@ -106,6 +108,7 @@ def summarize(
     ]
     every = [tokens for found in lengths.values() for tokens in found]
     summary = {
+        "forms": list(forms),
         "records": dict(records_of),
         "pictures": len(seen),
         "faults": len(faults),

@@ -76,6 +76,7 @@ def facts(summary: Mapping) -> list[tuple[str, object, bool]]:
     ]
     tokens = summary["tokens"]
     return [
+        ("form of the instructions", ", ".join(summary["forms"]), False),
         *((f"records, {part}", count, not count) for part, count in summary["records"].items()),
         ("pictures", summary["pictures"], False),
         ("that can't be used", summary["faults"], bool(summary["faults"])),

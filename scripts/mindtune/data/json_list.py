@@ -1,6 +1,6 @@
-"""Reading a JSON list of records, one at a time; what the records must hold is their format's.
+"""Reading a JSON list of records, or JSON lines, one at a time; what records hold is their form's.
 
-Blocks of whole records are cut out of the file and given to orjson. Where that fails, and
+Which of the two a file is, its first character says, `[` or `{`. Blocks of whole records are cut out of the file and given to orjson. Where that fails, and
 for files that are laid out unlike LLaVA-Instruct, a slower reader goes on, which knows what
 to say about damage.
 """
@@ -24,21 +24,27 @@ MOST_DIGITS = 4300  # Python's own limit
 # Ways to count the keys of a text: never too few, but some strings look like one; quickest first.
 KEYS = (re.compile(rb':(?<=[\s"]:)'), re.compile(rb'"\s*:'))
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
+FIRST_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 FIRST_KEY = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{\s*("(?:[^"\\]){1,64}")')
 
 
 def read_records(path: str | Path) -> Iterator[dict]:
-    """Yield the records of a JSON list, holding one block of them at a time.
+    """Yield the records of a JSON list or of JSON lines, holding one block of them at a time.
 
     Raises
     ------
     UserError: it is no file or not UTF-8, not JSON (NaN, and a key that an object has twice,
-        are none), not a list, or ends in the middle of a record.
+        are none), neither a list nor lines, or ends in the middle of a record.
     """
     path = regular(path)
     number = offset = 0
     try:
         with open(path, "rb") as handle:
+            if FIRST_OBJECT.match(handle.read(max(CHUNK, 64))):
+                handle.seek(0)
+                yield from _lines(path, handle)
+                return
+            handle.seek(0)
             for records, end in _blocks(handle):
                 for record in records:
                     if not isinstance(record, dict):
@@ -186,12 +192,16 @@ def _last_cut(block: bytes, key: bytes) -> int:
     return 0
 
 
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
+    )
+
+
 def _carefully(path: Path, binary, number: int) -> Iterator[dict]:
     """Yield the records from here on, decoded one by one, and say what is wrong."""
     handle = io.TextIOWrapper(binary, encoding="utf-8", errors="surrogateescape")
-    decoder = json.JSONDecoder(
-        object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
-    )
+    decoder = _decoder()
     position = 0
     first = number
     if number:
@@ -233,7 +243,7 @@ def _carefully(path: Path, binary, number: int) -> Iterator[dict]:
             except json.JSONDecodeError as error:
                 more = handle.read(CHUNK)
                 if not more:
-                    raise _broken(path, number, error) from None
+                    raise _broken(path, f"record {number}", error) from None
                 text, position = text[begin:] + more, 0
             except RecursionError:
                 raise UserError(f"{path}: record {number} is nested too deeply.") from None
@@ -243,6 +253,49 @@ def _carefully(path: Path, binary, number: int) -> Iterator[dict]:
         if not isinstance(record, dict):
             raise _no_object(path, number, record)
         yield record
+        number += 1
+
+
+def _lines(path: Path, handle) -> Iterator[dict]:
+    """Yield the record of each line that isn't blank. Only a line feed ends a line."""
+    number = begin = 0  # of records; of lines
+    while lines := handle.readlines(CHUNK):
+        if not begin:
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        filled = [line for line in lines if line.strip()]
+        records = _decode(b"[" + b",".join(filled) + b"]")
+        if records is None or len(records) != len(filled):
+            records = _line_by_line(path, lines, number, begin)
+        for record in records:
+            if not isinstance(record, dict):
+                raise _no_object(path, number, record)
+            yield record
+            number += 1
+        begin += len(lines)
+
+
+def _line_by_line(path: Path, lines: list[bytes], number: int, begin: int) -> Iterator[Any]:
+    """Yield the values of lines, and say what is wrong; `number`, `begin`: of the first."""
+    decoder = _decoder()
+    for place, line in enumerate(lines, begin + 1):
+        text = line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
+        if not text:
+            continue
+        where = f"record {number} (line {place})"
+        _refuse_bytes(path, where, text, 0, len(text))
+        try:
+            yield decoder.decode(text)
+        except json.JSONDecodeError as error:
+            if number == 0 and text[-1] in "{[,":
+                raise UserError(
+                    f"{path} begins with an object that doesn't end in its line; write a JSON list of "
+                    "records, or each record in a line of its own."
+                ) from None
+            raise _broken(path, where, error) from None
+        except RecursionError:
+            raise UserError(f"{path}: {where} is nested too deeply.") from None
+        except _Refused as error:
+            raise UserError(f"{path}: {where} {error}.") from None
         number += 1
 
 
@@ -259,9 +312,13 @@ def _refuse_bytes(path: Path, where: str, text: str, begin: int, end: int) -> No
 
 def _no_list(path: Path, text: str) -> UserError:
     if not text:
-        return UserError(f"{path} is empty, but must be a JSON list of records; get it again.")
+        return UserError(
+            f"{path} is empty, but must be a JSON list of records, or JSON lines; get it again."
+        )
     _refuse_bytes(path, "its beginning", text, 0, 20)
-    return UserError(f"{path} must be a JSON list of records, but begins with {text[:20]!r}.")
+    return UserError(
+        f"{path} must be a JSON list of records, or JSON lines, but begins with {text[:20]!r}."
+    )
 
 
 def _next_token(handle, text: str, position: int) -> tuple[int, str, str]:
@@ -280,12 +337,10 @@ def _no_object(path: Path, number: int, record) -> UserError:
     return UserError(f"{path}: record {number} is {type(record).__name__}, but must be an object.")
 
 
-def _broken(path: Path, number: int, error: json.JSONDecodeError) -> UserError:
+def _broken(path: Path, where: str, error: json.JSONDecodeError) -> UserError:
     at_end = error.pos >= len(error.doc.rstrip()) - 1 or error.msg.startswith("Unterminated")
     if at_end:
-        return UserError(f"{path} is cut off in record {number}; get the whole file again.")
+        return UserError(f"{path} is cut off in {where}; get the whole file again.")
     begin, end = max(0, error.pos - 20), error.pos + 20
-    _refuse_bytes(path, f"record {number}", error.doc, begin, end)
-    return UserError(
-        f"{path}: record {number} is not JSON ({error.msg} near {error.doc[begin:end]!r})."
-    )
+    _refuse_bytes(path, where, error.doc, begin, end)
+    return UserError(f"{path}: {where} is not JSON ({error.msg} near {error.doc[begin:end]!r}).")

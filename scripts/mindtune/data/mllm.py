@@ -17,16 +17,10 @@ from typing import NamedTuple
 
 import orjson
 
+from mindtune.data.conversation import leads_out
+from mindtune.data.formats import find_form, refuse_mixed
+from mindtune.data.formats.form import Conversation, Form, Unfit
 from mindtune.data.json_list import read_records
-from mindtune.data.llava import (
-    ROLES,
-    check_record,
-    images_of,
-    leads_out,
-    sound_values,
-    unfit,
-    unread,
-)
 from mindtune.data.looking import Looking
 from mindtune.data.mixture import Mixture
 from mindtune.data.pictures import open_pictures
@@ -37,44 +31,40 @@ from mindtune.files import write_json, writing
 SHOWN = 10
 PARTS = ("train", "held_out")
 BUFFER = 1 << 20
-USER, ASSISTANT = (f'{{"role": "{role}", "content": %b}}'.encode() for role in ROLES.values())
-
-
-def to_mllm(record: dict) -> dict:
-    """One LLaVA record in mllm format; `id` and other keys are dropped, as the tool does."""
-    return {
-        "images": list(images_of(record)),
-        "messages": [
-            {"role": ROLES[turn["from"]], "content": turn["value"]}
-            for turn in record["conversations"]
-        ],
-    }
+SYSTEM, USER, ASSISTANT = (
+    f'{{"role": "{role}", "content": %b}}'.encode() for role in ("system", "user", "assistant")
+)
 
 
 @lru_cache(maxsize=256)
-def _template(turns: int) -> bytes:
-    messages = b", ".join((USER, ASSISTANT) * (turns // 2))
+def _template(turns: int, system: bool) -> bytes:
+    messages = b", ".join((SYSTEM,) * system + (USER, ASSISTANT) * (turns // 2))
     return b'{"images": [%b], "messages": [' + messages + b"]}"
 
 
-def encode(record: dict, number: int, images: Sequence[str], prefix: str = "") -> bytes:
-    """A checked record in mllm format, in the very bytes of `json.dumps(ensure_ascii=False)`."""
-    values = sound_values(record, images)
-    if values is None:
-        check_record(record, number)
-        values = [turn["value"] for turn in record["conversations"]]
-    return _encode(record, number, images, values, prefix)
+def encode(conversation: Conversation, prefix: str = "") -> bytes:
+    """A conversation in mllm format, in the very bytes of `json.dumps(ensure_ascii=False)`.
 
+    prefix: put before the pictures' names.
 
-def _encode(record, number: int, images: Sequence[str], values: list[str], prefix: str) -> bytes:
+    Raises
+    ------
+    TypeError: half a surrogate pair is in it.
+    """
+    images, values, system = conversation
     paths = [posixpath.join(prefix, image) for image in images] if prefix else images
+    texts = values if system is None else (system, *values)
+    return _template(len(values), system is not None) % (
+        b", ".join(map(orjson.dumps, paths)),
+        *map(orjson.dumps, texts),
+    )
+
+
+def _encoded(form: Form, record: dict, number: int, conversation: Conversation, prefix: str):
     try:
-        return _template(len(values)) % (
-            b", ".join(map(orjson.dumps, paths)),
-            *map(orjson.dumps, values),
-        )
-    except TypeError:  # half a surrogate pair
-        check_record(record, number)
+        return encode(conversation, prefix)
+    except TypeError:  # half a surrogate pair, which only a close look finds
+        form.check(record, number)
         raise
 
 
@@ -167,6 +157,8 @@ def convert(
     remembered = report.with_name(".pictures.json") if check_pictures == "size" else None
     pictures = Looking(open_pictures(images), remembered)
     files = [(instructions, 1.0), *((Path(part["path"]), part["weight"]) for part in mixture)]
+    forms = [find_form(path) for path, _ in files]
+    roots = [str(images.absolute()), str(images.resolve())]
     mixed = Mixture(files, max_samples, subset_seed, split_seed)
     outputs = (train, held_out)
     tied = None
@@ -181,14 +173,16 @@ def convert(
                     )
                     for name, path in zip(PARTS, outputs, strict=True)
                 }
-                summary, known = _write(mixed, placement, parts, image_prefix, progress)
+                summary, known = _write(
+                    mixed, forms, roots, placement, parts, image_prefix, progress
+                )
                 if max_samples is not None and summary["records"] < max_samples:
                     summary["asked_samples"] = max_samples
                 summary["altered"] = pictures.report()
                 _judge(summary, instructions, images, max_dropped_fraction, placement, known)
             break
         except _Tied:
-            tied = components(_groups(mixed))
+            tied = components(_groups(mixed, forms, roots))
     pictures.remember()
     write_json(report, summary)
     return summary
@@ -206,17 +200,30 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _groups(mixed: Mixture) -> Iterable[Sequence[str]]:
+def _groups(mixed: Mixture, forms: Sequence[Form], roots: Sequence[str]) -> Iterable[Sequence[str]]:
     """The pictures of each record that has several and is not left out for what it holds."""
-    for path, _ in mixed.files:
+    for form, (path, _) in zip(forms, mixed.files, strict=True):
         for number, record in enumerate(read_records(path)):
-            if isinstance(record.get("image"), list):
+            if form.sound_values(record, form.images_of(record)) is None:
                 try:
-                    check_record(record, number)
+                    found = _read_closely(form, record, number, roots)
                 except UserError as error:
                     raise UserError(f"{path}: {error}") from None
-                if not unfit(record):
-                    yield images_of(record)
+                except Unfit:
+                    continue
+                if len(found.images) > 1:
+                    yield found.images
+
+
+def _read_closely(form: Form, record: dict, number: int, roots: Sequence[str]) -> Conversation:
+    """
+    Raises
+    ------
+    UserError: the training framework would stop at the record, or it is of another form.
+    Unfit: it can't be trained on as it was meant.
+    """
+    refuse_mixed(form, record, f"record {number}")
+    return form.read(record, number, roots)
 
 
 class _Tally:
@@ -236,25 +243,36 @@ class _Tally:
             self.first_dropped.append({**where, "record": number, **picture, "reason": reason})
 
 
-def _write(mixed: Mixture, placement: Placement, parts, prefix: str, progress) -> tuple[dict, dict]:
+def _write(
+    mixed: Mixture,
+    forms: Sequence[Form],
+    roots: Sequence[str],
+    placement: Placement,
+    parts,
+    prefix: str,
+    progress,
+) -> tuple[dict, dict]:
     """Write all records to their parts; returns the summary, and the part of each picture."""
     known: dict[str, str] = {}
     tally = _Tally(mixed.files)
     for file, number, record, times in progress(mixed):
         tally.records += 1
-        images = images_of(record)
+        form = forms[file]
+        images = form.images_of(record)
         try:
-            values = sound_values(record, images)
+            values = form.sound_values(record, images)
             if values is None or (
                 images and images[0] not in known and any(map(leads_out, images))
             ):
-                check_record(record, number)
-                tally.unread.update(unread(record))
-                if reason := unfit(record):
-                    tally.drop(file, number, reason)
-                    continue
-                values = [turn["value"] for turn in record["conversations"]]
-            item = _encode(record, number, images, values, prefix)
+                images, values, system = _read_closely(form, record, number, roots)
+                tally.unread.update(form.unread(record))
+            else:
+                system = None
+            item = _encoded(form, record, number, Conversation(images, values, system), prefix)
+        except Unfit as reason:
+            tally.unread.update(form.unread(record))
+            tally.drop(file, number, str(reason))
+            continue
         except UserError as error:
             raise UserError(f"{mixed.files[file][0]}: {error}") from None
         if not images:
@@ -273,12 +291,13 @@ def _write(mixed: Mixture, placement: Placement, parts, prefix: str, progress) -
             parts["held_out"].add(item)
         else:
             tally.drop(file, number, part, next(name for name in images if known[name] == part))
-    return _summary(tally, parts, known), known
+    return _summary(tally, parts, known, forms), known
 
 
-def _summary(tally: _Tally, parts, known: Mapping[str, str]) -> dict:
+def _summary(tally: _Tally, parts, known: Mapping[str, str], forms: Sequence[Form]) -> dict:
     used = Counter(known.values())
     summary = {
+        "form": forms[0].name,
         "records": tally.records,
         "kept": {name: writer.count for name, writer in parts.items()},
         "text_only": tally.text_only,
@@ -289,10 +308,21 @@ def _summary(tally: _Tally, parts, known: Mapping[str, str]) -> dict:
     }
     if len(tally.files) > 1:
         summary["mixture"] = [
-            {"path": str(path), "weight": weight, "trained_on": tally.trained_on[number]}
+            {
+                "path": str(path),
+                "form": forms[number].name,
+                "weight": weight,
+                "trained_on": tally.trained_on[number],
+            }
             for number, (path, weight) in enumerate(tally.files)
         ]
     return summary
+
+
+def forms_of(summary: Mapping) -> list[str]:
+    """The forms of the instructions of a conversion's summary, each once."""
+    parts = summary.get("mixture", [summary])
+    return list(dict.fromkeys(part["form"] for part in parts))
 
 
 def remarks(summary: Mapping) -> list[str]:

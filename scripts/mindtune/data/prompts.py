@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mindtune.data.llava import IMAGE_MARK, SPECIAL_TOKEN, one_name
+from mindtune.data.conversation import IMAGE_MARK, SPECIAL_TOKEN, one_name, system_and_turns
 from mindtune.data.pictures import has_picture
 from mindtune.errors import UserError
 
@@ -18,13 +18,15 @@ class Question(NamedTuple):
     """A question as it is asked by itself.
 
     turn: which of its conversation. images: the pictures that are asked about. text: the
-    question with a mark for each of them. answer: the conversation's.
+    question with a mark for each of them. answer: the conversation's. system: the conversation's
+    own system text; None for the template's.
     """
 
     turn: int
     images: Sequence[str]
     text: str
     answer: str
+    system: str | None = None
 
     @property
     def words(self) -> str:
@@ -47,7 +49,7 @@ def questions(record: Mapping, turns: str = "all") -> Iterator[Question]:
     asked with all pictures that the conversation has shown before it, in front of the
     question; where there are none, it is not asked.
     """
-    messages = record["messages"]
+    system, messages = system_and_turns(record["messages"])
     last = 2 if turns == "first" else len(messages)
     taken = 0
     for position in range(0, last, 2):
@@ -59,7 +61,7 @@ def questions(record: Mapping, turns: str = "all") -> Iterator[Question]:
             images = record["images"][:taken]
             content = FRONT * len(images) + content.strip()
         if images:
-            yield Question(position // 2, images, content, answer)
+            yield Question(position // 2, images, content, answer, system)
 
 
 def pictures_of(prompt: Mapping) -> list[str]:
@@ -142,7 +144,7 @@ def select(
     A prompt has: id, split (`named` or `held_out`), family, image (relative to the directory
     of pictures), image_in_training, prompt, reference (None when nobody knows the answer).
     Where the question is not about one picture that stands before it, it has, for image, the
-    list images, and prompt holds the marks. Of more held-out questions than wanted, those with
+    list images, and prompt holds the marks. With a system text of its own it has system. Of more held-out questions than wanted, those with
     the lowest hashes are taken.
 
     Raises
@@ -153,10 +155,11 @@ def select(
     for problem in named_problems(named):
         raise UserError(problem)
     seen = {image for record in train for image in record["images"]}
+    known = [question for record in (*train, *held_out) for question in questions(record)]
+    # A named prompt has no system text: the answers to questions that have none go before others.
     answers = {
         (tuple(question.images), question.words): question.answer
-        for record in (*train, *held_out)
-        for question in questions(record)
+        for question in sorted(known, key=lambda question: question.system is None)
     }
     chosen = []
     for number, entry in enumerate(named):
@@ -202,6 +205,7 @@ def _prompt(name, split, question: Question, reference, seen, families) -> dict:
         "image_in_training": any(image in seen for image in question.images),
         "prompt": text,
         "reference": reference,
+        **({} if question.system is None else {"system": question.system}),
     }
 
 

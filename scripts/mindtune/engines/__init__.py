@@ -1,19 +1,21 @@
 """Engines: what trains and answers, behind one set of files.
 
-An engine is a package here with four modules, each with one function of the same name:
+An engine is a package here that trains, answers, or both: a module for each of its roles, with one
+function of the same name:
 
-| module     | function                      | from                | to                        |
+| role       | function                      | from                | to                        |
 |------------|-------------------------------|---------------------|---------------------------|
-| `prepare`  | `prepare(PrepareJob)`         | Hugging Face model  | mm checkpoint (`release`) |
 | `finetune` | `finetune(FinetuneJob)`       | mm checkpoint, data | `save_dir`, loss.csv      |
-| `export`   | `export(ExportJob)`           | `save_dir`          | Hugging Face model        |
 | `answer`   | `answer(AnswerJob)`           | model, prompts      | answers, JSON lines       |
+
+Who trains is `engine`, who answers `answer.engine`; converting between the two layouts belongs to
+no engine, see `mindtune.engines.converting`.
 
 `finetune` has a second function, `check(FinetuneJob, begun)`: it raises for what would keep a
 training that goes on from iteration `begun` from beginning, and writes nothing.
 
 The jobs are in `mindtune.engines.requests`. The files are the same for all engines, so that what
-one wrote another can read. A module is imported only when its stage runs: answering needs no
+one wrote another can read. A module is imported only when its role is played: answering needs no
 code of training, and an edit of the one re-runs nothing of the other.
 """
 
@@ -29,7 +31,7 @@ class Engine:
 
     answers_from: `hf` when it answers from a Hugging Face directory, `mm` when from an mm
         checkpoint or a save_dir. machine: the section of the configuration that describes its
-        machine. keys: for each stage, the keys of that section on which the result depends; an
+        machine. keys: for each of its roles, the keys of that section on which the result depends; an
         edit of any other key of it runs nothing again. framework: whether it wants a framework
         of its own, which is installed and looked at before anything heavy.
     """
@@ -49,9 +51,7 @@ ENGINES = {
         answers_from="hf",
         machine="hf",
         keys={
-            "prepare": (),
             "finetune": (*DEVICE, "tokens_per_pass"),
-            "export": (),
             "answer": DEVICE,
         },
     ),
@@ -60,19 +60,17 @@ ENGINES = {
         answers_from="mm",
         machine="mindspeed",
         keys={
-            "prepare": ("converter",),
             "finetune": LAUNCH,
-            "export": ("converter",),
             "answer": ("inference", "environment"),
         },
         framework=True,
     ),
 }
-STAGES = ("prepare", "finetune", "export", "answer")
+ROLES = ("finetune", "answer")
 
 
 def stage(engine: str, name: str) -> Callable:
-    """The function of an engine for a stage."""
+    """The function of an engine for one of its roles."""
     return getattr(import_module(f"{__name__}.{engine}.{name}"), name)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mindtune.data.llava import IMAGE_MARK
+from mindtune.data.conversation import IMAGE_MARK, SYSTEM_PROMPT
 from mindtune.errors import UserError
 from mindtune.files import read_json, read_text
 
 log = logging.getLogger(__name__)
 
-SYSTEM_PROMPT = "You are a helpful assistant."
 IMAGE_PAD = "<|image_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 TURN_END, TEXT_END = "<|im_end|>", "<|endoftext|>"
@@ -28,10 +27,13 @@ _QUESTIONS = ("\nWhat is this?", "And where?")
 _ANSWER = "A bus."
 
 
-def question_text(question: str, first: bool) -> str:
-    """A question's turn up to where its answer begins; `first`: it opens the conversation."""
+def question_text(question: str, first: bool, system: str | None = None) -> str:
+    """A question's turn up to where its answer begins.
+
+    first: it opens the conversation, so that the system text comes before it; None for the template's.
+    """
     text = f"<|im_start|>user\n{question}{TURN_END}\n<|im_start|>assistant\n"
-    return f"<|im_start|>system\n{SYSTEM_PROMPT}{TURN_END}\n{text}" if first else text
+    return f"<|im_start|>system\n{system or SYSTEM_PROMPT}{TURN_END}\n{text}" if first else text
 
 
 def answer_text(answer: str) -> str:
@@ -44,9 +46,9 @@ def picture_text(tokens: int = 1) -> str:
     return f"{VISION_START}{IMAGE_PAD * tokens}{VISION_END}"
 
 
-def prompt_text(question: str) -> str:
+def prompt_text(question: str, system: str | None = None) -> str:
     """A question that is asked alone, with one token for each `<image>` mark."""
-    return question_text(question.replace(IMAGE_MARK, picture_text()), first=True)
+    return question_text(question.replace(IMAGE_MARK, picture_text()), True, system)
 
 
 def warn_of_other_template(hf_dir: Path) -> None:

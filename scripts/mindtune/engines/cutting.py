@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from mindtune.data.archive import open_archive
-from mindtune.data.llava import IMAGE_MARK
+from mindtune.data.conversation import IMAGE_MARK, system_and_turns
 from mindtune.data.opening import BadPicture, read_header, refused, source_of
 from mindtune.data.shrinking import LONGEST, SMALLEST, shrunk_size
 from mindtune.engines import chat
@@ -176,14 +176,15 @@ class Lengths:
 
         tokens: of each picture. tokenize: count the questions' tokens; they are short.
         """
+        system, messages = system_and_turns(messages)
         left = iter(tokens)
         turns, last = [], 0
         for place in range(0, len(messages) - 1, 2):
             question = messages[place]["content"]
             if tokenize:
-                source, source_end = self._question(question, not place, left)
+                source, source_end = self._question(question, not place, left, system)
             else:
-                around = self.around_later if place else self.around_first
+                around = self.around_later if place else self._around_first(system)
                 source, source_end = _bound(question, around, left)
             target, target_end = _bound(messages[place + 1]["content"], self.around_answer, left)
             turns.append(Turn(source, target, source_end, target_end))
@@ -192,18 +193,25 @@ class Lengths:
         return turns[:last]
 
     def exact(self, messages: Sequence[Mapping], tokens: Sequence[int]) -> list[Turn]:
+        system, messages = system_and_turns(messages)
         left = iter(tokens)
         turns = []
         for place in range(0, len(messages) - 1, 2):
-            source = self._question(messages[place]["content"], not place, left)
+            source = self._question(messages[place]["content"], not place, left, system)
             answer = messages[place + 1]["content"].replace(IMAGE_MARK, chat.picture_text())
             target = self._counted(chat.answer_text(answer), left)
             turns.append(Turn(source[0], target[0], source[1], target[1]))
         return turns
 
-    def _question(self, question: str, first: bool, left) -> tuple[int, int]:
+    def _around_first(self, system: str | None) -> int:
+        """Tokens around a first question, the system text among them."""
+        if system is None:
+            return self.around_first
+        return len(self.encode(chat.question_text("", True, system)))
+
+    def _question(self, question: str, first: bool, left, system: str | None) -> tuple[int, int]:
         question = question.replace(IMAGE_MARK, chat.picture_text())
-        return self._counted(chat.question_text(question, first), left)
+        return self._counted(chat.question_text(question, first, system), left)
 
     def _counted(self, text: str, left) -> tuple[int, int]:
         """Tokens of a text with one for each picture, and of its part to the last one's end."""

@@ -1,4 +1,4 @@
-"""What an engine is asked to do: the four jobs, in files and settings.
+"""What an engine is asked to do: the jobs, in files and settings.
 
 Settings are sections of the checked configuration (`docs/config.md` has their keys):
 `train`, `processor`, `parallel`, `answer`, and `machine`, what the result depends on of the
@@ -26,7 +26,6 @@ class PrepareJob:
     hf_dir: Path
     mm_dir: Path
     parallel: Settings
-    machine: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
 
@@ -67,7 +66,6 @@ class ExportJob:
     hf_dir: Path
     out_dir: Path
     parallel: Settings
-    machine: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
 

@@ -65,11 +65,17 @@ def read_configuration(
 
 
 def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
-    """A configuration and its engine, from whose answers it follows what they depend on."""
+    """A configuration and its engine, the one that trains; what answers depend on follows from who answers."""
     engine = ENGINES[configuration.common["engine"]]
-    if engine.answers_from == "mm":
+    if answerer(configuration).answers_from == "mm":
         configuration.answer_from_checkpoints()
     return configuration, engine
+
+
+def answerer(configuration: Configuration) -> Engine:
+    """The engine that answers: by default the one that trains."""
+    common = configuration.common
+    return ENGINES[common["answer"].get("engine") or common["engine"]]
 
 
 def guard_default(path: Path) -> None:

@@ -11,7 +11,7 @@ from mindtune.checkpoint.model_directory import layout_problems, model_problems
 from mindtune.checkpoint.tuned_model import KEY as TUNED
 from mindtune.checkpoint.tuned_model import tuned_problems
 from mindtune.data.archive import open_archive
-from mindtune.data.llava import one_name
+from mindtune.data.conversation import one_name
 from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
@@ -170,10 +170,10 @@ def experiment_problems(settings: Mapping) -> Iterator[str]:
                 "data.held_out_fraction is 1, which leaves nothing to train on; write less, or a "
                 f"{TUNED} for a model that was trained elsewhere."
             )
-    elif settings["engine"] != "hf":
+    elif (settings["answer"].get("engine") or settings["engine"]) != "hf":
         yield (
             f"{TUNED} is given, but only the hf engine answers from a Hugging Face model; write "
-            "`engine: hf` (with hf.device: npu on Ascend)."
+            "`answer.engine: hf` (with hf.device: npu on Ascend)."
         )
 
 

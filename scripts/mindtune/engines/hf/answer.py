@@ -51,7 +51,9 @@ def answer_batch(
         for prompt in prompts
     ]
     rows = [
-        processor.encode_prompt(text_of(prompt), [picture.grid_thw[0] for picture in shown])
+        processor.encode_prompt(
+            text_of(prompt), [picture.grid_thw[0] for picture in shown], prompt.get("system")
+        )
         for prompt, shown in zip(prompts, pictures, strict=True)
     ]
     length = max(map(len, rows))

@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 from transformers import AutoTokenizer
 
-from mindtune.data.llava import IMAGE_MARK
+from mindtune.data.conversation import IMAGE_MARK, system_and_turns
 from mindtune.data.shrinking import read_shrunk
 from mindtune.engines import chat
 from mindtune.engines.cutting import kept_tokens
@@ -100,13 +100,14 @@ class Processor:
         loss is on the answers (with `<|im_end|>` and the line end), everything else is
         -100. A conversation that is too long is cut turn by turn.
         """
+        system, messages = system_and_turns(messages)
         grids = list(grids)
         ids: list[int] = []
         labels: list[int] = []
         for turn in range(0, len(messages) - 1, 2):
             question, answer = messages[turn]["content"], messages[turn + 1]["content"]
             question, answer = self._take(question, grids), self._take(answer, grids)
-            source_ids = self.encode(chat.question_text(question, first=turn == 0))
+            source_ids = self.encode(chat.question_text(question, turn == 0, system))
             target_ids = self.encode(chat.answer_text(answer))
             room = seq_length - len(ids)
             if room <= 0:
@@ -117,12 +118,14 @@ class Processor:
             labels += [IGNORE_INDEX] * len(source_ids) + target_ids
         return ids, labels
 
-    def encode_prompt(self, question: str, grids: Sequence[torch.Tensor]) -> list[int]:
+    def encode_prompt(
+        self, question: str, grids: Sequence[torch.Tensor], system: str | None = None
+    ) -> list[int]:
         """Token ids of one question, ready to be answered: as a conversation begins in training.
 
-        question: with an `<image>` mark for each of the `grids`.
+        question: with an `<image>` mark for each of the `grids`. system: None for the template's.
         """
-        return self.encode(chat.question_text(self.expand(question, grids), first=True))
+        return self.encode(chat.question_text(self.expand(question, grids), True, system))
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """The text of an answer: with marks of objects and boxes, without other special tokens."""

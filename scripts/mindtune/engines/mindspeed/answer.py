@@ -142,7 +142,7 @@ def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
     asked = asking.run / "prompts.jsonl"
     with writing(asked) as handle:
         for prompt in prompts:
-            text = chat.prompt_text(text_of(prompt))
+            text = chat.prompt_text(text_of(prompt), prompt.get("system"))
             line = {"id": prompt["id"], "images": pictures_of(prompt), "text": text}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     write_json(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mindtune.checkpoint import verify
+from mindtune.checkpoint.finite import check_finite
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.engines.mindspeed.checkpoints import open_to_owner
 from mindtune.engines.mindspeed.faults import FaultWatch
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 PROGRAM = ("-m", "checkpoint.convert_cli", "Qwen2VLConverter")
 
 
-def hf_to_mm(job: PrepareJob) -> None:
+def prepare(job: PrepareJob) -> None:
     """A Hugging Face model to a `release` checkpoint."""
+    check_finite(job.hf_dir)
     layout = _layout(job)
     with _beside(job.mm_dir) as place:
         made = Path(place, "mm")
@@ -41,7 +43,7 @@ def hf_to_mm(job: PrepareJob) -> None:
         _take(made, job.mm_dir, verified_against=job.hf_dir)
 
 
-def mm_to_hf(job: ExportJob) -> None:
+def export(job: ExportJob) -> None:
     """The newest checkpoint of a save_dir to a Hugging Face model."""
     layout = _layout(job)
     with _beside(job.out_dir) as place:

@@ -58,7 +58,8 @@ def data_file(
 ) -> dict[str, Any]:
     """`--mm-data`: where data and pictures are, and how they are read. Paths become absolute.
 
-    Pictures are found as `dataset_dir/<name>`, so that the working directory has no part in it.
+    Pictures are found as `dataset_dir/<name>`, so that the working directory has no part in it. A
+    system turn before the first question takes the place of the template's system text.
     """
     filled = json.loads(json.dumps(template))
     parameters = filled["dataset_param"]
@@ -72,6 +73,7 @@ def data_file(
         preprocessing_num_workers=workers,
         max_samples=None,
     )
+    parameters["attr"]["system_tag"] = "system"
     return filled
 
 

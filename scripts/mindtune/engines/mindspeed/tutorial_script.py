@@ -24,9 +24,15 @@ def check_script_can_ask(prompts: list[dict]) -> None:
     """
     Raises
     ------
-    UserError: a prompt has several pictures, or one that doesn't stand before the text.
+    UserError: a prompt has several pictures, or one that doesn't stand before the text, or a
+        system text of its own.
     """
     for prompt in prompts:
+        if "system" in prompt:
+            raise UserError(
+                f"mindspeed.inference is script, which asks without a system text, but prompt "
+                f"{prompt['id']} has one; write pipeline."
+            )
         if "image" not in prompt:
             raise UserError(
                 f"mindspeed.inference is script, which asks about one picture only, but prompt "

@@ -42,8 +42,8 @@ class Settings(Section):
     )
     data: Data = section(
         Data,
-        "From LLaVA-Instruct to MindSpeed-MM's mllm format, with a held-out part.",
-        "把 LLaVA-Instruct 转成 MindSpeed-MM 的 mllm 格式，并留出一部分不参与训练。",
+        "From instructions to MindSpeed-MM's mllm format, with a held-out part.",
+        "把指令数据转成 MindSpeed-MM 的 mllm 格式，并留出一部分不参与训练。",
     )
     processor: Processor = section(
         Processor,

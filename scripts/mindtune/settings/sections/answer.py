@@ -1,8 +1,8 @@
 """The section `answer`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from mindtune.settings.kinds import Whole
+from mindtune.settings.kinds import Choice, Whole
 from mindtune.settings.section import Section, key
 
 
@@ -18,4 +18,12 @@ class Answer(Section):
         1,
         "Questions answered at once.",
         "一次同时回答多少个问题。",
+    )
+    engine: Annotated[Literal["hf", "mindspeed"] | None, Choice()] = key(
+        None,
+        "Who answers, before and after: `hf`, or `mindspeed`; null for the engine that trains. `hf` answers from "
+        "the base and from the exported model, whoever trained it, on the machine of the section `hf`.",
+        "由谁回答（微调前后一致）：`hf` 或 `mindspeed`；null 表示由负责训练的引擎回答。无论由谁训练，`hf` 都从基座和导出的模型"
+        "回答，运行在 `hf` 一节所描述的机器上。",
+        later=True,
     )

@@ -84,8 +84,8 @@ class Mixture(Section):
 
     path: Annotated[str, Place("path")] = key(
         ...,
-        "The file, in the form of llava_instruct_150k.json.",
-        "文件，格式同 llava_instruct_150k.json。",
+        "The file: JSON or JSON lines, in one of the forms in data.md.",
+        "文件：JSON 或 JSON Lines，格式见 data.md。",
     )
     weight: Annotated[float, Number(above=0, at_most=100)] = key(
         1.0,
@@ -161,8 +161,8 @@ class Sources(Section):
     )
     instructions: Source = section(
         Source,
-        "The conversations, a file in the form of llava_instruct_150k.json.",
-        "对话数据，格式同 llava_instruct_150k.json。",
+        "The conversations, a file of JSON or JSON lines in one of the forms in data.md.",
+        "对话数据，JSON 或 JSON Lines 文件，格式见 data.md。",
         use="demo",
     )
     model: Source = section(
