@@ -10,6 +10,8 @@
 # prepare_checkpoint                  Hugging Face model -> mm checkpoint
 # finetune_model                      mm checkpoint + data -> save_dir
 # export_model                        save_dir -> Hugging Face model
+# blind_prompts, shuffle_prompts       where compare.controls wants it, the held-out questions with
+#                                     other pictures
 # answer_prompts                      answers before and after
 # compare_answers                     results/compare.csv, results/summary.csv
 #
@@ -50,6 +52,7 @@ include: "rules/downloads.smk"
 include: "rules/data.smk"
 include: "rules/checkpoints.smk"
 include: "rules/training.smk"
+include: "rules/controls.smk"
 include: "rules/answers.smk"
 include: "rules/comparison.smk"
 include: "rules/report.smk"
@@ -65,6 +68,8 @@ localrules:
     download_file,
     download_model,
     select_prompts,
+    blind_prompts,
+    shuffle_prompts,
     compare_answers,
     score_answers,
     summarize_scores,

@@ -76,6 +76,7 @@ ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
 ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
+CONTROLS = CONFIG.common["compare"].get("controls", [])
 # Of the report; a section at its defaults is not among the settings.
 LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
 CODE = {}  # hash -> the files that it stands for
@@ -133,7 +134,8 @@ onsuccess:
 wildcard_constraints:
     experiment="|".join(map(re.escape, EXPERIMENTS)),
     scope="|".join(map(re.escape, [SHARED, *EXPERIMENTS])),
-    stage="before|after",
+    # A control, see controls.smk, has stages of its own: `before_blind`.
+    stage="(?:before|after)(?:_blind|_shuffled)?",
 
 
 def settings(*sections):
@@ -231,7 +233,7 @@ def source(name, demo, aged=False):
 def answering_model(wildcards):
     """The model of a stage, in the form from which the engine answers."""
     if ANSWERER.answers_from == "mm":
-        if wildcards.stage == "after":
+        if wildcards.stage.startswith("after"):
             return rules.finetune_model.output.done.format(experiment=wildcards.scope)
         return shared("mm", rules.prepare_checkpoint.output.mm)(wildcards)
     return processor_model(wildcards)
@@ -239,6 +241,6 @@ def answering_model(wildcards):
 
 def processor_model(wildcards):
     """The Hugging Face directory of a stage: as in the tutorial, the exported one after."""
-    if wildcards.stage == "after":
+    if wildcards.stage.startswith("after"):
         return rules.export_model.output.hf.format(experiment=wildcards.scope)
     return base_model(wildcards)
