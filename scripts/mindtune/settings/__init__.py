@@ -221,8 +221,12 @@ def load(
             {name: _plain(found) for name, found in experiments.items()},
             {SHARED: common, **experiments},
         )
-        for look in (condition_problems, experiment_problems):
-            problems += of_experiments(configuration, look)
+        problems += of_experiments(configuration, condition_problems)
+        problems += [
+            f"experiments.{name}: {problem}"
+            for name, settings in configuration.experiments.items()
+            for problem in experiment_problems(settings)
+        ]
     if problems:
         raise ConfigError(dict.fromkeys(problems), files, written)
     return configuration
