@@ -90,6 +90,8 @@ config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
     "answerer": CONFIG.common[ANSWERER.machine],
     "download": CONFIG.common["sources"]["download"],
+    "experiments": len(EXPERIMENTS),
+    "keep_checkpoints": CONFIG.common.get("keep_checkpoints", "all"),
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
 

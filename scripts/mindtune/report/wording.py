@@ -8,6 +8,7 @@ from mindtune.comparison.content import form, forms_differ
 from mindtune.comparison.metrics import BY_NAME, Metric
 from mindtune.comparison.tables import ALL
 from mindtune.comparison.verdicts import AS_GOOD, BETTER, WORSE, Rule
+from mindtune.report.sweep import LATER
 from mindtune.report.words import ENGLISH, Words
 
 MOST = 0.5  # share of answers in another form from which on the form is what changed first
@@ -243,4 +244,8 @@ def differing_settings(provenance: Mapping[str, Mapping]) -> dict[str, dict[str,
     flats = {name: flat(found["config"]) for name, found in provenance.items()}
     keys = sorted({key for one in flats.values() for key in one} if len(flats) > 1 else ())
     varied = [key for key in keys if len({one.get(key) for one in flats.values()}) > 1]
-    return {name: {key: one.get(key, "–") for key in varied} for name, one in flats.items()}
+    before = {key: flat({key: value})[key] for key, value in LATER.items()}
+    return {
+        name: {key: one.get(key, before.get(key, "–")) for key in varied}
+        for name, one in flats.items()
+    }
