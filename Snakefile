@@ -10,6 +10,7 @@
 # prepare_checkpoint                  Hugging Face model -> mm checkpoint
 # finetune_model                      mm checkpoint + data -> save_dir
 # export_model                        save_dir -> Hugging Face model
+# merge_adapter                       peft adapter that was trained elsewhere -> Hugging Face model
 # blind_prompts, shuffle_prompts       where compare.controls wants it, the held-out questions with
 #                                     other pictures
 # answer_prompts                      answers before and after
@@ -84,4 +85,4 @@ rule all:
         rules.compare_answers.output,
         rules.build_report.output,
         rules.draw_samples.output,
-        expand(rules.plot_training.output, experiment=EXPERIMENTS),
+        expand(rules.plot_training.output, experiment=TRAINED),

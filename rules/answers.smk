@@ -23,6 +23,7 @@ rule answer_prompts:
         processor=settings("processor"),
         parallel=answering_layout,
         machine=machine(ANSWERER, "answer"),
+        tuned_model=state_of_tuned,
         code=code("answer_prompts", *stage_sources(ANSWERER.name, "answer")),
     message:
         "Answering prompts, {wildcards.stage}"

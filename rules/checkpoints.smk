@@ -44,3 +44,24 @@ rule export_model:
         "Exporting the fine-tuned model to {output.hf}"
     script:
         "../scripts/export_model.py"
+
+
+rule merge_adapter:
+    input:
+        base=base_model,
+        adapter=lambda wildcards: ancient(str(ELSEWHERE[wildcards.experiment])),
+    output:
+        merged=directory("results/{experiment}/merged"),
+    log:
+        "logs/merge_adapter/{experiment}.log",
+    benchmark:
+        "results/benchmarks/merge_adapter/{experiment}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        tuned_model=state_of_tuned,
+        code=code("merge_adapter"),
+    message:
+        "Merging the adapter of {wildcards.experiment} into {input.base}"
+    script:
+        "../scripts/merge_adapter.py"

@@ -9,6 +9,8 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from mindtune.settings import LAYOUT, SHARED, STAGES, Configuration
+from mindtune.checkpoint.peft_adapter import is_adapter
+from mindtune.checkpoint.tuned_model import has_processor, state_of
 from mindtune.glue.clock import refuse_future
 from mindtune.errors import UserError
 from mindtune.glue.graph import (
@@ -77,6 +79,13 @@ ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
 CONTROLS = CONFIG.common["compare"].get("controls", [])
+# Experiment -> the directory of its model, where that was trained elsewhere.
+ELSEWHERE = {
+    name: Path(settings["tuned_model"])
+    for name, settings in CONFIG.experiments.items()
+    if settings.get("tuned_model")
+}
+TRAINED = [name for name in EXPERIMENTS if name not in ELSEWHERE]
 # Of the report; a section at its defaults is not among the settings.
 LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
 CODE = {}  # hash -> the files that it stands for
@@ -238,11 +247,37 @@ def answering_model(wildcards):
         if wildcards.stage.startswith("after"):
             return rules.finetune_model.output.done.format(experiment=wildcards.scope)
         return shared("mm", rules.prepare_checkpoint.output.mm)(wildcards)
-    return processor_model(wildcards)
+    if wildcards.stage.startswith("before"):
+        return base_model(wildcards)
+    return tuned(wildcards)
 
 
 def processor_model(wildcards):
-    """The Hugging Face directory of a stage: as in the tutorial, the exported one after."""
-    if wildcards.stage.startswith("after"):
-        return rules.export_model.output.hf.format(experiment=wildcards.scope)
-    return base_model(wildcards)
+    """The Hugging Face directory of a stage: as in the tutorial, the exported one after.
+
+    Of a model that was trained elsewhere it is its own where it has all that is needed.
+    """
+    own = ELSEWHERE.get(wildcards.scope)
+    lacking = own is not None and not is_adapter(own) and not has_processor(own)
+    if wildcards.stage.startswith("before") or lacking:
+        return base_model(wildcards)
+    return tuned(wildcards)
+
+
+def tuned(wildcards):
+    """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere."""
+    name = wildcards.get("scope") or wildcards.experiment
+    own = ELSEWHERE.get(name)
+    if own is None:
+        return rules.export_model.output.hf.format(experiment=name)
+    if is_adapter(own):
+        return rules.merge_adapter.output.merged.format(experiment=name)
+    return ancient(str(own))
+
+
+def state_of_tuned(wildcards):
+    """The files of a model that was trained elsewhere: who trains it again wants other answers."""
+    own = ELSEWHERE.get(wildcards.get("scope") or wildcards.experiment)
+    if own is None or wildcards.get("stage", "").startswith("before"):
+        return None
+    return state_of(own)

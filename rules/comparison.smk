@@ -31,6 +31,7 @@ rule compare_answers:
     conda:
         ENVIRONMENT
     params:
+        **({"elsewhere": list(ELSEWHERE)} if ELSEWHERE else {}),
         experiments=EXPERIMENTS,
         confidence=CONFIG.common["compare"]["confidence"],
         code=code("compare_answers"),

@@ -1,5 +1,17 @@
 # What can be read off finished answers. compare.csv needs none of it, and none of it loads a model.
 
+
+def where_trained(path):
+    """A function for an input that an experiment has only if its model is trained here."""
+
+    def of(wildcards):
+        if wildcards.experiment in ELSEWHERE:
+            return []
+        return path(wildcards) if callable(path) else path
+
+    return of
+
+
 ANSWERS = dict(
     prompts=shared("prompts", rules.select_prompts.output.prompts),
     before=shared("before", "results/{scope}/answers_before.jsonl"),
@@ -77,9 +89,9 @@ rule record_provenance:
         images=images,
         instructions=instructions,
         base=base_model,
-        mm=shared("mm", rules.prepare_checkpoint.output.mm),
-        tuned=rules.export_model.output.hf,
-        finetune=rules.finetune_model.output.done,
+        mm=where_trained(shared("mm", rules.prepare_checkpoint.output.mm)),
+        tuned=tuned,
+        finetune=where_trained(rules.finetune_model.output.done),
         framework=FRAMEWORK,
     output:
         provenance=report(
@@ -135,7 +147,7 @@ rule build_report:
         summary=rules.compare_answers.output.summary,
         metrics=rules.summarize_scores.output.metrics,
         scores=expand(rules.score_answers.output.scores, experiment=EXPERIMENTS),
-        loss=expand(rules.finetune_model.output.loss, experiment=EXPERIMENTS),
+        loss=expand(rules.finetune_model.output.loss, experiment=TRAINED),
         provenance=expand(
             rules.record_provenance.output.provenance, experiment=EXPERIMENTS
         ),

@@ -15,7 +15,7 @@ from mindtune.glue.script_runner import run
 from mindtune.report.page import Run, render
 from mindtune.report.words import Words
 
-KINDS = ("scores", "loss", "conversion", "provenance")
+KINDS = ("scores", "conversion", "provenance")
 TABLES = ("compare", "summary", "metrics")
 
 
@@ -27,7 +27,8 @@ def read_run(
 ) -> Run:
     """A finished run from its files: TABLES, and KINDS of each experiment.
 
-    params: has the keys of the section `compare`, and `language`.
+    An experiment has `loss` too, where its model was trained here. params: has the keys of the section
+    `compare`, and `language`.
     """
     compared = read_table(tables["compare"], COMPARE)
     return Run(
@@ -35,7 +36,11 @@ def read_run(
         summary=read_table(tables["summary"], SUMMARY),
         scores=read_scores(files["scores"] for files in experiments.values()),
         metrics=read_metrics(tables["metrics"]),
-        losses={name: pd.read_csv(files["loss"]) for name, files in experiments.items()},
+        losses={
+            name: pd.read_csv(files["loss"])
+            for name, files in experiments.items()
+            if "loss" in files
+        },
         conversions=_read(experiments, "conversion"),
         provenance=_read(experiments, "provenance"),
         images=images,
@@ -57,6 +62,8 @@ def main(snakemake) -> None:
         name: {kind: Path(snakemake.input[kind][number]) for kind in KINDS}
         for number, name in enumerate(snakemake.params.experiments)
     }
+    for loss in map(Path, snakemake.input.loss):
+        experiments[loss.parent.name]["loss"] = loss
     tables = {name: Path(snakemake.input[name]) for name in TABLES}
     images = Path(snakemake.input.images)
     page = render(read_run(tables, experiments, images, snakemake.params))

@@ -46,7 +46,9 @@ def main(snakemake) -> None:
         name: dict(zip(kinds, map(Path, paths), strict=True))
         for name, paths in zip(snakemake.params.experiments, files, strict=True)
     }
-    compared = checked(compare_all(with_answers(experiments)), COMPARE)
+    compared = checked(
+        compare_all(with_answers(experiments), snakemake.params.get("elsewhere", ())), COMPARE
+    )
     summary = checked(summarize(compared, snakemake.params.confidence), SUMMARY)
     to_csv(compared, Path(snakemake.output.compare))
     to_csv(summary, Path(snakemake.output.summary))

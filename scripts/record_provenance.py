@@ -11,14 +11,14 @@ from mindtune.provenance.record import record
 
 
 def main(snakemake) -> None:
-    names = (
-        "images", "instructions", "base", "mm", "tuned", "finetune", "prompts", "before", "after",
-    )  # fmt: skip
+    names = ("images", "instructions", "base", "tuned", "prompts", "before", "after")
     found = record(
         snakemake.wildcards.experiment,
         snakemake.params.config,
         benchmarks=Path(snakemake.params.benchmarks),
         scopes=snakemake.params.scopes,
+        mm=optional_path(snakemake.input.mm),
+        finetune=optional_path(snakemake.input.finetune),
         framework=optional_path(snakemake.input.framework),
         **{name: Path(snakemake.input[name]) for name in names},
     )

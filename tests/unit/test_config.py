@@ -35,6 +35,32 @@ def test_the_shipped_configurations_pass(raw):
     assert list(load(raw).experiments) == ["baseline"]
 
 
+def test_the_shipped_comparison_names_two_models_and_trains_none():
+    raw = yaml.safe_load((ROOT / "config" / "compare-only.yaml").read_text(encoding="utf-8"))
+    found = load(raw)
+    assert [settings["tuned_model"] for settings in found.experiments.values()] == [
+        "/models/llama-factory/merged", "/models/ms-swift/checkpoint-300",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        read_configuration(raw)
+    assert (
+        "experiments.factory: tuned_model is /models/llama-factory/merged, which is not a directory; "
+        "give that of a Hugging Face model or of a peft adapter." in caught.value.problems
+    )
+
+
+def test_a_model_trained_elsewhere_is_no_setting_of_other_experiments():
+    raw = changed("experiments", {"baseline": {}, "mine": {"tuned_model": "/m"}})
+    found = load(raw)
+    assert found.experiments["mine"]["tuned_model"] == "/m"
+    assert "tuned_model" not in found.experiments["baseline"] and "tuned_model" not in found.common
+    assert problems(raw | {"engine": "mindspeed"}) == [
+        "experiments.mine: tuned_model is given, but only the hf engine answers from a Hugging Face model; "
+        "write `answer.engine: hf` (with hf.device: npu on Ascend)."
+    ]
+    assert load(raw | {"engine": "mindspeed", "answer": {"engine": "hf"}})
+
+
 def test_the_defaults_are_the_tutorials():
     defaults = load({}).common["train"]
     tutorial = load(TUTORIAL).common["train"]
@@ -63,7 +89,17 @@ def test_the_defaults_are_the_tutorials():
         ("engine", "hff", 'engine is "hff", but must be one of hf, mindspeed. Did you mean hf?'),
         ("hf.device", "gpu", 'hf.device is "gpu", but must be a torch device such as `cpu`, `cuda`, '
          "`cuda:1` or `npu`."),
-        ("data.held_out_fraction", 1, "data.held_out_fraction is 1, but must be less than 1."),
+        ("data.held_out_fraction", 2, "data.held_out_fraction is 2, but must be at most 1."),
+        ("data.held_out_fraction", 1, "experiments.baseline: data.held_out_fraction is 1, which leaves "
+         "nothing to train on; write less, or a tuned_model for a model that was trained elsewhere."),
+        ("tuned_model", "/m", "tuned_model is given for all experiments, but counts within one only; write "
+         "experiments.NAME.tuned_model."),
+        ("experiments.mine", {"tuned_model": "/m", "train": {"lr": 1e-5}}, "experiments.mine.train is given, "
+         "but its tuned_model was trained elsewhere, so nothing is trained here; remove one of them."),
+        ("experiments.mine", {"tuned_model": {"use": "path", "path": "/m"}},
+         "experiments.mine.tuned_model is a mapping, but must be text or null."),
+        ("experiments.mine", {"tuned": "/m"}, "experiments.mine.tuned can't differ between experiments; did "
+         "you mean `tuned_model`?"),
         ("prompts.named", [{"image": "a.jpg"}], "prompts.named[0] lacks the key `prompt`."),
         ("prompts.named", [{"image": "", "prompt": "q"}],
          "prompts.named[0].image is empty; write at least 1 character."),
@@ -77,7 +113,7 @@ def test_the_defaults_are_the_tutorials():
         ("experiments", {"hot": {"trian": {}}},
          "experiments.hot.trian can't differ between experiments; did you mean `train`?"),
         ("experiments", {"hot": {"engine": "hf"}}, "experiments.hot.engine can't differ between "
-         "experiments; it may have data, processor, parallel, train, answer, sources.model."),
+         "experiments; it may have data, processor, parallel, train, answer, sources.model, tuned_model."),
         ("experiments", {"hot": {"sources": {"images": {"use": "demo"}}}},
          "experiments.hot.sources.images can't differ between experiments; only sources.model can."),
         ("experiments", {"shared": {}},

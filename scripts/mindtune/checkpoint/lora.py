@@ -111,20 +111,23 @@ def _merged(
             f"{entry.mm} {list(weight.shape)}"
         )
     scale = alpha / a.shape[0]
-    source = _MergedSource(weight, _load(b), _load(a), scale)
+    source = MergedSource(weight, loaded(b), loaded(a), scale)
     return stored(source, 0, weight.shape, weight.dtype)
 
 
-def _load(view: View) -> Any:
-    """A small view as a float32 torch tensor."""
+def loaded(view: View) -> Any:
+    """A small view as a float32 torch tensor of its shape."""
     import torch
 
     data = bytearray().join(bytes(chunk) for chunk in stream(view, Buffers()))
     return torch.frombuffer(data, dtype=getattr(torch, view.dtype)).view(view.shape).float()
 
 
-class _MergedSource:
-    """The merged weight as a source of bytes, computed for the rows that are asked for."""
+class MergedSource:
+    """The merged weight W + scale * B A as a source of bytes, computed for the rows asked for.
+
+    weight: W, (outputs, inputs). b, a: float32 tensors, (outputs, r) and (r, inputs).
+    """
 
     def __init__(self, weight: View, b: Any, a: Any, scale: float):
         self.weight, self.b, self.a, self.scale = weight, b, a, scale

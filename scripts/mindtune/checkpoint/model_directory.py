@@ -51,19 +51,19 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
     for name in READ:
         if (path / name).exists():
             try:
-                found[name] = _read(path / name)
+                found[name] = read_small(path / name)
             except UserError as error:
                 yield f"{said}: {error}"
         elif name in NEEDED and not (name == PROCESSOR and (path / PROCESSOR_OF_5).exists()):
             yield f"{said} has no {NEEDED[name]}: {name} is missing; download it again."
-    yield from _weight_problems(path, said)
+    yield from weight_problems(path, said)
     shape = None
     if "config.json" in found:
         try:
-            shape = _shape(found["config.json"], path)
+            shape = shape_of(found["config.json"], path)
         except UserError as error:
             yield f"{said} can't be used: {str(error).rstrip('.')}."
-    yield from _processor_problems(found, said, settings["engine"])
+    yield from processor_problems(found, said, settings["engine"])
     if shape is None:
         return
     if settings["engine"] == "mindspeed" and settings["mindspeed"]["converter"] == "mm-convert":
@@ -71,7 +71,7 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
     yield from layout_problems(found["config.json"], str(path / "config.json"), settings)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_small(path: Path) -> dict[str, Any]:
     """A JSON object that transformers can read, too.
 
     Raises
@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _shape(config: Mapping, path: Path) -> ModelShape:
+def shape_of(config: Mapping, path: Path) -> ModelShape:
     """
     Raises
     ------
@@ -112,7 +112,8 @@ def _shape(config: Mapping, path: Path) -> ModelShape:
     return model_shape(dict(config), str(path / "config.json"))
 
 
-def _weight_problems(path: Path, said: str) -> Iterator[str]:
+def weight_problems(path: Path, said: str) -> Iterator[str]:
+    """Weights that are not there, a sentence for each. said: how it begins."""
     if not any(path.glob("*.safetensors")):
         yield f"{said} has no weights (*.safetensors); download them."
         return
@@ -132,7 +133,7 @@ def _weight_problems(path: Path, said: str) -> Iterator[str]:
 # --- The image processor -----------------------------------------------------------------
 
 
-def _processor_problems(found: Mapping[str, Mapping], said: str, engine: str) -> Iterator[str]:
+def processor_problems(found: Mapping[str, Mapping], said: str, engine: str) -> Iterator[str]:
     """found: file name -> content of the directory's files that could be read."""
     nested = found.get(PROCESSOR_OF_5, {}).get("image_processor")
     name = PROCESSOR if nested is None or engine == "mindspeed" else PROCESSOR_OF_5

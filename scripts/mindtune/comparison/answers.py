@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from mindtune.data.prompts import pictures_of
 from mindtune.data.split import components
 from mindtune.engines.divergence import divergence_in
@@ -79,3 +81,8 @@ def pictures_in(cell: str) -> list[str]:
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names
     return [cell]
+
+
+def was_seen(flag: bool | None) -> bool:
+    """Whether a picture is known to be one that training saw; flag: a cell of `image_in_training`."""
+    return flag is not None and flag is not pd.NA and bool(flag)

@@ -42,7 +42,7 @@ COMPARE = _table(
         "experiment": _column(TEXT, "Name of the experiment, as in the configuration."),
         "id": _column(TEXT, "Name of the prompt, the same in all experiments with its data."),
         "split": _column(
-            TEXT, "`named`: from `prompts.named`; `held_out`: about a picture kept from training."
+            TEXT, "`named`: from `prompts.named`; `held_out`: about a picture kept from training here."
         ),
         "family": _column(TEXT, "Family of the question (`prompts.families`), or `other`."),
         "image": _column(
@@ -51,7 +51,9 @@ COMPARE = _table(
         ),
         "image_in_training": _column(
             FLAG,
-            "Whether training saw the picture (any of several): the answer may then be remembered.",
+            "Whether training saw the picture (any of several): the answer may then be remembered. Empty "
+            "for a model that was trained elsewhere, since nobody here knows.",
+            empty=True,
         ),
         "prompt": _column(
             TEXT,

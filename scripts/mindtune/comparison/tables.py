@@ -3,7 +3,7 @@
 No model is loaded here: answers are files, and everything said about them follows from them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -20,10 +20,13 @@ from mindtune.files import writing
 ALL = "all"
 
 
-def compare_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFrame:
+def compare_experiment(
+    experiment: str, files: Mapping[str, Path], trained_here: bool = True
+) -> pd.DataFrame:
     """A row per prompt, in the order of the prompts.
 
     files: `prompts`, `before`, `after`, and those of controls, such as `blind_before`.
+    What a model that was trained elsewhere has seen there is not known.
     """
     rows, prompts = [], []
     own = {name: files[name] for name in ("prompts", "before", "after")}
@@ -36,6 +39,7 @@ def compare_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFra
             {
                 "experiment": experiment,
                 **{key: prompt[key] for key in kept},
+                "image_in_training": prompt["image_in_training"] if trained_here else None,
                 "before": before,
                 "after": after,
                 "exact_before": exact(before, reference),
@@ -45,13 +49,19 @@ def compare_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFra
                 "changed": tidy(before) != tidy(after),
             }
         )
-    table = pd.DataFrame(rows).astype({"exact_before": "boolean", "exact_after": "boolean"})
+    flags = ("image_in_training", "exact_before", "exact_after")
+    table = pd.DataFrame(rows).astype(dict.fromkeys(flags, "boolean"))
     return table.join(compare_controls(experiment, prompts, files))
 
 
-def compare_all(experiments: Mapping[str, Mapping[str, Path]]) -> pd.DataFrame:
-    """The rows of all experiments, in their order."""
-    frames = [compare_experiment(name, files) for name, files in experiments.items()]
+def compare_all(
+    experiments: Mapping[str, Mapping[str, Path]], elsewhere: Collection[str] = ()
+) -> pd.DataFrame:
+    """The rows of all experiments, in their order; elsewhere: those whose models were trained there."""
+    frames = [
+        compare_experiment(name, files, name not in elsewhere)
+        for name, files in experiments.items()
+    ]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -367,7 +367,7 @@ def _judge(summary, instructions, images, limit, placement: Placement, known) ->
         )
     shares = sorted({placement.share(name) for name, part in known.items() if part in PARTS})
     asked = f"data.held_out_fraction {placement.fraction}"
-    if not summary["kept"]["train"]:
+    if not summary["kept"]["train"] and placement.fraction < 1:
         held_out = summary["kept"]["held_out"]
         if not held_out:
             raise UserError(f"no record of {instructions} is left to train on: all are dropped.")
@@ -375,6 +375,8 @@ def _judge(summary, instructions, images, limit, placement: Placement, known) ->
         raise UserError(
             f"no record is left to train on: {held_out} are held out by {asked}; {less}."
         )
+    if placement.fraction == 1 and not summary["kept"]["held_out"]:
+        raise UserError(f"no record of {instructions} has a picture that could be asked about.")
     if placement.fraction and not summary["kept"]["held_out"]:
         more = f"raise it to {shares[0] * 1.01:.3g}, or write 0" if len(shares) > 1 else "write 0"
         raise UserError(f"{asked} holds out none of {summary['images']['train']} images; {more}.")

@@ -16,6 +16,7 @@ from mindtune.files import read_json_lines, sha256_file
 from mindtune.provenance.machine import commit, hardware, packages
 
 FORM = 1
+OF_TRAINING = ("train", "parallel")  # sections that say nothing of a model trained elsewhere
 NO_COMMIT = {"commit": None, "dirty": None}
 
 
@@ -26,9 +27,9 @@ def record(
     images: Path,
     instructions: Path,
     base: Path,
-    mm: Path,
+    mm: Path | None,
     tuned: Path,
-    finetune: Path,
+    finetune: Path | None,
     prompts: Path,
     before: Path,
     after: Path,
@@ -38,9 +39,12 @@ def record(
 ) -> dict:
     """All that is to be known of a finished experiment.
 
-    framework: what `doctor` recorded, None for an engine without a framework of its own.
+    mm, finetune: None for a model that was trained elsewhere. framework: what `doctor` recorded, None
+    for an engine without a framework of its own.
     """
     machine = json.loads(framework.read_text(encoding="utf-8")) if framework else None
+    if finetune is None:
+        config = {key: value for key, value in config.items() if key not in OF_TRAINING}
     return {
         "form": FORM,
         "experiment": experiment,
@@ -60,10 +64,10 @@ def record(
         },
         "weights": {
             "base": weights(base),
-            "mm_checkpoint": content_of_checkpoint(mm),
+            "mm_checkpoint": content_of_checkpoint(mm) if mm else None,
             "tuned": weights(tuned),
         },
-        "training": json.loads(finetune.read_text(encoding="utf-8")),
+        "training": json.loads(finetune.read_text(encoding="utf-8")) if finetune else None,
         "results": {
             "prompts": sha256_file(prompts),
             "answers_before": said(before),

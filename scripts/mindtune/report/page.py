@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mindtune.comparison.answers import pictures_in
+from mindtune.comparison.answers import pictures_in, was_seen
 from mindtune.comparison.metrics import BY_NAME
 from mindtune.comparison.scores import rank
 from mindtune.comparison.tables import ALL
@@ -47,7 +47,10 @@ OTHERS = ("blind_after", "shuffled_after")
 
 @dataclass(frozen=True)
 class Run:
-    """What a page is made of. provenance, conversions and losses: by experiment."""
+    """What a page is made of. provenance and conversions: by experiment.
+
+    losses: of the experiments whose models were trained here.
+    """
 
     compared: pd.DataFrame
     summary: pd.DataFrame
@@ -63,7 +66,12 @@ class Run:
 
     @property
     def experiments(self) -> list[str]:
-        return list(self.losses)
+        return list(self.provenance)
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The experiments whose models were trained elsewhere."""
+        return [name for name in self.provenance if name not in self.losses]
 
     @property
     def answered(self) -> list[str]:
@@ -107,6 +115,7 @@ def render(run: Run) -> str:
         answered=answered,
         courses={name: course(rows) for name, rows in run.losses.items()},
         sweep=sweep(run, ranking),
+        elsewhere=run.elsewhere,
         ranking=ranking,
         differing=wording.differing_settings(run.provenance),
         example=example(run, best),
@@ -117,10 +126,7 @@ def render(run: Run) -> str:
         primary=BY_NAME[run.rule.primary],
         judged=[words(f"metric.{name}") for name in run.rule.judged],
         titles=words.group("metric"),
-        curves={
-            "wide": Markup(training_svg(run.losses, words, for_page=True)),  # noqa: S704
-            "narrow": Markup(training_svg(run.losses, words, wide=False, for_page=True)),  # noqa: S704
-        },
+        curves=curves(run),
         final=final_losses(run.losses),
         provenance=run.provenance,
         flat={name: wording.flat(found["config"]) for name, found in run.provenance.items()},
@@ -130,6 +136,18 @@ def render(run: Run) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=Markup(embedded_json(gallery(run))),  # noqa: S704
     )
+
+
+def curves(run: Run) -> dict[str, Markup]:
+    """Curves for wide and for narrow windows; none where nothing was trained."""
+    if not run.losses:
+        return {}
+    return {
+        width: Markup(  # noqa: S704
+            training_svg(run.losses, run.words, wide=width == "wide", for_page=True)
+        )
+        for width in ("wide", "narrow")
+    }
 
 
 def embedded_json(value: object) -> str:
@@ -179,7 +197,8 @@ def example(run: Run, experiment: str) -> dict:
     return {
         **{key: row[key] for key in ("prompt", "before", "after", "image", "split")},
         "reference": None if pd.isna(row["reference"]) else row["reference"],
-        "seen": bool(row["image_in_training"]),
+        "seen": was_seen(row["image_in_training"]),
+        "elsewhere": experiment in run.elsewhere,
         "pictures": [
             {"name": name, "uri": data_uri(run.images / name, *LARGE)}
             for name in pictures_in(row["image"])

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from mindtune.comparison.answers import pictures_in
+from mindtune.comparison.answers import pictures_in, was_seen
 from mindtune.comparison.text import HAN, boxes
 from mindtune.data.opening import read_picture
 from mindtune.report.fonts import chinese_font
@@ -106,7 +106,7 @@ def _lines(row: dict, words: Words) -> list[tuple[str, str, str, int]]:
     """What stands below a picture: label, text, the label's colour, and the text's size."""
     none, seen = words("script.no_answer"), words("sheet.seen")
     lines = [
-        ("", row["prompt"] + (seen if row["image_in_training"] else ""), INK, QUESTION),
+        ("", row["prompt"] + (seen if was_seen(row["image_in_training"]) else ""), INK, QUESTION),
         (words("sheet.before"), row["before"] or none, BEFORE, SMALL),
         (words("sheet.after"), row["after"] or none, AFTER, SMALL),
     ]

@@ -158,13 +158,19 @@ def data_words(
     conversion: Mapping, asked: int | None, questions: int, words: Words = ENGLISH
 ) -> str:
     """What was trained on, held out, dropped, and asked; `asked`: how many were to be asked."""
-    images, dropped = conversion["images"], sum(conversion["dropped"].values())
+    images = conversion["images"]
     text = words(
         "facts.data_text",
         conversations=f"{conversion['kept']['train']:,}",
         pictures=f"{images['train']:,}",
         held_out=f"{images['held_out']:,}",
     )
+    return text + more_data_words(conversion, asked, questions, words)
+
+
+def more_data_words(conversion: Mapping, asked: int | None, questions: int, words: Words) -> str:
+    """What was dropped, and how many questions are lacking."""
+    text, dropped = "", sum(conversion["dropped"].values())
     if dropped:
         records = f"{conversion['records']:,}"
         text += words("facts.dropped", dropped=f"{dropped:,}", records=records)
@@ -180,10 +186,17 @@ def facts(
     config, base = provenance["config"], provenance["weights"]["base"]
     millions = f"{base['parameters'] / 1e6:,.1f}"
     asked = config["prompts"]["held_out_questions"]
+    if "train" in config:
+        data = data_words(conversion, asked, questions, words)
+        settings = _settings(config["train"], words)
+    else:
+        data = words("facts.data_elsewhere", questions=f"{questions:,}")
+        data += more_data_words(conversion, asked, questions, words)
+        settings = words("facts.settings_elsewhere")
     found = {
         "model": words("facts.model_text", name=base["name"], millions=millions),
-        "data": data_words(conversion, asked, questions, words),
-        "settings": _settings(config["train"], words),
+        "data": data,
+        "settings": settings,
         "engine": _engine(config, provenance["packages"], words),
         "machine": _machine(provenance["hardware"], words),
     }
@@ -243,9 +256,19 @@ def differing_settings(provenance: Mapping[str, Mapping]) -> dict[str, dict[str,
     """For each experiment, the settings in which it isn't like all others."""
     flats = {name: flat(found["config"]) for name, found in provenance.items()}
     keys = sorted({key for one in flats.values() for key in one} if len(flats) > 1 else ())
-    varied = [key for key in keys if len({one.get(key) for one in flats.values()}) > 1]
+
+    def counts(name: str, key: str) -> bool:
+        """Whether the key's section is of any use to an experiment: one may train nothing."""
+        return key.split(".")[0] in provenance[name]["config"]
+
+    varied = [
+        key
+        for key in keys
+        if key == "tuned_model"
+        or len({one.get(key) for name, one in flats.items() if counts(name, key)}) > 1
+    ]
     before = {key: flat({key: value})[key] for key, value in LATER.items()}
     return {
-        name: {key: one.get(key, before.get(key, "–")) for key in varied}
+        name: {key: one.get(key, before.get(key, "–")) for key in varied if counts(name, key)}
         for name, one in flats.items()
     }

@@ -18,10 +18,12 @@ from pydantic import ValidationError
 
 from mindtune.errors import UserError
 from mindtune.settings.checks import (
+    OVERLAY_KEYS,
     OVERLAY_SECTIONS,
     OVERLAY_SOURCES,
     SHARED,
     condition_problems,
+    experiment_problems,
     name_problems,
     overlay_problems,
     source_problems,
@@ -190,7 +192,13 @@ def load(
     raw = plain(raw)
     context = {"environment": environment}
     common, problems = _validated(raw, context)
-    base = {key: value for key, value in raw.items() if key not in ("experiments", "grid")}
+    problems += [
+        f"{key} is given for all experiments, but counts within one only; write experiments.NAME.{key}."
+        for key in OVERLAY_KEYS
+        if raw.get(key) is not None
+    ]
+    own = ("experiments", "grid", *OVERLAY_KEYS)
+    base = {key: value for key, value in raw.items() if key not in own}
     in_common = set(problems)
     overlays, found = _overlays(raw, base, context, in_common)
     problems += [*found, *name_problems(overlays)]
@@ -214,6 +222,11 @@ def load(
             {SHARED: common, **experiments},
         )
         problems += of_experiments(configuration, condition_problems)
+        problems += [
+            f"experiments.{name}: {problem}"
+            for name, settings in configuration.experiments.items()
+            for problem in experiment_problems(settings)
+        ]
     if problems:
         raise ConfigError(dict.fromkeys(problems), files, written)
     return configuration
@@ -261,7 +274,8 @@ def _validated(raw: dict, context: Mapping) -> tuple[Settings | None, list[str]]
 
 def _allowed(overlay: Mapping) -> dict:
     """What an overlay changes, without what it may not, of which there are sentences already."""
-    found = {key: value for key, value in overlay.items() if key in OVERLAY_SECTIONS}
+    allowed = (*OVERLAY_SECTIONS, *OVERLAY_KEYS)
+    found = {key: value for key, value in overlay.items() if key in allowed}
     sources = overlay.get("sources")
     if isinstance(sources, Mapping):
         found["sources"] = {key: sources[key] for key in OVERLAY_SOURCES if key in sources}

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mindtune.checkpoint.model_directory import layout_problems, model_problems
+from mindtune.checkpoint.tuned_model import KEY as TUNED
+from mindtune.checkpoint.tuned_model import tuned_problems
 from mindtune.data.archive import open_archive
 from mindtune.data.conversation import one_name
 from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
+from mindtune.files import read_json
 from mindtune.settings.mindspeed import mindspeed_problems
 
 # The config.json of the demo's base model.
@@ -26,6 +29,9 @@ TAKEN = (
 # Sections that an experiment may change; sources only in part.
 OVERLAY_SECTIONS = ("data", "processor", "parallel", "train", "answer")
 OVERLAY_SOURCES = ("model",)
+# Keys that stand within an experiment only; and sections that such a model has no use for.
+OVERLAY_KEYS = (TUNED,)
+OF_TRAINING = ("train", "parallel")
 SOURCES = ("images", "instructions", "model")
 MOST_SAMPLES = 10**9  # of a training: 2B models learn some 10 in a second
 
@@ -71,9 +77,14 @@ def overlay_problems(name: str, overlay: Mapping) -> Iterator[str]:
                         f"experiments.{name}.sources.{key} can't differ between experiments; "
                         f"only sources.{', sources.'.join(OVERLAY_SOURCES)} can."
                     )
-        elif section not in OVERLAY_SECTIONS:
-            allowed = (*OVERLAY_SECTIONS, "sources.model")
-            guess = difflib.get_close_matches(section, OVERLAY_SECTIONS, 1)
+        elif section in OF_TRAINING and overlay.get(TUNED) is not None:
+            yield (
+                f"experiments.{name}.{section} is given, but its {TUNED} was trained elsewhere, so "
+                f"nothing is trained here; remove one of them."
+            )
+        elif section not in (*OVERLAY_SECTIONS, *OVERLAY_KEYS):
+            allowed = (*OVERLAY_SECTIONS, "sources.model", *OVERLAY_KEYS)
+            guess = difflib.get_close_matches(section, allowed, 1)
             hint = (
                 f"; did you mean `{guess[0]}`?" if guess else f"; it may have {', '.join(allowed)}."
             )
@@ -161,6 +172,21 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
     yield from named_problems(prompts["named"])
 
 
+def experiment_problems(settings: Mapping) -> Iterator[str]:
+    """Conditions that count for an experiment, and not for what all have in common."""
+    if settings.get(TUNED) is None:
+        if settings["data"]["held_out_fraction"] == 1:
+            yield (
+                "data.held_out_fraction is 1, which leaves nothing to train on; write less, or a "
+                f"{TUNED} for a model that was trained elsewhere."
+            )
+    elif (settings["answer"].get("engine") or settings["engine"]) != "hf":
+        yield (
+            f"{TUNED} is given, but only the hf engine answers from a Hugging Face model; write "
+            "`answer.engine: hf` (with hf.device: npu on Ascend)."
+        )
+
+
 def _layer_problems(parallel: Mapping) -> Iterator[str]:
     llm, vit = parallel["llm_pp_layers"], parallel["vit_pp_layers"]
     for name, layers in (("llm_pp_layers", llm), ("vit_pp_layers", vit)):
@@ -229,6 +255,22 @@ def source_problems(settings: Mapping) -> Iterator[str]:
     elif model["use"] == "demo":
         config = json.loads(DEMO_CONFIG.read_text(encoding="utf-8"))
         yield from layout_problems(config, "the demo", settings)
+    if settings.get(TUNED) is not None:
+        yield from _tuned_problems(settings)
+
+
+def _tuned_problems(settings: Mapping) -> Iterator[str]:
+    """What is wrong with a model that was trained elsewhere, beside its base."""
+    model = settings["sources"]["model"]
+    place = {"demo": DEMO_CONFIG.parent, "path": Path(model["path"] or "")}.get(model["use"])
+    base = None  # what is to be fetched is not there yet
+    if place is not None and (place / "config.json").is_file():
+        try:
+            base = read_json(place / "config.json")
+        except UserError:
+            return  # said of sources.model
+    name = "of the demo" if model["use"] == "demo" else str(place)
+    yield from tuned_problems(Path(settings[TUNED]), base, name, settings["engine"])
 
 
 def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[str]:

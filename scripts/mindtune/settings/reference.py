@@ -49,8 +49,9 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     for name, field in model.model_fields.items():
         below, is_list = item_model(field.annotation), get_origin(field.annotation) is list
         is_section = below is not None and not is_list
+        within = "experiments.NAME." if field.json_schema_extra.get("in_experiments") else ""
         yield Key(
-            prefix + name,
+            prefix + within + name,
             {"type": "object"} if is_section else nodes[name],
             field.description or "",
             field.json_schema_extra["zh"],

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mindtune.settings.checks import OVERLAY_SECTIONS, OVERLAY_SOURCES
+from mindtune.settings.checks import OVERLAY_KEYS, OVERLAY_SECTIONS, OVERLAY_SOURCES
 from mindtune.settings.sections import EXPERIMENT
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,6 +24,7 @@ def _complete_overlays(schema: dict[str, Any]) -> None:
     own = schema["properties"]
     sections = {name: {"$ref": own[name]["$ref"]} for name in OVERLAY_SECTIONS}
     sources = {name: schema["$defs"]["Sources"]["properties"][name] for name in OVERLAY_SOURCES}
+    sections |= {name: own.pop(name) for name in OVERLAY_KEYS}
     sections["sources"] = {"type": "object", "additionalProperties": False, "properties": sources}
     names = EXPERIMENT.json()
     overlay = {"type": ["object", "null"], "additionalProperties": False, "properties": sections}
@@ -42,8 +43,9 @@ def _tidy(value: Any) -> Any:
         found["description"] = "\n".join(
             [*filter(None, [found.get("description")]), found.pop("zh")]
         )
-    if found.get("later") is True:
-        del found["later"]
+    for mark in ("later", "in_experiments"):
+        if found.get(mark) is True:
+            del found[mark]
     if isinstance(found.get("title"), str):
         del found["title"]
     return found

@@ -31,14 +31,24 @@ class Section(BaseModel):
         return found
 
 
-def key(default: Any, english: str, chinese: str, *, later: bool = False, made: Any = None) -> Any:
+def key(
+    default: Any,
+    english: str,
+    chinese: str,
+    *,
+    later: bool = False,
+    in_experiments: bool = False,
+    made: Any = None,
+) -> Any:
     """A key with its default and its meaning; `...` for a default where it must be given.
 
     later: an optional key that came when results of earlier versions were there already. At its
     default it isn't among a section's plain settings, so that those results still count: code asks
-    for it by `.get(name)` or by attribute. made: what makes a default that is a container.
+    for it by `.get(name)` or by attribute. in_experiments: a key that stands within an
+    experiment only. made: what makes a default that is a container.
     """
-    extra = {"zh": chinese} | ({"later": True} if later else {})
+    marks = {"later": later, "in_experiments": in_experiments}
+    extra = {"zh": chinese} | {name: True for name, given in marks.items() if given}
     if made is not None:
         return Field(default_factory=made, description=english, json_schema_extra=extra)
     return Field(

@@ -80,6 +80,8 @@ WORDS = {
     ),
     "facts.dropped": "; {dropped} of {records} records dropped",
     "facts.fewer": "; {questions} held-out questions, fewer than the {asked} to be asked",
+    "facts.data_elsewhere": "{questions} held-out questions; what the model was trained on isn't known here",
+    "facts.settings_elsewhere": "trained elsewhere, so they aren't known here",
     "facts.settings": "Settings",
     "facts.settings_text": "{iterations} iterations of {batch}, learning rate {rate} ({style}), {frozen}",
     "facts.frozen": "frozen: {parts}",
@@ -105,6 +107,7 @@ WORDS = {
     "page.answers": "Answers",
     "page.provenance": "Provenance",
     "page.best": "Best of {n} experiments: {best}",
+    "page.elsewhere": "Trained elsewhere, and only compared here: {names}",
     "page.scroll": "More columns to the right: scroll the table sideways →",
     "page.separator": ": ",
     # Columns and words of several tables
@@ -121,6 +124,7 @@ WORDS = {
     "example.seen_why": "Training saw this picture: the answer may be remembered",
     "example.held_out": "held out",
     "example.not_in_training": "not in training",
+    "example.unknown": "not known whether training saw it",
     "example.frame_html": "The frame is where <em>before</em> points.",
     # The experiments' ranking
     "ranking.title": "Experiments, the best first",
@@ -221,6 +225,7 @@ WORDS = {
     "metrics.median": " (median)",
     # The training, and its curves
     "training.title": "Training",
+    "training.elsewhere": "Trained elsewhere, so without curves: {names}.",
     "training.curves": (
         "Curves of loss, held-out loss, learning rate and seconds per iteration; the last values are in "
         "the table below"
@@ -300,6 +305,7 @@ WORDS = {
     "provenance.base": "Base weights",
     "provenance.base_text": "{name}, {n} parameters",
     "provenance.tuned": "Tuned weights",
+    "provenance.elsewhere": "trained elsewhere: {path}",
     "provenance.seeds": "Seeds",
     "provenance.time": "Time per rule",
     "provenance.not_measured": "not measured",
@@ -307,6 +313,10 @@ WORDS = {
     "provenance.settings_label": "Settings of {name}",
     # What can't be concluded
     "reading.title": "What can't be concluded",
+    "reading.elsewhere": (
+        "What the models trained elsewhere ({names}) were trained on isn't known here. If these pictures or "
+        "questions were among it, their answers may be remembered, and others would fare worse."
+    ),
     "reading.source": (
         "Held-out pictures come from the same source as the training's. That other pictures fare as well "
         "isn't shown here."

@@ -74,6 +74,8 @@ WORDS = {
     "facts.data_text": "{pictures} 张图片上的 {conversations} 段对话；另留出 {held_out} 张图片",
     "facts.dropped": "；{records} 条记录中有 {dropped} 条被舍弃",
     "facts.fewer": "；留出问题 {questions} 个，少于要求的 {asked} 个",
+    "facts.data_elsewhere": "{questions} 个留出问题；模型用什么数据训练，这里无从得知",
+    "facts.settings_elsewhere": "模型在别处训练，设置无从得知",
     "facts.settings": "设置",
     "facts.settings_text": "迭代 {iterations} 次，每次 {batch} 条，学习率 {rate}（{style}），{frozen}",
     "facts.frozen": "冻结：{parts}",
@@ -99,6 +101,7 @@ WORDS = {
     "page.answers": "回答",
     "page.provenance": "来源",
     "page.best": "{n} 个实验中最好的：{best}",
+    "page.elsewhere": "在别处训练、在此仅作比较：{names}",
     "page.scroll": "右侧还有内容，可左右滑动表格 →",
     "page.separator": "：",
     # Columns and words of several tables
@@ -115,6 +118,7 @@ WORDS = {
     "example.seen_why": "训练见过这张图片：回答可能只是记住的",
     "example.held_out": "留出",
     "example.not_in_training": "不在训练集中",
+    "example.unknown": "不知训练是否见过",
     "example.frame_html": "方框是“微调前”的回答所指的位置。",
     # The experiments' ranking
     "ranking.title": "各实验，最好的在前",
@@ -201,6 +205,7 @@ WORDS = {
     "metrics.median": "（中位数）",
     # The training, and its curves
     "training.title": "训练",
+    "training.elsewhere": "在别处训练，没有曲线：{names}。",
     "training.curves": "损失、留出损失、学习率和每次迭代秒数的曲线；最终数值见下表",
     "training.label": "训练的最终数值",
     "training.iterations": "迭代次数",
@@ -274,6 +279,7 @@ WORDS = {
     "provenance.base": "基座权重",
     "provenance.base_text": "{name}，{n} 个参数",
     "provenance.tuned": "微调后的权重",
+    "provenance.elsewhere": "在别处训练：{path}",
     "provenance.seeds": "随机种子",
     "provenance.time": "各规则用时",
     "provenance.not_measured": "没有测量",
@@ -281,6 +287,9 @@ WORDS = {
     "provenance.settings_label": "{name} 的设置",
     # What can't be concluded
     "reading.title": "不能得出的结论",
+    "reading.elsewhere": (
+        "在别处训练的模型（{names}）用过哪些数据，这里无从得知。如果其中就有这些图片或问题，回答可能只是记住的，换成别的图片就会更差。"
+    ),
     "reading.source": "留出的图片与训练图片来源相同。换成别的图片是否一样好，这里没有说明。",
     "reading.seed_html": (
         "每个实验只用一个种子训练了一次。换个种子会差多少，这里没有说明；对 <code>train.order_seed</code> 做一组实验就能看到。"

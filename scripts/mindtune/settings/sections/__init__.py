@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 
-from mindtune.settings.kinds import Choice, Name
+from mindtune.settings.kinds import Choice, Name, Place
 from mindtune.settings.section import Section, key, section
 from mindtune.settings.sections.answer import Answer
 from mindtune.settings.sections.compare import Compare
@@ -118,4 +118,14 @@ class Settings(Section):
         "与 `experiments` 中的实验并列；没有写 `experiments` 时就只有这些实验。",
         later=True,
         made=dict,
+    )
+    tuned_model: Annotated[str | None, Place("path")] = key(
+        None,
+        "Within an experiment only: a model that was trained elsewhere, which is compared with "
+        "sources.model instead of training one. A directory with a Hugging Face model, or with a "
+        "peft adapter of LoRA (adapter_config.json, adapter_model.safetensors).",
+        "只能写在某个实验中：一个在别处训练好的模型，不再训练，直接与 sources.model 比较。目录中可以是 Hugging Face "
+        "格式的模型，也可以是 peft 的 LoRA 适配器（adapter_config.json、adapter_model.safetensors）。",
+        later=True,
+        in_experiments=True,
     )

@@ -9,10 +9,11 @@ from mindtune.settings.section import Section, key
 class Data(Section):
     """From records to samples."""
 
-    held_out_fraction: Annotated[float, Number(at_least=0, below=1)] = key(
+    held_out_fraction: Annotated[float, Number(at_least=0, at_most=1)] = key(
         0.005,
-        "Share of the images (not records) that training never sees.",
-        "训练从不接触的图片所占比例（按图片计，不按记录计）。",
+        "Share of the images (not records) that training never sees; 1, all of them, where every "
+        "model was trained elsewhere.",
+        "训练从不接触的图片所占比例（按图片计，不按记录计）；所有模型都在别处训练好时可写 1，即全部。",
     )
     split_seed: Annotated[int, Whole(0, MOST_SEED)] = key(
         1,
