@@ -11,6 +11,8 @@
 # finetune_model                      mm checkpoint + data -> save_dir
 # export_model                        save_dir -> Hugging Face model
 # merge_adapter                       peft adapter that was trained elsewhere -> Hugging Face model
+# blind_prompts, shuffle_prompts       where compare.controls wants it, the held-out questions with
+#                                     other pictures
 # answer_prompts                      answers before and after
 # compare_answers                     results/compare.csv, results/summary.csv
 #
@@ -51,6 +53,7 @@ include: "rules/downloads.smk"
 include: "rules/data.smk"
 include: "rules/checkpoints.smk"
 include: "rules/training.smk"
+include: "rules/controls.smk"
 include: "rules/answers.smk"
 include: "rules/comparison.smk"
 include: "rules/report.smk"
@@ -66,6 +69,8 @@ localrules:
     download_file,
     download_model,
     select_prompts,
+    blind_prompts,
+    shuffle_prompts,
     compare_answers,
     score_answers,
     summarize_scores,

@@ -3,8 +3,8 @@
 
 rule answer_prompts:
     input:
-        images=images,
-        prompts=shared("prompts", rules.select_prompts.output.prompts),
+        images=shown_pictures,
+        prompts=asked_prompts,
         model=answering_model,
         hf=processor_model,
         framework=FRAMEWORK if ANSWERER.framework else [],
@@ -26,6 +26,6 @@ rule answer_prompts:
         tuned_model=state_of_tuned,
         code=code("answer_prompts", *stage_sources(ANSWERER.name, "answer")),
     message:
-        "Answering prompts {wildcards.stage} fine-tuning"
+        "Answering prompts, {wildcards.stage}"
     script:
         "../scripts/answer_prompts.py"

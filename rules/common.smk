@@ -85,6 +85,7 @@ ELSEWHERE = {
     if settings.get("tuned_model")
 }
 TRAINED = [name for name in EXPERIMENTS if name not in ELSEWHERE]
+CONTROLS = CONFIG.common["compare"].get("controls", [])
 # Of the report; a section at its defaults is not among the settings.
 LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
 CODE = {}  # hash -> the files that it stands for
@@ -142,7 +143,8 @@ onsuccess:
 wildcard_constraints:
     experiment="|".join(map(re.escape, EXPERIMENTS)),
     scope="|".join(map(re.escape, [SHARED, *EXPERIMENTS])),
-    stage="before|after",
+    # A control, see controls.smk, has stages of its own: `before_blind`.
+    stage="(?:before|after)(?:_blind|_shuffled)?",
 
 
 def settings(*sections):
@@ -240,10 +242,14 @@ def source(name, demo, aged=False):
 def answering_model(wildcards):
     """The model of a stage, in the form from which the engine answers."""
     if ANSWERER.answers_from == "mm":
-        if wildcards.stage == "after":
+        if wildcards.stage.startswith("after"):
             return rules.finetune_model.output.done.format(experiment=wildcards.scope)
         return shared("mm", rules.prepare_checkpoint.output.mm)(wildcards)
-    return base_model(wildcards) if wildcards.stage == "before" else tuned(wildcards)
+    return (
+        base_model(wildcards)
+        if wildcards.stage.startswith("before")
+        else tuned(wildcards)
+    )
 
 
 def processor_model(wildcards):
@@ -253,7 +259,7 @@ def processor_model(wildcards):
     """
     own = ELSEWHERE.get(wildcards.scope)
     lacking = own is not None and not is_adapter(own) and not has_processor(own)
-    if wildcards.stage == "before" or lacking:
+    if wildcards.stage.startswith("before") or lacking:
         return base_model(wildcards)
     return tuned(wildcards)
 
@@ -272,6 +278,6 @@ def tuned(wildcards):
 def state_of_tuned(wildcards):
     """The files of a model that was trained elsewhere: who trains it again wants other answers."""
     own = ELSEWHERE.get(wildcards.get("scope") or wildcards.experiment)
-    if own is None or wildcards.get("stage") == "before":
+    if own is None or (wildcards.get("stage") or "").startswith("before"):
         return None
     return state_of(own)

@@ -3,6 +3,7 @@
 
 rule compare_answers:
     input:
+        **control_answers(),
         prompts=[
             f"results/{CONFIG.scope(name, 'prompts')}/prompts.jsonl"
             for name in EXPERIMENTS

@@ -1,6 +1,6 @@
 """Compare the answers before and after of all experiments.
 
-prompts.jsonl, answers_before.jsonl, answers_after.jsonl -> compare.csv, summary.csv
+prompts.jsonl, answers_before.jsonl, answers_after.jsonl, and those of controls -> compare.csv, summary.csv
 """
 
 import logging
@@ -14,9 +14,11 @@ log = logging.getLogger("mindtune")
 
 
 def main(snakemake) -> None:
-    files = zip(snakemake.input.prompts, snakemake.input.before, snakemake.input.after, strict=True)
+    # prompts, before, after, and blind_before and so on where there are controls
+    kinds = list(snakemake.input.keys())
+    files = zip(*(snakemake.input[kind] for kind in kinds), strict=True)
     experiments = {
-        name: dict(zip(("prompts", "before", "after"), map(Path, paths), strict=True))
+        name: dict(zip(kinds, map(Path, paths), strict=True))
         for name, paths in zip(snakemake.params.experiments, files, strict=True)
     }
     compared = checked(compare_all(experiments, snakemake.params.get("elsewhere", ())), COMPARE)

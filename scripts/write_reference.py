@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mindtune.comparison.contract import COMPARE, SUMMARY
+from mindtune.comparison.contract import COMPARE, SUMMARY, control_columns
 from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
 from mindtune.models.qwen2_vl.shape import model_shape
@@ -72,7 +72,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     outputs = root / "docs/outputs.md"
     ascend = root / "docs/ascend.md"
     reruns = yaml.safe_load((root / RERUNS).read_text(encoding="utf-8"))
-    tables = {contract.name: column_table(contract) for contract in (COMPARE, SUMMARY)}
+    contracts = [found for one in (COMPARE, SUMMARY) for found in (one, control_columns(one))]
+    tables = {contract.name: column_table(contract) for contract in contracts}
     tutorial = yaml.safe_load((ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
     shapes = {name: model_shape(config) for name, config in PUBLISHED.items()}
     sizes = {"sizes": table(shapes, load(tutorial), (1, 30, 300))}

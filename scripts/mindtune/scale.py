@@ -121,6 +121,7 @@ def estimate(
         stage: len({configuration.scope(name, stage) for name in configuration.experiments})
         for stage in ("data", "mm", "before")
     }
+    controls = len(common["compare"].get("controls", []))
     iterations = sum(train["train_iters"] for train in trainings)
     most = max(device_bytes(parameters, train) for train in trainings)
     return Need(
@@ -133,7 +134,10 @@ def estimate(
         + model * (1 + scopes["mm"] + len(trainings))
         + sum(size * number for size, number in zip(sizes, saved, strict=True)),
         device=most,
-        jobs=sum(scopes.values()) + 3 * len(trainings),
+        # A control is answered by the base and by each experiment's model.
+        jobs=sum(scopes.values())
+        + 3 * len(trainings)
+        + controls * (scopes["before"] + len(trainings)),
         device_hours=None
         if ms_per_iteration is None
         else iterations * ms_per_iteration / 3.6e6 * devices,

@@ -4,23 +4,20 @@ import csv
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 from build_report import read_run
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked
-from mindtune.comparison.scores import (
-    corpus_scores,
-    read_scores,
-    score_experiment,
-    summarize_scores,
-)
+from mindtune.comparison.scores import all_metrics, read_scores, score_experiment
+from mindtune.comparison.stages import CONTROLS
 from mindtune.comparison.tables import compare_all, summarize, to_csv
 from mindtune.comparison.verdicts import rule_of
 from mindtune.data.prompts import family_of
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import TUTORIAL_IMAGE_ID, conversation, grounding_answer, scenes
+from mindtune.files import read_json_lines
 from mindtune.report.page import render
 from mindtune.settings import load
 
@@ -167,6 +164,25 @@ def provenance(experiment: str, lr: float) -> dict:
     }  # fmt: skip
 
 
+def ask_controls(root: Path, experiments: Sequence[str], right: Mapping[str, int]) -> None:
+    """Answers of controls: after fine-tuning, the first so many of the held-out ones are right."""
+    results = root / "results"
+    lines = read_json_lines(results / "shared/prompts.jsonl")
+    asked = [line for line in lines if line["split"] == "held_out"]
+    for control, number in right.items():
+        others = [line["image"] for line in asked[8:] + asked[:8]]
+        for place, good in (("shared/answers_before", 0), *(
+            (f"{name}/answers_after", number) for name in experiments
+        )):  # fmt: skip
+            said = [
+                {"id": line["id"], "image": other if control == "shuffled" else "400x300.png",
+                 "answer": line["reference"] if n < good else "", "tokens": 1, "cut": False,
+                 "seconds": 0.1}
+                for n, (line, other) in enumerate(zip(asked, others, strict=True))
+            ]  # fmt: skip
+            write_lines(results / f"{place}_{control}.jsonl", said)
+
+
 def tables(root: Path, experiments: Sequence[str]) -> tuple[dict, dict]:
     """Write all tables of a run; the paths that `build_report.read_run` wants."""
     results = root / "results"
@@ -175,6 +191,12 @@ def tables(root: Path, experiments: Sequence[str]) -> tuple[dict, dict]:
             "prompts": results / "shared/prompts.jsonl",
             "before": results / "shared/answers_before.jsonl",
             "after": results / name / "answers_after.jsonl",
+            **{
+                f"{control}_{stage}": results / place / f"answers_{stage}_{control}.jsonl"
+                for control in CONTROLS
+                for stage, place in (("before", "shared"), ("after", name))
+                if (results / place / f"answers_{stage}_{control}.jsonl").exists()
+            },
         }
         for name in experiments
     }
@@ -184,7 +206,8 @@ def tables(root: Path, experiments: Sequence[str]) -> tuple[dict, dict]:
     to_csv(checked(summarize(compared, 0.95), SUMMARY), paths["summary"])
     of_experiment = {}
     for number, name in enumerate(experiments):
-        to_csv(score_experiment(name, answers[name]), results / name / "scores.csv")
+        own = {kind: answers[name][kind] for kind in ("prompts", "before", "after")}
+        to_csv(score_experiment(name, own), results / name / "scores.csv")
         of_experiment[name] = {
             "scores": results / name / "scores.csv",
             "loss": results / name / "loss.csv",
@@ -194,11 +217,8 @@ def tables(root: Path, experiments: Sequence[str]) -> tuple[dict, dict]:
         made_of = provenance(name, 1e-3 * (1 + number))
         of_experiment[name]["provenance"].write_text(json.dumps(made_of))
     scores = read_scores(files["scores"] for files in of_experiment.values())
-    keys = ["experiment", "split", "family", "metric"]
-    metrics = summarize_scores(scores, rule_of(COMPARISON, compared)).merge(
-        corpus_scores(compared), on=keys, how="left"
-    )
-    to_csv(metrics, paths["metrics"])
+    rule = rule_of(COMPARISON, compared)
+    to_csv(all_metrics(scores, compared, rule), paths["metrics"])
     return paths, of_experiment
 
 

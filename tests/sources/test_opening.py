@@ -18,6 +18,7 @@ from mindtune.data.shrinking import read_shrunk
 from mindtune.errors import UserError
 from mindtune.report.pictures import data_uri
 from mindtune.report.sheet import PICTURE, WIDTH, _card
+from mindtune.report.words import Words
 from PIL import Image, PngImagePlugin
 
 BLUE, WHITE = (0, 0, 255), (255, 255, 255)
@@ -242,8 +243,8 @@ def test_a_page_shows_the_pixels_as_the_model_saw_them(images, name):
         )
     assert left[2] > 200 > 60 > left[0] and min(right) > 200
     row = {"image": name, "before": "(10,10),(490,990)", "after": "", "prompt": "Where?",
-           "image_in_training": False}  # fmt: skip
-    card = _card(row, images, chinese=False)
+           "image_in_training": False, "reference": None}  # fmt: skip
+    card = _card(row, images, chinese=False, words=Words("en"))
     middle = 12 + PICTURE // 2
     left, right = (
         card.getpixel((12 + (WIDTH - 26) // 4, middle)),

@@ -3,19 +3,23 @@
 docs/outputs.md is made from these descriptions, so that it can't say anything else.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 import pandera.pandas as pa
 
+from mindtune.comparison.stages import CONTROLS, controls_of
 from mindtune.errors import UserError
 
 TEXT, FLAG, NUMBER, SHARE = "text", "true or false", "number", "share, 0 to 1"
-_DTYPES = {TEXT: "str", FLAG: "boolean", NUMBER: "Int64", SHARE: "Float64"}
+SEEN = "difference of shares"  # of two differences: -2 to 2
+_DTYPES = {TEXT: "str", FLAG: "boolean", NUMBER: "Int64", SHARE: "Float64", SEEN: "Float64"}
 
 
 def _column(kind: str, description: str, *, empty: bool = False, low: float = 0) -> pa.Column:
-    check = pa.Check.in_range(low, 1) if kind == SHARE else None
+    limits = {SHARE: (low, 1), SEEN: (-2, 2)}
+    check = pa.Check.in_range(*limits[kind]) if kind in limits else None
     return pa.Column(
         _DTYPES[kind],
         check,
@@ -126,17 +130,88 @@ SUMMARY = _table(
     ],
 )
 
+PICTURES = {"blind": "a grey picture of the same size", "shuffled": "another picture of the set"}
+
+
+def compare_columns(control: str) -> dict[str, pa.Column]:
+    """A control's columns of compare.csv; they are empty for named prompts, which it isn't asked."""
+    found = {}
+    if control == "shuffled":
+        found["shuffled_image"] = _column(
+            TEXT,
+            "The other picture, as in `image`: a JSON list where there are several.",
+            empty=True,
+        )
+    return found | {
+        f"{control}_before": _column(
+            TEXT, f"The base model's answer with {PICTURES[control]}.", empty=True
+        ),
+        f"{control}_after": _column(TEXT, "The fine-tuned model's.", empty=True),
+        f"exact_{control}_before": _column(
+            FLAG, f"Whether `{control}_before` is the reference, normalised.", empty=True
+        ),
+        f"exact_{control}_after": _column(FLAG, f"The same of `{control}_after`.", empty=True),
+    }
+
+
+def summary_columns(control: str) -> dict[str, pa.Column]:
+    """A control's columns of summary.csv; they are empty for named prompts."""
+    found = {}
+    for stage in ("before", "after"):
+        name = f"exact_{control}_{stage}"
+        found[name] = _column(
+            SHARE, f"Share answered right {stage}, with {PICTURES[control]}.", empty=True
+        )
+        found[f"{name}_low"] = _column(SHARE, f"Lower {_INTERVAL}.", empty=True)
+        found[f"{name}_high"] = _column(SHARE, f"Upper {_INTERVAL}.", empty=True)
+    for stage in ("before", "after"):
+        found[f"content_{control}_{stage}"] = _column(
+            SHARE, f"`content_{stage}` with {PICTURES[control]}.", empty=True
+        )
+    for metric in ("exact", "content"):
+        name = f"{metric}_{control}_seen"
+        found[name] = _column(
+            SEEN,
+            f"What was seen of the gain: `{metric}_difference`, minus {metric} after and plus {metric} "
+            f"before with {PICTURES[control]}, -2 to 2.",
+            empty=True,
+        )
+        found[f"{name}_low"] = _column(SEEN, "Lower end of its interval.", empty=True)
+        found[f"{name}_high"] = _column(SEEN, "Upper end of its interval.", empty=True)
+    return found
+
+
+_OF_CONTROLS = {COMPARE.name: compare_columns, SUMMARY.name: summary_columns}
+
+
+def with_controls(contract: pa.DataFrameSchema, controls: Iterable[str]) -> pa.DataFrameSchema:
+    """The contract of a table of a run with controls: their columns come last."""
+    for control in controls:
+        contract = contract.add_columns(_OF_CONTROLS[contract.name](control))
+    return contract
+
+
+def control_columns(contract: pa.DataFrameSchema) -> pa.DataFrameSchema:
+    """The columns that all controls bring to a table, by themselves."""
+    added = {
+        name: column
+        for control in CONTROLS
+        for name, column in _OF_CONTROLS[contract.name](control).items()
+    }
+    return pa.DataFrameSchema(added, name=f"{contract.name}, controls")
+
+
 _FLAGS = {"true": True, "false": False}
 
 
 def checked(table: pd.DataFrame, contract: pa.DataFrameSchema) -> pd.DataFrame:
-    """The table with the contract's types.
+    """The table with the contract's types, and those of the controls that it has columns of.
 
     Raises
     ------
     pandera.errors.SchemaErrors: the table breaks the contract.
     """
-    return contract.validate(table, lazy=True)
+    return with_controls(contract, controls_of(table)).validate(table, lazy=True)
 
 
 def read_table(path: Path, contract: pa.DataFrameSchema) -> pd.DataFrame:
@@ -147,6 +222,7 @@ def read_table(path: Path, contract: pa.DataFrameSchema) -> pd.DataFrame:
     UserError: it does not.
     """
     found = pd.read_csv(path, dtype=str, keep_default_na=False)
+    contract = with_controls(contract, controls_of(found))
     for name, column in contract.columns.items():
         if name not in found:
             continue
@@ -155,14 +231,20 @@ def read_table(path: Path, contract: pa.DataFrameSchema) -> pd.DataFrame:
             found[name] = found[name].mask(found[name] == "", pd.NA)
         if kind == FLAG:
             found[name] = found[name].map(lambda word: _FLAGS.get(word, word), na_action="ignore")
-        elif kind in (NUMBER, SHARE):
+        elif kind in (NUMBER, SHARE, SEEN):
             found[name] = pd.to_numeric(found[name], errors="coerce")
     if {"reference", "exact_after"} <= set(found):
         # An empty text may be the right answer; a cell can't tell it from none, the verdict can.
         known = found["reference"].isna() & found["exact_after"].notna()
         found["reference"] = found["reference"].mask(known, "")
+    if "exact_after" in found:
+        for name in {"blind_before", "blind_after", "shuffled_before", "shuffled_after"} & set(
+            found
+        ):
+            asked = found[name].isna() & found[f"exact_{name}"].notna()
+            found[name] = found[name].mask(asked, "")
     try:
-        return checked(found, contract)
+        return contract.validate(found, lazy=True)
     except pa.errors.SchemaErrors as error:
         first = error.failure_cases.iloc[0]
         raise UserError(

@@ -8,7 +8,9 @@ import pandas as pd
 from sacrebleu.metrics import CHRF
 
 from mindtune.comparison.answers import count_pictures, read_answers, together
+from mindtune.comparison.controls import summarize_control
 from mindtune.comparison.metrics import BY_NAME, CLOCK, METRICS, SHARE, Metric, bleu_scorer
+from mindtune.comparison.stages import CONTROLS, STAGES, controls_of
 from mindtune.comparison.statistics import compare, exchange_tests
 from mindtune.comparison.tables import ALL, groups
 from mindtune.comparison.text import language, tidy
@@ -16,11 +18,14 @@ from mindtune.comparison.verdicts import Rule
 
 IMPROVED, WORSE, UNCHANGED, CHANGED = "improved", "worse", "unchanged", "changed"
 CHRF_MARGIN = 1.0
-STAGES = ("before", "after")
 METRICS_COLUMNS = (
     "experiment", "split", "family", "metric", "better", "primary", "n", "pictures", "before",
     "after", "difference", "low", "high", "p", "p_adjusted", "says",
 )  # fmt: skip
+
+CONTROL_NUMBERS = tuple(
+    f"{control}_{key}" for control in CONTROLS for key in (*STAGES, "seen", "seen_low", "seen_high")
+)
 
 _TYPES = {
     f"{metric.name}_{stage}": "boolean" if metric.kind == SHARE else "Float64"
@@ -44,7 +49,7 @@ def read_metrics(path: Path) -> pd.DataFrame:
     """The rows of metrics.csv."""
     texts = dict.fromkeys(("experiment", "split", "family", "metric", "better", "says"), str)
     numbers = ("difference", "low", "high", "p", "p_adjusted", "corpus_before", "corpus_after")
-    empty = {key: [""] for key in numbers}
+    empty = {key: [""] for key in (*numbers, *CONTROL_NUMBERS)}
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
 
 
@@ -165,6 +170,40 @@ def corpus_scores(compared: pd.DataFrame) -> pd.DataFrame:
             )
     columns = ["experiment", "split", "family", "metric", "corpus_before", "corpus_after"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def all_metrics(scores: pd.DataFrame, compared: pd.DataFrame, rule: Rule) -> pd.DataFrame:
+    """The rows of metrics.csv. scores: of all experiments. compared: compare.csv."""
+    found = summarize_scores(scores, rule)
+    for more in (corpus_scores(compared), control_scores(compared, rule)):
+        if more is not None:
+            found = found.merge(more, on=["experiment", "split", "family", "metric"], how="left")
+    return found
+
+
+def control_scores(compared: pd.DataFrame, rule: Rule) -> pd.DataFrame | None:
+    """The controls' columns of metrics.csv, for the judged metrics; None where there is no control."""
+    controls = controls_of(compared)
+    if not controls:
+        return None
+    judged = compared[compared["reference"].notna()]
+    judged = judged.assign(cluster=together(judged["image"]))
+    rows = []
+    for experiment, split, family, part in groups(judged):
+        for name in rule.judged:
+            row = {"experiment": experiment, "split": split, "family": family, "metric": name}
+            for control in controls:
+                found = summarize_control(
+                    part, control, _score(name), rule.confidence, BY_NAME[name].most
+                )
+                row |= {f"{control}_{key}": value for key, value in found.items()}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _score(name: str):
+    of = BY_NAME[name].of
+    return lambda answer, reference, prompt: of({"answer": answer, "prompt": prompt}, reference)
 
 
 def rank(scores: pd.DataFrame, experiments: Sequence[str], rule: Rule) -> list[dict]:

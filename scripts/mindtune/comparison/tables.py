@@ -10,7 +10,9 @@ import pandas as pd
 
 from mindtune.comparison.answers import count_pictures, read_answers, together
 from mindtune.comparison.content import content
-from mindtune.comparison.contract import SUMMARY
+from mindtune.comparison.contract import SUMMARY, with_controls
+from mindtune.comparison.controls import compare_controls, summarize_control
+from mindtune.comparison.stages import controls_of
 from mindtune.comparison.statistics import clusters, compare, exchange_test, wilson_interval
 from mindtune.comparison.text import exact, has_box, tidy
 from mindtune.files import writing
@@ -21,12 +23,15 @@ ALL = "all"
 def compare_experiment(
     experiment: str, files: Mapping[str, Path], trained_here: bool = True
 ) -> pd.DataFrame:
-    """A row per prompt, in the order of the prompts; files: `prompts`, `before`, `after`.
+    """A row per prompt, in the order of the prompts.
 
-    What a model that was trained elsewhere has seen there is not known.
+    files: `prompts`, `before`, `after`, and those of controls, such as `blind_before`. trained_here:
+    what a model that was trained elsewhere has seen there is not known.
     """
-    rows = []
-    for prompt, first, second in read_answers(experiment, **files):
+    rows, prompts = [], []
+    own = {name: files[name] for name in ("prompts", "before", "after")}
+    for prompt, first, second in read_answers(experiment, **own):
+        prompts.append(prompt)
         reference = prompt["reference"]
         kept = ("id", "split", "family", "image", "image_in_training", "prompt", "reference")
         before, after = first["answer"], second["answer"]
@@ -45,7 +50,8 @@ def compare_experiment(
             }
         )
     flags = ("image_in_training", "exact_before", "exact_after")
-    return pd.DataFrame(rows).astype(dict.fromkeys(flags, "boolean"))
+    table = pd.DataFrame(rows).astype(dict.fromkeys(flags, "boolean"))
+    return table.join(compare_controls(experiment, prompts, files))
 
 
 def compare_all(
@@ -73,6 +79,7 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
     n counts the prompts that have a reference.
     """
     rows = []
+    controls = controls_of(compared)
     judged = compared[compared["exact_after"].notna()]
     judged = judged.assign(cluster=together(judged["image"]))
     for experiment, split, family, part in groups(judged):
@@ -93,8 +100,26 @@ def summarize(compared: pd.DataFrame, confidence: float) -> pd.DataFrame:
         said = {stage: _contents(part, stage) for stage in ("before", "after")}
         row |= {f"content_{stage}": sum(scores) / len(scores) for stage, scores in said.items()}
         row |= _difference("content", said["before"], said["after"], part, confidence)
+        for control in controls:
+            row |= _control(control, part, confidence)
         rows.append(row)
-    return pd.DataFrame(rows, columns=list(SUMMARY.columns))
+    return pd.DataFrame(rows, columns=list(with_controls(SUMMARY, controls).columns))
+
+
+def _control(control: str, part: pd.DataFrame, confidence: float) -> dict:
+    """A control's columns of a row of summary.csv."""
+    scores = {"exact": lambda answer, reference, _: exact(answer, reference), "content": content}
+    row = {}
+    for name, score in scores.items():
+        found = summarize_control(part, control, score, confidence, 1)
+        row |= {f"{name}_{control}_{key}": value for key, value in found.items()}
+    for stage in ("before", "after"):
+        share = row[f"exact_{control}_{stage}"]
+        low = high = None
+        if share is not None:
+            low, high = wilson_interval(round(share * len(part)), len(part), confidence)
+        row |= {f"exact_{control}_{stage}_low": low, f"exact_{control}_{stage}_high": high}
+    return row
 
 
 def _contents(part: pd.DataFrame, stage: str) -> list[float]:

@@ -10,6 +10,7 @@ from zipfile import ZipFile
 from safetensors import safe_open
 
 from mindtune import __version__
+from mindtune.comparison.stages import CONTROLS, STAGES
 from mindtune.engines.training_directory import content_of_checkpoint
 from mindtune.files import read_json_lines, sha256_file
 from mindtune.provenance.machine import commit, hardware, packages
@@ -153,7 +154,7 @@ def wall_times(benchmarks: Path, scopes: Iterable[str]) -> dict[str, float]:
     wanted = {
         f"{scope}{'_' if stage else ''}{stage}": f", {stage}" if stage else ""
         for scope in scopes
-        for stage in ("", "before", "after")
+        for stage in ("", *STAGES, *(f"{stage}_{one}" for stage in STAGES for one in CONTROLS))
     }
     found = {}
     for path in sorted(benchmarks.glob("*/*.tsv")):

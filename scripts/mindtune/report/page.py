@@ -26,6 +26,7 @@ from mindtune.comparison.verdicts import Rule
 from mindtune.report import wording
 from mindtune.report.curves import training_svg
 from mindtune.report.pictures import data_uri, embed
+from mindtune.report.seeing import seeing
 from mindtune.report.words import ENGLISH, Words
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,6 +38,8 @@ GALLERY = (
     "experiment", "split", "family", "image", "image_in_training", "prompt", "reference",
     "before", "after", "exact_before", "exact_after", "chrf_before", "chrf_after", "verdict",
 )  # fmt: skip
+# What was said with other pictures, in a run with controls.
+OTHERS = ("blind_after", "shuffled_after")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def render(run: Run) -> str:
         ranking=ranking,
         differing=wording.differing_settings(run.provenance),
         example=example(run, best),
+        seeing=seeing(run.metrics, run.summary, best, run.rule, words),
         families=families(run),
         metrics=metric_rows(run.metrics),
         rule=run.rule,
@@ -219,6 +223,7 @@ def gallery(run: Run) -> dict:
     asked = {name: place for place, name in enumerate(dict.fromkeys(rows["id"]))}
     # What several experiments say to one prompt stands side by side.
     rows = rows.sort_values("id", key=lambda ids: ids.map(asked), kind="stable")
+    others = [name for name in OTHERS if name in rows]
     names = rows["image"].map(pictures_in)
     pictures = embed(run.images, names.explode(), PICTURE_BUDGET)
     return {
@@ -226,7 +231,7 @@ def gallery(run: Run) -> dict:
         "words": script_words(run.words),
         "pictures": pictures,
         "columns": {
-            **{name: _plain(rows[name]) for name in GALLERY},
+            **{name: _plain(rows[name]) for name in (*GALLERY, *others)},
             "image": names.tolist(),
             **{
                 f"boxes_{stage}": [boxes_to_draw(row, stage) for row in rows.to_dict("records")]

@@ -159,6 +159,16 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
     prompts = settings["prompts"]
     if not prompts["named"] and prompts["held_out_questions"] == 0:
         yield "prompts.named is empty and prompts.held_out_questions is 0: nothing would be asked."
+    if settings["compare"].get("controls"):
+        nothing = {
+            "prompts.held_out_questions": prompts["held_out_questions"] == 0,
+            "data.held_out_fraction": not settings["data"]["held_out_fraction"],
+        }
+        for key in (key for key, is_zero in nothing.items() if is_zero):
+            yield (
+                f"compare.controls asks the held-out questions with other pictures, but {key} is 0; "
+                "write more, or [] for compare.controls."
+            )
     yield from named_problems(prompts["named"])
 
 

@@ -262,13 +262,34 @@ class Choice(Kind):
         return {"enum": list(core["metadata"]["choices"])}
 
 
-def _chosen(value: Any, choices: tuple[str | None, ...]) -> str | None:
+@dataclass(frozen=True)
+class Choices(Kind):
+    """A list of any of a few words, each once at most; kept in the order of `choices`."""
+
+    choices: tuple[str, ...]
+    words: ClassVar[str] = "a list"
+
+    def read(self, value: Any, words: str, environment: Mapping[str, str]) -> list[str]:
+        if not isinstance(value, list):
+            raise _wrong_type(value, f"{words}, such as [{self.choices[0]}]")
+        for number, item in enumerate(value):
+            _chosen(item, self.choices, f"[{number}]")
+            if item in value[:number]:
+                raise mistake(f"is {shown(item)} once more; write each once.", f"[{number}]")
+        return [choice for choice in self.choices if choice in value]
+
+    def json(self) -> dict[str, Any]:
+        items = {"enum": list(self.choices)}
+        return {"type": "array", "items": items, "uniqueItems": True}
+
+
+def _chosen(value: Any, choices: tuple[str | None, ...], at: str = "") -> str | None:
     if not isinstance(value, str | None) or value not in choices:
         names = [name for name in choices if name is not None]
         guess = difflib.get_close_matches(str(value)[:SHOWN], names, 1)
         hint = f" Did you mean {guess[0]}?" if guess else ""
         words = ", ".join([*names, *(["null"] if None in choices else [])])
-        raise mistake(f"is {shown(value)}, but must be one of {words}.{hint}")
+        raise mistake(f"is {shown(value)}, but must be one of {words}.{hint}", at)
     return value
 
 

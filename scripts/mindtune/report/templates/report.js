@@ -178,7 +178,11 @@
     const likeness = columns.chrf_after[row] === null ? ""
       : say("likeness", { before: columns.chrf_before[row], after: columns.chrf_after[row] });
     const note = element("p", { class: "note" }, `${likeness}${names(row)}`);
-    const text = element("div", {}, tags(row), ...answers(row, "h3"), note);
+    // What was said with another picture, where that was asked.
+    const others = ["blind_after", "shuffled_after"]
+      .filter((name) => columns[name] && columns[name][row] !== null)
+      .map((name) => said("other", say(name), "h3", marked(columns[name][row], columns.reference[row])));
+    const text = element("div", {}, tags(row), ...answers(row, "h3"), ...others, note);
     $("viewer-body").replaceChildren(element("div", { class: "viewer" }, picture(row), text));
     $("previous").disabled = place === 0;
     $("next").disabled = place === chosen.length - 1;

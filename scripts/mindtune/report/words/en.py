@@ -99,6 +99,7 @@ WORDS = {
     "page.skip": "Skip to the content",
     "page.sections": "Sections",
     "page.experiments": "Experiments",
+    "page.seeing": "Seen or guessed",
     "page.families": "By question",
     "page.metrics": "Metrics",
     "page.training": "Training",
@@ -139,6 +140,31 @@ WORDS = {
     "ranking.beside": "Beside the first",
     "ranking.first": "first",
     "ranking.other_questions": "other questions",
+    # The same questions with other pictures
+    "seeing.title": "What is seen, and what is guessed",
+    "seeing.note": (
+        "The held-out questions, asked again with a grey picture of the same size or with another picture "
+        "of the set; all scores are of the primary metric, {primary}. Seen is the difference between before and after with the question's "
+        "own picture, minus the difference with the other one, with its {confidence} interval: what "
+        "the model gained by looking. The rest comes without the right picture: from the question, from "
+        "usual answers, or from the form of an answer."
+    ),
+    "seeing.label": "The same questions with other pictures, {name}",
+    "seeing.own_before": "Own picture, before",
+    "seeing.own_after": "after",
+    "seeing.blind_before": "Grey, before",
+    "seeing.blind_after": "after",
+    "seeing.shuffled_before": "Another, before",
+    "seeing.shuffled_after": "after",
+    "seeing.seen": "Seen ({ci})",
+    "seeing.line": (
+        "{metric} after fine-tuning: {own} with the picture, {others}. The part of the difference of "
+        "{difference}{points} that takes seeing the picture: {parts}."
+    ),
+    "seeing.after.blind": "{value} with a grey one",
+    "seeing.after.shuffled": "{value} with another one",
+    "seeing.part.blind": "{seen} against a grey one",
+    "seeing.part.shuffled": "{seen} against another one",
     # Kinds of question
     "families.title": "Right answers by kind of question",
     "families.note": (
@@ -216,6 +242,8 @@ WORDS = {
     "script.before": "Before",
     "script.after": "After",
     "script.reference": "Reference",
+    "script.blind_after": "After, shown a grey picture",
+    "script.shuffled_after": "After, shown another picture",
     "script.no_answer": "(no answer)",
     "script.no_reference": "(nobody gave one)",
     "script.same": "the same as after",

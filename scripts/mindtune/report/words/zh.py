@@ -93,6 +93,7 @@ WORDS = {
     "page.skip": "跳到正文",
     "page.sections": "各部分",
     "page.experiments": "实验",
+    "page.seeing": "看的还是猜的",
     "page.families": "按问题类别",
     "page.metrics": "指标",
     "page.training": "训练",
@@ -131,6 +132,28 @@ WORDS = {
     "ranking.beside": "与第一名相比",
     "ranking.first": "第一",
     "ranking.other_questions": "问题不同",
+    # The same questions with other pictures
+    "seeing.title": "哪些是看出来的，哪些是猜的",
+    "seeing.note": (
+        "把留出问题换上同样大小的灰色图片或这组问题里的另一张图片再问一遍，得分均按主要指标{primary}计算。“看出来的”等于看自己的图片时的前后"
+        "差值减去换图后的前后差值，附 {confidence} 区间，即靠看图得来的提高；其余部分不看对的图片也能得到：来自问题本身、常见的答案或回答的形式。"
+    ),
+    "seeing.label": "换上别的图片问同样的问题，{name}",
+    "seeing.own_before": "自己的图片：微调前",
+    "seeing.own_after": "微调后",
+    "seeing.blind_before": "灰色图片：微调前",
+    "seeing.blind_after": "微调后",
+    "seeing.shuffled_before": "另一张图片：微调前",
+    "seeing.shuffled_after": "微调后",
+    "seeing.seen": "看出来的（{ci}）",
+    "seeing.line": (
+        "微调后的{metric}：看自己的图片时为 {own}，{others}。在 {difference}{points}的差值中，离不开图片的部分："
+        "{parts}。"
+    ),
+    "seeing.after.blind": "换成灰色图片时为 {value}",
+    "seeing.after.shuffled": "换成另一张图片时为 {value}",
+    "seeing.part.blind": "与灰色图片相比 {seen}",
+    "seeing.part.shuffled": "与另一张图片相比 {seen}",
     # Kinds of question
     "families.title": "各类问题的答对情况",
     "families.note": (
@@ -198,6 +221,8 @@ WORDS = {
     "script.before": "微调前",
     "script.after": "微调后",
     "script.reference": "参考答案",
+    "script.blind_after": "微调后，看灰色图片",
+    "script.shuffled_after": "微调后，看另一张图片",
     "script.no_answer": "（没有回答）",
     "script.no_reference": "（没有参考答案）",
     "script.same": "与微调后的回答相同",
