@@ -78,6 +78,7 @@ ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
 ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
+CONTROLS = CONFIG.common["compare"].get("controls", [])
 # Experiment -> the directory of its model, where that was trained elsewhere.
 ELSEWHERE = {
     name: Path(settings["tuned_model"])
@@ -85,7 +86,6 @@ ELSEWHERE = {
     if settings.get("tuned_model")
 }
 TRAINED = [name for name in EXPERIMENTS if name not in ELSEWHERE]
-CONTROLS = CONFIG.common["compare"].get("controls", [])
 # Of the report; a section at its defaults is not among the settings.
 LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
 CODE = {}  # hash -> the files that it stands for
@@ -99,6 +99,8 @@ config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
     "answerer": CONFIG.common[ANSWERER.machine],
     "download": CONFIG.common["sources"]["download"],
+    "experiments": len(EXPERIMENTS),
+    "keep_checkpoints": CONFIG.common.get("keep_checkpoints", "all"),
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
 
@@ -245,11 +247,9 @@ def answering_model(wildcards):
         if wildcards.stage.startswith("after"):
             return rules.finetune_model.output.done.format(experiment=wildcards.scope)
         return shared("mm", rules.prepare_checkpoint.output.mm)(wildcards)
-    return (
-        base_model(wildcards)
-        if wildcards.stage.startswith("before")
-        else tuned(wildcards)
-    )
+    if wildcards.stage.startswith("before"):
+        return base_model(wildcards)
+    return tuned(wildcards)
 
 
 def processor_model(wildcards):
@@ -278,6 +278,6 @@ def tuned(wildcards):
 def state_of_tuned(wildcards):
     """The files of a model that was trained elsewhere: who trains it again wants other answers."""
     own = ELSEWHERE.get(wildcards.get("scope") or wildcards.experiment)
-    if own is None or (wildcards.get("stage") or "").startswith("before"):
+    if own is None or wildcards.get("stage", "").startswith("before"):
         return None
     return state_of(own)

@@ -4,11 +4,15 @@ model, prompts.jsonl -> answers_before.jsonl or answers_after.jsonl
 """
 
 import json
+import logging
 from pathlib import Path
 
 from mindtune.engines import stage
+from mindtune.engines.divergence import model_divergence, write_no_answers
 from mindtune.engines.requests import AnswerJob
 from mindtune.glue.script_runner import optional_path, run
+
+log = logging.getLogger("mindtune")
 
 
 def model_directory(model: Path) -> Path:
@@ -19,6 +23,10 @@ def model_directory(model: Path) -> Path:
 
 
 def main(snakemake) -> None:
+    if diverged := model_divergence(Path(snakemake.input.hf)):
+        log.warning("the training diverged at iteration %d: no answers", diverged["iteration"])
+        write_no_answers(Path(snakemake.output.answers), diverged)
+        return
     job = AnswerJob(
         prompts=Path(snakemake.input.prompts),
         images=Path(snakemake.input.images),

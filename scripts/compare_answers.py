@@ -8,9 +8,34 @@ from pathlib import Path
 
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked
 from mindtune.comparison.tables import ALL, compare_all, summarize, to_csv
+from mindtune.engines.divergence import answers_divergence
+from mindtune.errors import UserError
 from mindtune.glue.script_runner import run
 
 log = logging.getLogger("mindtune")
+
+
+def with_answers(experiments: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
+    """The experiments without those whose training diverged, which are reported.
+
+    Raises
+    ------
+    UserError: none is left.
+    """
+    diverged = {name: answers_divergence(files["after"]) for name, files in experiments.items()}
+    left = {name: files for name, files in experiments.items() if not diverged[name]}
+    for name, found in diverged.items():
+        if found:
+            log.warning(
+                "%s: left out, since its training diverged: the loss of iteration %d is %s",
+                name, found["iteration"], found["loss"],
+            )  # fmt: skip
+    if not left:
+        raise UserError(
+            "every experiment's training diverged, so there is nothing to compare; lower train.lr, or "
+            "set train.clip_grad to 1.0."
+        )
+    return left
 
 
 def main(snakemake) -> None:
@@ -21,7 +46,9 @@ def main(snakemake) -> None:
         name: dict(zip(kinds, map(Path, paths), strict=True))
         for name, paths in zip(snakemake.params.experiments, files, strict=True)
     }
-    compared = checked(compare_all(experiments, snakemake.params.get("elsewhere", ())), COMPARE)
+    compared = checked(
+        compare_all(with_answers(experiments), snakemake.params.get("elsewhere", ())), COMPARE
+    )
     summary = checked(summarize(compared, snakemake.params.confidence), SUMMARY)
     to_csv(compared, Path(snakemake.output.compare))
     to_csv(summary, Path(snakemake.output.summary))

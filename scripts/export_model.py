@@ -4,15 +4,23 @@ save_dir, Hugging Face directory of the base -> config.json, model-00001-of-….
 """
 
 import json
+import logging
 from pathlib import Path
 
 from mindtune.engines.converting import converter
+from mindtune.engines.divergence import KEY, write_no_model
 from mindtune.engines.requests import ExportJob
 from mindtune.glue.script_runner import optional_path, run
+
+log = logging.getLogger("mindtune")
 
 
 def main(snakemake) -> None:
     done = json.loads(Path(snakemake.input.done).read_text(encoding="utf-8"))
+    if diverged := done.get(KEY):
+        log.warning("the training diverged at iteration %d: no model", diverged["iteration"])
+        write_no_model(Path(snakemake.output.hf), diverged)
+        return
     job = ExportJob(
         save_dir=Path(done["save_dir"]),
         hf_dir=Path(snakemake.input.hf),

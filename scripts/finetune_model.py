@@ -7,20 +7,30 @@ failure; the output is finetune.json, which is written last and names the finish
 """
 
 import csv
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
 
 from mindtune.engines import stage, training_check
+from mindtune.engines.divergence import KEY, Diverged
 from mindtune.engines.loss_table import LOSS
+from mindtune.engines.pruning import LAST, keep_last
 from mindtune.engines.requests import FinetuneJob
 from mindtune.engines.training_directory import claimed, content_of, content_of_checkpoint
 from mindtune.files import write_json, writing
 from mindtune.glue.script_runner import optional_path, run
 
+log = logging.getLogger("mindtune")
 
-def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -> None:
-    """Train, or go on training, in a save_dir that is ours; then write the two outputs."""
+
+def finetune(
+    job: FinetuneJob, engine: str, code: str, loss: Path, done: Path, alone: bool = True
+) -> None:
+    """Train, or go on training, in a save_dir that is ours; then write the two outputs.
+
+    alone: whether there is no other experiment.
+    """
     settings = {
         "engine": engine,
         "code": code,
@@ -39,7 +49,7 @@ def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -
     }
     check = partial(training_check(engine), job)
     with claimed(job.save_dir, settings, check) as fingerprint:
-        stage(engine, "finetune")(job)
+        diverged = trained(job, engine, alone)
         with open(job.save_dir / LOSS, "rb") as own, writing(loss, "wb") as handle:
             shutil.copyfileobj(own, handle)
         with open(loss, encoding="utf-8", newline="") as handle:
@@ -52,8 +62,28 @@ def finetune(job: FinetuneJob, engine: str, code: str, loss: Path, done: Path) -
                 "fingerprint": fingerprint,
                 "loss": rows[-1]["loss"],
                 "held_out_loss": rows[-1]["held_out_loss"],
+                **({KEY: diverged} if diverged else {}),
             },
         )
+
+
+def trained(job: FinetuneJob, engine: str, alone: bool) -> dict | None:
+    """Train; where and how it diverged, None where it didn't.
+
+    Raises
+    ------
+    Diverged: there is no other experiment, so there would be nothing to compare.
+    """
+    try:
+        stage(engine, "finetune")(job)
+        if job.keep == LAST:  # also those from before that was wanted
+            keep_last(job.save_dir, job.train["train_iters"])
+    except Diverged as error:
+        if alone:
+            raise
+        log.warning("%s There is no model of this experiment; the others are compared.", error)
+        return error.record
+    return None
 
 
 def main(snakemake) -> None:
@@ -70,6 +100,7 @@ def main(snakemake) -> None:
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["engine"],
+        keep=snakemake.config["operation"]["keep_checkpoints"],
     )
     finetune(
         job,
@@ -77,6 +108,7 @@ def main(snakemake) -> None:
         snakemake.params.code,
         Path(snakemake.output.loss),
         Path(snakemake.output.done),
+        snakemake.config["operation"]["experiments"] == 1,
     )
 
 

@@ -88,8 +88,10 @@ class Need:
     device_hours: float | None
 
 
-def count_checkpoints(train: Mapping) -> int:
-    """How many checkpoints a training leaves; all of them are kept."""
+def count_checkpoints(train: Mapping, keep: str = "all") -> int:
+    """How many checkpoints a training leaves. keep: the key `keep_checkpoints`."""
+    if keep == "last":
+        return 1
     return math.ceil(train["train_iters"] / train["save_interval"])
 
 
@@ -112,7 +114,8 @@ def estimate(
     precision = "bf16" if common["engine"] == "mindspeed" else common["hf"]["precision"]
     model = (2 if precision == "bf16" else 4) * parameters.all
     trainings = [settings["train"] for settings in configuration.experiments.values()]
-    saved = [count_checkpoints(train) for train in trainings]
+    keep = common.get("keep_checkpoints", "all")
+    saved = [count_checkpoints(train, keep) for train in trainings]
     sizes = [checkpoint_bytes(parameters, train, precision) for train in trainings]
     devices = 1
     if common["engine"] == "mindspeed":

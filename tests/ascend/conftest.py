@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -61,10 +61,11 @@ class Played:
         """How the framework was started so far."""
         return [json.loads(line) for line in (self.here / "starts.jsonl").read_text().splitlines()]
 
-    def finetune(self, launch=None, parallel=None, mm=None, **train) -> list[str]:
+    def finetune(self, launch=None, parallel=None, mm=None, keep="all", **train) -> list[str]:
         """Fine-tune; returns loss.csv's lines."""
         self.save_dir.mkdir(exist_ok=True)
-        stage("mindspeed", "finetune")(self.job(launch, parallel, mm, **train))
+        job = replace(self.job(launch, parallel, mm, **train), keep=keep)
+        stage("mindspeed", "finetune")(job)
         return (self.save_dir / "loss.csv").read_text().splitlines()
 
     def job(self, launch=None, parallel=None, mm=None, **train) -> FinetuneJob:

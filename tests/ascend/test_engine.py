@@ -122,6 +122,30 @@ def test_a_training_from_random_weights_is_stopped(played):
     assert asked["--load"] == str(played.base / "mm")
 
 
+def checkpoints(save_dir):
+    return sorted(path.name for path in save_dir.glob("*iter_*"))
+
+
+def test_the_last_checkpoint_alone_is_kept(played, caplog):
+    played.play(die_at=3)
+    with pytest.raises(UserError, match=r"whole checkpoint: 3\)"):
+        played.finetune(save_interval=1, keep="last")
+    assert checkpoints(played.save_dir) == ["iter_0000003"]
+    played.play()
+    lines = played.finetune(save_interval=1, keep="last")
+    assert "going on from iteration 3" in caplog.text
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4"]
+    assert checkpoints(played.save_dir) == ["iter_0000004"]
+    assert (played.save_dir / "latest_checkpointed_iteration.txt").read_text() == "4"
+
+
+def test_a_newest_checkpoint_that_is_cut_leaves_the_one_before(played):
+    played.play(cut=True)
+    with pytest.raises(UserError, match="is missing or not whole"):
+        played.finetune(keep="last")
+    assert checkpoints(played.save_dir) == ["iter_0000002", "iter_0000004"]
+
+
 def test_a_loss_that_is_no_number_stops_with_advice(played):
     played.play(nan_at=2)
     with pytest.raises(UserError, match=r"iteration 2 is not a number; lower train\.lr"):

@@ -160,7 +160,7 @@ def test_a_chinese_page_has_no_english_words(browser, made):
     browser.open(made("words", pictures=3, language="zh"))
     assert browser.driver.find_element(By.TAG_NAME, "html").get_attribute("lang") == "zh-Hans"
     found = browser.driver.execute_script("""
-        const own = ".said p, .card h3, code, figcaption, dd, .downloads, .keys td, #example, svg style";
+        const own = ".said p, .card h3, code, figcaption, dd, .downloads, .keys td, #example, metadata";
         const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
         const texts = [];
         while (walker.nextNode()) {

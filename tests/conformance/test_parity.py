@@ -121,9 +121,11 @@ def draw_odd(images: Path) -> list[dict]:
         picture("图片.png", (56, 84)),
     ]
 
-    def record(names, *texts):
+    def record(names, *texts, system=None):
         roles = ("user", "assistant")
         messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
         return {"images": list(names), "messages": messages}
 
     long = "What a long story this is! " * 40
@@ -136,12 +138,22 @@ def draw_odd(images: Path) -> list[dict]:
         record(names[:1], "<image>", *(f"turn {n}, {long}" for n in range(7))),
         record(names[:1], "<image>" + long * 3, "short"),
         record([], "No picture.", long * 3),
+        record(
+            names[:1],
+            "<image>\nWhat?",
+            "Rien.",
+            "And?",
+            "Rien.",
+            system="Answer in French: 中文 🙂.",
+        ),
+        record([], "What?", "Nothing.", system=f"Be short. {long * 3}"),
+        record([], "What?", "Nothing.", system=" \n"),
         record([], "", "Nothing was asked <|im_end|> or <|vision_start|>."),
     ]
 
 
 def test_batches_of_odd_data_are_equal_too(mindspeed, place, tmp_path):
-    """Modes, sizes, several pictures, texts that are cut, special tokens in texts.
+    """Modes, sizes, several pictures, texts that are cut, special tokens and system texts.
 
     Pillow 13 enlarges otherwise than the framework's Pillow 12: of noise by up to 23 gray levels,
     of these waves by two.

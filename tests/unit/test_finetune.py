@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import shutil
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage, training_check
 from mindtune.engines.checks import checkpoint_bytes
 from mindtune.engines.converting import converter
+from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
 from mindtune.engines.hf.model import load_model
@@ -234,8 +236,35 @@ def test_fewer_samples_than_a_micro_batch_are_refused(place, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(place, tmp_path):
-    with pytest.raises(UserError, match=r"the loss of iteration \d is nan; lower train.lr"):
+    with pytest.raises(
+        UserError, match=r"the loss of iteration \d is not a number; lower train.lr"
+    ):
         train(place, tmp_path / "a", lr=1e30, clip_grad=0.0)
+
+
+def test_the_last_checkpoint_alone_is_kept_and_a_resume_from_it_is_exact(
+    place, tmp_path, monkeypatch
+):
+    whole = train(place, tmp_path / "a", save_interval=1)
+    job = replace(job_of(place, tmp_path / "b", save_interval=1), keep="last")
+    job.save_dir.mkdir()
+    save = Checkpoints.save
+
+    def broken_off(self, iteration, *rest):
+        if iteration == 4:
+            raise KeyboardInterrupt
+        save(self, iteration, *rest)
+
+    monkeypatch.setattr(Checkpoints, "save", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        stage("hf", "finetune")(job)
+    assert [path.name for path in job.save_dir.glob("*iter_*")] == ["iter_0000003"]
+    monkeypatch.setattr(Checkpoints, "save", save)
+    stage("hf", "finetune")(job)
+    assert [path.name for path in job.save_dir.glob("*iter_*")] == ["iter_0000004"]
+    last = job.save_dir / "iter_0000004/mp_rank_00/model_optim_rng.pt"
+    assert last.read_bytes() == whole
+    assert rows(job.save_dir) == rows(tmp_path / "a")
 
 
 def test_a_device_that_is_not_there_is_said(place, tmp_path):

@@ -83,11 +83,11 @@ class Checkout:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
 
-    def snakemake(self, *arguments: str, fails: bool = False) -> str:
-        """Run snakemake here; returns all it prints."""
+    def snakemake(self, *arguments: str, fails: bool = False, seconds: int = 600) -> str:
+        """Run snakemake here, at most so long; returns all it prints."""
         done = subprocess.run(
             self.command(*arguments), cwd=self.path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=600,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=seconds,
         )  # fmt: skip
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout

@@ -95,7 +95,8 @@ def test_an_edit_runs_these_jobs_and_no_others(run, sources, key):
         entry["runs"], entry.get("only", EXPERIMENTS), entry.get("recorded", True)
     )
     # The key is named, with its value, nothing else is blamed, and it explains every job.
-    settings = [cause for cause in causes if not cause.text.startswith("what ")]
+    others = ("what ", "not there: ") if entry.get("new") else ("what ",)
+    settings = [cause for cause in causes if not cause.text.startswith(others)]
     assert all(cause.text.startswith(tuple(values)) for cause in settings), causes
     own = [cause for cause in settings if cause.text.startswith(key)]
     assert own, causes
@@ -109,7 +110,7 @@ def test_an_edit_runs_these_jobs_and_no_others(run, sources, key):
 
 def test_every_key_of_the_schema_has_a_line_in_the_table():
     leaves = {key.name for key in keys(Settings) if not key.is_section and "[]" not in key.name}
-    told = {*TABLE["edits"], *TABLE["elsewhere"], "experiments"}  # which are under `also`
+    told = {*TABLE["edits"], *TABLE["elsewhere"], "experiments", "grid"}  # which are under `also`
     missing = [name for name in leaves if not told & {name, *whole(name)}]
     assert missing == [], "give each an edit in tests/workflow/reexecution.yaml"
     known = {*leaves, *(section for name in leaves for section in whole(name))}
@@ -146,10 +147,13 @@ def test_comments_order_and_format_of_the_configuration_run_nothing(complete):
         path.write_text(before)
 
 
-def test_one_more_experiment_trains_only_that(complete, edited):
-    edited({"experiments": SMALL["experiments"] | {"cold": {"train": {"lr": 1e-5}}}})
+@pytest.mark.parametrize("by", ["experiments", "grid"])
+def test_one_more_experiment_trains_only_that(complete, edited, by):
+    more = {"cold": {"train": {"lr": 1e-5}}}
+    edited({"experiments": SMALL["experiments"] | more} if by == "experiments" else {
+        "grid": {"train.lr": [1e-5]}})  # fmt: skip
     row = TABLE["also"]["one_more_experiment"]
-    assert would_run(complete) == expected(row["runs"], row["only"])
+    assert would_run(complete) == expected(row["runs"], row[by])
 
 
 def test_one_experiment_less_trains_nothing(complete, edited):

@@ -8,6 +8,7 @@ import pandas as pd
 
 from mindtune.data.prompts import pictures_of
 from mindtune.data.split import components
+from mindtune.engines.divergence import divergence_in
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
 from mindtune.models.qwen2_vl.grounding import without
@@ -22,11 +23,15 @@ def read_answers(
     and boxes: a model that was trained on such marks writes them, the base may not, and tables compare
     what is said.
 
+    There are none where the training diverged.
+
     Raises
     ------
     UserError: answers and prompts don't belong together.
     """
     asked, *answered = (read_json_lines(path) for path in (prompts, before, after))
+    if divergence_in(answered[1]):
+        return
     for stage, answers in zip(("before", "after"), answered, strict=True):
         if [answer["id"] for answer in answers] != [prompt["id"] for prompt in asked]:
             raise UserError(

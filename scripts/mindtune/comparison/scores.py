@@ -69,7 +69,8 @@ def score_experiment(experiment: str, files: Mapping[str, Path]) -> pd.DataFrame
                 row[f"{metric.name}_{stage}"] = metric.of(asked, reference)
         row["verdict"] = verdict(row, tidy(first["answer"]) != tidy(second["answer"]))
         rows.append(row)
-    return pd.DataFrame(rows).astype(_TYPES)
+    columns = ["experiment", "id", "split", "family", "image", "language", *_TYPES, "verdict"]
+    return pd.DataFrame(rows, columns=columns).astype(_TYPES)
 
 
 def verdict(row: Mapping, changed: bool) -> str:

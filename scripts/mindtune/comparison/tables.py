@@ -25,8 +25,8 @@ def compare_experiment(
 ) -> pd.DataFrame:
     """A row per prompt, in the order of the prompts.
 
-    files: `prompts`, `before`, `after`, and those of controls, such as `blind_before`. trained_here:
-    what a model that was trained elsewhere has seen there is not known.
+    files: `prompts`, `before`, `after`, and those of controls, such as `blind_before`.
+    What a model that was trained elsewhere has seen there is not known.
     """
     rows, prompts = [], []
     own = {name: files[name] for name in ("prompts", "before", "after")}

@@ -38,6 +38,7 @@ class FinetuneJob:
     `latest_checkpointed_iteration.txt`, and `loss.csv` with a line per iteration. A
     training that was interrupted goes on from its newest whole checkpoint; the caller
     ensures that save_dir holds nothing of other settings (`mindtune.engines.training_directory`).
+    keep: `all` checkpoints, or the `last` (`mindtune.engines.pruning`).
     """
 
     train_data: Path
@@ -52,6 +53,7 @@ class FinetuneJob:
     machine: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
+    keep: str = "all"
 
 
 @dataclass(frozen=True)

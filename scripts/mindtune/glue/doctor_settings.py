@@ -20,7 +20,7 @@ def doctor_settings(configuration: Configuration, sources: Sources) -> dict[str,
     """Just the keys that the doctor reads.
 
     experiments: name -> of each the place of its model's config.json, the bytes of its weights where
-    a table has them, keys of `train`, and the layout. fetched: path -> bytes, of all that is fetched
+    a table has them, keys of `train` with `keep_checkpoints`, and the layout. fetched: path -> bytes, of all that is fetched
     or unpacked into `downloads`.
     """
     return {
@@ -57,7 +57,8 @@ def _experiment(
     return {
         "config": str(DEMO_CONFIG if model is None else Path(model, "config.json")),
         "weight_bytes": _weight_bytes(downloads.get(Path(model or "").name)),
-        "train": {key: settings["train"][key] for key in TRAIN},
+        "train": {key: settings["train"][key] for key in TRAIN}
+        | {key: settings[key] for key in ("keep_checkpoints",) if key in settings},
         "image_resolution": settings["processor"]["image_resolution"],
         "tensor": parallel["tensor_model_parallel_size"],
         "context": parallel["context_parallel_size"],

@@ -29,6 +29,7 @@ KEYS = {
     "confidence": "compare.confidence",
     "primary_metric": "compare.primary_metric",
     "equivalence_margin": "compare.equivalence_margin",
+    "controls": "compare.controls",
     "language": "report.language",
     "experiment": "experiments",
     "config": "",

@@ -14,6 +14,7 @@ from mindtune.settings import (
     Configuration,
     load,
     merge,
+    of_experiments,
     source_problems,
 )
 from mindtune.settings.sources import (
@@ -52,13 +53,7 @@ def read_configuration(
     if found:
         raise ConfigError(found, names)
     configuration, engine = with_engine(load(as_written(raw, written), names, written=written))
-    problems = list(source_problems(configuration.common))
-    for experiment, settings in configuration.experiments.items():
-        problems += [
-            f"experiments.{experiment}: {problem}"
-            for problem in source_problems(settings)
-            if problem not in problems
-        ]
+    problems = list(of_experiments(configuration, source_problems))
     if problems:
         raise ConfigError(problems, names, written)
     return configuration, engine

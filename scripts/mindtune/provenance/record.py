@@ -145,7 +145,7 @@ def said(answers: Path) -> str:
     """A hash of what was answered; how long it took is left out."""
     digest = hashlib.sha256()
     for line in read_json_lines(answers):
-        digest.update(json.dumps([line["id"], line["answer"]]).encode())
+        digest.update(json.dumps([line.get("id"), line.get("answer")]).encode())
     return digest.hexdigest()
 
 

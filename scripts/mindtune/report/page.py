@@ -27,11 +27,14 @@ from mindtune.report import wording
 from mindtune.report.curves import training_svg
 from mindtune.report.pictures import data_uri, embed
 from mindtune.report.seeing import seeing
+from mindtune.report.sweep import Training, course, groups, leaves, parameters
+from mindtune.report.sweep_plot import sweep_svg
 from mindtune.report.words import ENGLISH, Words
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURE_BUDGET = 3_400_000
 LARGE = (800, 80)
+MOST_ALONE = 2  # trainings that make no sweep
 # What a document of each language says it is in.
 LANGUAGES = {"en": "en", "zh": "zh-Hans"}
 GALLERY = (
@@ -70,11 +73,17 @@ class Run:
         """The experiments whose models were trained elsewhere."""
         return [name for name in self.provenance if name not in self.losses]
 
+    @property
+    def answered(self) -> list[str]:
+        """The experiments that have answers: those whose training did not diverge."""
+        return list(dict.fromkeys(self.compared["experiment"]))
+
 
 def render(run: Run) -> str:
     """The page."""
-    ranking = rank(run.scores, run.experiments, run.rule)
-    best = ranking[0]["experiment"] if ranking else run.experiments[0]
+    answered = run.answered
+    ranking = rank(run.scores, answered, run.rule)
+    best = ranking[0]["experiment"] if ranking else answered[0]
     of_best = run.compared["experiment"].eq(best)
     held_out_questions = int((of_best & run.compared["split"].eq("held_out")).sum())
     words = run.words
@@ -103,6 +112,9 @@ def render(run: Run) -> str:
         facts=wording.facts(run.provenance[best], run.conversions[best], held_out_questions, words),
         best=best,
         experiments=run.experiments,
+        answered=answered,
+        courses={name: course(rows) for name, rows in run.losses.items()},
+        sweep=sweep(run, ranking),
         elsewhere=run.elsewhere,
         ranking=ranking,
         differing=wording.differing_settings(run.provenance),
@@ -146,6 +158,39 @@ def embedded_json(value: object) -> str:
     return text
 
 
+def sweep(run: Run, ranking: Sequence[Mapping]) -> dict | None:
+    """Means over seeds and plots over parameters; None for MOST_ALONE trainings or fewer."""
+    found = trainings(run, ranking)
+    if len(found) <= MOST_ALONE:
+        return None
+    points = parameters(found)
+    metric = BY_NAME[run.rule.primary]
+    rows = groups(found)
+    return {
+        "groups": [(row, wording.flat(row.differing)) for row in rows],
+        "repeated": any(len(row.values) > 1 for row in rows),
+        "plots": {
+            kind: Markup(sweep_svg(points, metric, run.words, wide=kind == "wide"))  # noqa: S704
+            for kind in (("wide", "narrow") if points else ())
+        },
+    }
+
+
+def trainings(run: Run, ranking: Sequence[Mapping]) -> list[Training]:
+    """The experiments that were trained here, in their order."""
+    values = {row["experiment"]: row["value"] for row in ranking}
+    return [
+        Training(
+            name,
+            leaves(run.provenance[name]["config"]),
+            values.get(name),
+            run.provenance[name]["weights"]["tuned"]["sha256"],
+            course(rows),
+        )
+        for name, rows in run.losses.items()
+    ]
+
+
 def example(run: Run, experiment: str) -> dict:
     """The first named prompt, or else the first of all, with its picture large."""
     row = run.compared[run.compared["experiment"] == experiment].iloc[0]
@@ -178,7 +223,7 @@ def families(run: Run) -> dict[str, list[dict]]:
         (row["experiment"], row["family"], row["metric"]): row for row in judged.to_dict("records")
     }
     found = {}
-    for name in run.experiments:
+    for name in run.answered:
         part = run.summary[(run.summary["experiment"] == name) & (run.summary["split"] == split)]
         rows = [
             {**row, **{metric: lines[name, row["family"], metric] for metric in run.rule.judged}}
@@ -227,7 +272,7 @@ def gallery(run: Run) -> dict:
     names = rows["image"].map(pictures_in)
     pictures = embed(run.images, names.explode(), PICTURE_BUDGET)
     return {
-        "experiments": run.experiments,
+        "experiments": run.answered,
         "words": script_words(run.words),
         "pictures": pictures,
         "columns": {

@@ -8,6 +8,7 @@ from mindtune.comparison.content import form, forms_differ
 from mindtune.comparison.metrics import BY_NAME, Metric
 from mindtune.comparison.tables import ALL
 from mindtune.comparison.verdicts import AS_GOOD, BETTER, WORSE, Rule
+from mindtune.report.sweep import LATER
 from mindtune.report.words import ENGLISH, Words
 
 MOST = 0.5  # share of answers in another form from which on the form is what changed first
@@ -266,7 +267,8 @@ def differing_settings(provenance: Mapping[str, Mapping]) -> dict[str, dict[str,
         if key == "tuned_model"
         or len({one.get(key) for name, one in flats.items() if counts(name, key)}) > 1
     ]
+    before = {key: flat({key: value})[key] for key, value in LATER.items()}
     return {
-        name: {key: one.get(key, "–") for key in varied if counts(name, key)}
+        name: {key: one.get(key, before.get(key, "–")) for key in varied if counts(name, key)}
         for name, one in flats.items()
     }

@@ -11,7 +11,7 @@ A new key is one declaration in a module of `sections`; see `section.key`.
 import copy
 import os
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +28,7 @@ from mindtune.settings.checks import (
     overlay_problems,
     source_problems,
 )
+from mindtune.settings.grid import expanded
 from mindtune.settings.sections import Settings
 from mindtune.settings.sentences import printable, sentences
 from mindtune.settings.yaml_files import Written, plain
@@ -41,6 +42,7 @@ __all__ = [
     "Settings",
     "load",
     "lookup",
+    "of_experiments",
     "source_problems",
 ]
 
@@ -190,18 +192,16 @@ def load(
     raw = plain(raw)
     context = {"environment": environment}
     common, problems = _validated(raw, context)
-    overlays = raw.get("experiments")
-    if not isinstance(overlays, dict) or not overlays:
-        overlays = {"baseline": {}}
-    problems += name_problems(overlays)
     problems += [
         f"{key} is given for all experiments, but counts within one only; write experiments.NAME.{key}."
         for key in OVERLAY_KEYS
         if raw.get(key) is not None
     ]
-    own = ("experiments", *OVERLAY_KEYS)
+    own = ("experiments", "grid", *OVERLAY_KEYS)
     base = {key: value for key, value in raw.items() if key not in own}
     in_common = set(problems)
+    overlays, found = _overlays(raw, base, context, in_common)
+    problems += [*found, *name_problems(overlays)]
     experiments: dict[str, Settings] = {}
     for name, overlay in overlays.items():
         if not isinstance(overlay, dict | None):
@@ -221,15 +221,48 @@ def load(
             {name: _plain(found) for name, found in experiments.items()},
             {SHARED: common, **experiments},
         )
-        problems += condition_problems(configuration.common)
-        for name, settings in configuration.experiments.items():
-            found = [*condition_problems(settings), *experiment_problems(settings)]
-            problems += [
-                f"experiments.{name}: {problem}" for problem in found if problem not in problems
-            ]
+        problems += of_experiments(configuration, condition_problems)
+        problems += [
+            f"experiments.{name}: {problem}"
+            for name, settings in configuration.experiments.items()
+            for problem in experiment_problems(settings)
+        ]
     if problems:
         raise ConfigError(dict.fromkeys(problems), files, written)
     return configuration
+
+
+def of_experiments(
+    configuration: Configuration, look: Callable[[Mapping], Iterable[str]]
+) -> Iterator[str]:
+    """What is wrong with the common settings and with each experiment's, every sentence once.
+
+    Many combinations of a grid may break one condition.
+    """
+    told = set()
+    for scope in (SHARED, *configuration.experiments):
+        for problem in look(configuration.settings(scope)):
+            if problem not in told:
+                told.add(problem)
+                yield problem if scope == SHARED else f"experiments.{scope}: {problem}"
+
+
+def _overlays(
+    raw: dict, base: dict, context: Mapping, in_common: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The overlays of the named experiments and of the grid, and what is wrong with the grid."""
+    grid = raw.get("grid")
+    grid = grid if isinstance(grid, dict) else {}
+    named = raw.get("experiments")
+    if not isinstance(named, dict) or not named:
+        named = {} if grid and "experiments" not in raw else {"baseline": {}}
+
+    def check(overlay: Mapping) -> tuple[Settings | None, list[str]]:
+        settings, found = _validated(merge(base, overlay), context)
+        return settings, [problem for problem in found if problem not in in_common]
+
+    swept, problems = expanded(grid, named, check)
+    return {**named, **swept}, problems
 
 
 def _validated(raw: dict, context: Mapping) -> tuple[Settings | None, list[str]]:
@@ -253,7 +286,7 @@ def _allowed(overlay: Mapping) -> dict:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """The settings as plain containers, in the order of the models: Snakemake compares texts."""
-    return settings.model_dump(exclude={"experiments"})
+    return settings.model_dump(exclude={"experiments", "grid"})
 
 
 def _frozen(value: Any) -> Hashable:

@@ -26,7 +26,7 @@ class Section(BaseModel):
         found = handler(self)
         for name, field in type(self).model_fields.items():
             later = (field.json_schema_extra or {}).get("later")
-            if later and (found[name] == field.default or found[name] == {}):
+            if later and name in found and found[name] in (field.default, {}):
                 del found[name]
         return found
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from mindtune.engines.divergence import Diverged
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.loss_table import LOSS, LossTable
-from mindtune.errors import UserError
+from mindtune.engines.pruning import ALL, LAST, keep_last
 from mindtune.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ class IterationLog(TrainerCallback):
         train: Mapping,
         checkpoints: Checkpoints,
         evaluated: bool,
+        keep: str = ALL,
     ) -> None:
         self.table = LossTable(save_dir / LOSS)
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
         self.evaluated = evaluated
+        self.keep = keep
         self.row: dict[str, float | int | str] = {}
         self.started = 0.0
 
@@ -61,12 +64,6 @@ class IterationLog(TrainerCallback):
         if "loss" not in logs:
             return
         iteration, loss = self.iteration(state), logs["loss"]
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of iteration {iteration} is {loss}; lower train.lr (now "
-                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to "
-                "1.0."
-            )
         seconds = time.perf_counter() - self.started
         self.row = {
             "iteration": iteration,
@@ -78,6 +75,9 @@ class IterationLog(TrainerCallback):
             "samples_per_second": f"{self.train['global_batch_size'] / seconds:.2f}",
             "held_out_loss": "",
         }
+        if not math.isfinite(loss):
+            self.table.append(self.row)
+            raise Diverged(iteration, str(loss), self.train)
         if not control.should_evaluate:
             self.finish(iteration, **kwargs)
 
@@ -93,6 +93,8 @@ class IterationLog(TrainerCallback):
             self.table.sync()
             self.checkpoints.save(iteration, model, optimizer)
             log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
+            if self.keep == LAST:
+                keep_last(self.checkpoints.save_dir, iteration)
 
 
 class Watch(TrainerCallback):

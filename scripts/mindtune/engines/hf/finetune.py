@@ -12,6 +12,7 @@ from mindtune.checkpoint import load_hf_tensors
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
+from mindtune.engines.divergence import Diverged
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -84,7 +85,9 @@ def finetune(job: FinetuneJob) -> None:
             eval_dataset=evaluated,
             optimizers=(optimizer, scheduler),
             callbacks=[
-                IterationLog(job.save_dir, begun, train, checkpoints, evaluated is not None),
+                IterationLog(
+                    job.save_dir, begun, train, checkpoints, evaluated is not None, job.keep
+                ),
                 Watch(begun, train),
             ],
             consumed_samples=begun * train["global_batch_size"],
@@ -93,6 +96,8 @@ def finetune(job: FinetuneJob) -> None:
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train()
+        except Diverged:
+            raise
         except UserError as error:
             raise UserError(own_words(error)) from None
     if checkpoints.newest() != train["train_iters"]:

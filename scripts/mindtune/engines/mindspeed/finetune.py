@@ -16,6 +16,7 @@ from mindtune.checkpoint.model_directory import training_problems
 from mindtune.data.mllm import read_mllm
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
+from mindtune.engines.divergence import Diverged
 from mindtune.engines.loss_table import LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
@@ -38,6 +39,7 @@ from mindtune.engines.mindspeed.training_log import (
 )
 from mindtune.engines.mindspeed.watching import Watch
 from mindtune.engines.ordering import write_in_order
+from mindtune.engines.pruning import ALL, LAST, keep_last
 from mindtune.engines.requests import FinetuneJob, Settings
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
@@ -80,7 +82,10 @@ def finetune(job: FinetuneJob) -> None:
     table.begin(begun)
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("training", "iterations", train["train_iters"], begun) as shown:
-        watch = TrainingWatch(load=load, table=table, train=train, shown=shown, last=begun)
+        watch = TrainingWatch(
+            load=load, table=table, train=train, shown=shown, last=begun, layout=layout,
+            keep=job.keep,
+        )  # fmt: skip
         try:
             status = launch.run(watch.hear)
         finally:
@@ -259,6 +264,8 @@ class TrainingWatch(Watch):
     train: dict
     shown: Progress
     last: int
+    layout: ParallelLayout
+    keep: str = ALL
     done: bool = False
 
     def hear(self, line: str) -> None:
@@ -271,6 +278,15 @@ class TrainingWatch(Watch):
         saved = saved_iteration(line)
         if saved:
             log.info("saved checkpoint at iteration %d to %s", saved, self.table.path.parent)
+            self.prune(saved)
+
+    def prune(self, saved: int) -> None:
+        """Remove what is older than a checkpoint, where that is wanted and all of its files are there."""
+        save_dir = self.table.path.parent
+        if self.keep == LAST and self.loaded:
+            with_optimizer = self.train["save_optim"]
+            if not missing_files(save_dir, saved, self.layout, with_optimizer):
+                keep_last(save_dir, saved)
 
     def note(self, iteration: Iteration) -> None:
         """
@@ -286,25 +302,22 @@ class TrainingWatch(Watch):
                 f"training began, but nothing said that {self.load} was loaded: it would be one "
                 "of random weights. See the log."
             )
-        if iteration.loss is None or iteration.nan_iterations or iteration.skipped_iterations:
-            raise UserError(
-                f"the loss of iteration {iteration.iteration} is not a number; lower train.lr (now "
-                f"{self.train['lr']}), or set train.clip_grad (now {self.train['clip_grad']}) to "
-                "1.0."
-            )
         speed = iteration.samples_per_second
+        lost = iteration.loss is None or iteration.nan_iterations or iteration.skipped_iterations
         self.table.append(
             {
                 "iteration": iteration.iteration,
                 "consumed_samples": iteration.consumed_samples,
                 "lr": repr(iteration.lr),
-                "loss": repr(iteration.loss),
+                "loss": "nan" if lost else repr(iteration.loss),
                 "grad_norm": "" if iteration.grad_norm is None else repr(iteration.grad_norm),
                 "ms_per_iteration": iteration.milliseconds,
                 "samples_per_second": "" if speed is None else f"{speed:.2f}",
                 "held_out_loss": "",
             }
         )
+        if lost:
+            raise Diverged(iteration.iteration, "nan", self.train)
         self.shown.advance(note=f"loss {iteration.loss:.4f}")
 
 

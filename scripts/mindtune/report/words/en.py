@@ -99,6 +99,7 @@ WORDS = {
     "page.skip": "Skip to the content",
     "page.sections": "Sections",
     "page.experiments": "Experiments",
+    "page.sweep": "Sweep",
     "page.seeing": "Seen or guessed",
     "page.families": "By question",
     "page.metrics": "Metrics",
@@ -140,6 +141,35 @@ WORDS = {
     "ranking.beside": "Beside the first",
     "ranking.first": "first",
     "ranking.other_questions": "other questions",
+    # Several trainings: seeds, parameters, and what went wrong
+    "sweep.title": "Over seeds and parameters",
+    "sweep.note_html": (
+        "A row is all trainings that are alike in everything but <code>train.order_seed</code> and "
+        "<code>train.seed</code>: the mean of their {primary} after fine-tuning, and its standard deviation "
+        "from training to training. Trainings that ended with the same weights count once, those that "
+        "diverged are in no number. Intervals and verdicts elsewhere on this page are about other "
+        "questions to these same models; this spread is about other trainings."
+    ),
+    "sweep.label": "Mean and spread over seeds",
+    "sweep.trainings": "Different trainings",
+    "sweep.mean": "Mean",
+    "sweep.deviation": "Standard deviation",
+    "sweep.range": "Lowest to highest",
+    "sweep.span": "{low} to {high}",
+    "sweep.rose": "Loss rose",
+    "sweep.diverged": "Diverged",
+    "sweep.diverged_one": "diverged",
+    "sweep.plot": (
+        "{primary} after fine-tuning against each number that was varied; the values are in the tables"
+    ),
+    "course.diverged": "diverged",
+    "course.rose": "loss rose",
+    "course.no_model": "no model",
+    "course.note": (
+        "“Diverged”: the loss was no longer a number; such a training has no model and no answers. “Loss "
+        "rose”: its mean over the last tenth of the iterations (five at least) is above that over the first "
+        "tenth by more than three standard errors."
+    ),
     # The same questions with other pictures
     "seeing.title": "What is seen, and what is guessed",
     "seeing.note": (
@@ -294,6 +324,10 @@ WORDS = {
     "reading.seed_html": (
         "Each experiment is one training with one seed. How much another seed would change it isn't shown "
         "here; a sweep over <code>train.order_seed</code> would."
+    ),
+    "reading.seeds_html": (
+        "A verdict is about these trainings. How much another order of the samples changes is known from as "
+        "many trainings as the table over seeds has, and for those settings only."
     ),
     "reading.verdicts": (
         "Verdicts are corrected for their number: if fine-tuning changed nothing, any “better” or “worse” "

@@ -93,6 +93,7 @@ WORDS = {
     "page.skip": "跳到正文",
     "page.sections": "各部分",
     "page.experiments": "实验",
+    "page.sweep": "扫描",
     "page.seeing": "看的还是猜的",
     "page.families": "按问题类别",
     "page.metrics": "指标",
@@ -132,6 +133,30 @@ WORDS = {
     "ranking.beside": "与第一名相比",
     "ranking.first": "第一",
     "ranking.other_questions": "问题不同",
+    # 多次训练：种子、参数，以及出了问题的训练
+    "sweep.title": "随种子与参数的变化",
+    "sweep.note_html": (
+        "除 <code>train.order_seed</code> 和 <code>train.seed</code> 外设置完全相同的训练合为一行：微调后{primary}的均值，"
+        "以及各次训练之间的标准差。最终权重相同的训练只算一次；发散的训练不计入任何数字。本页其他地方的区间和结论说的是"
+        "拿别的问题去问同样这些模型，这里的离散程度说的是换一次训练。"
+    ),
+    "sweep.label": "各种子的均值与离散程度",
+    "sweep.trainings": "不同的训练",
+    "sweep.mean": "均值",
+    "sweep.deviation": "标准差",
+    "sweep.range": "最低到最高",
+    "sweep.span": "{low} 到 {high}",
+    "sweep.rose": "损失上升",
+    "sweep.diverged": "发散",
+    "sweep.diverged_one": "发散",
+    "sweep.plot": "微调后{primary}随各个被改变的数值的变化；具体数值见表",
+    "course.diverged": "发散",
+    "course.rose": "损失上升",
+    "course.no_model": "没有模型",
+    "course.note": (
+        "“发散”：损失已不是数，这样的训练没有模型，也没有回答。“损失上升”：最后十分之一迭代（至少五次）的平均损失高于最初十分之一，"
+        "且超出三个标准误。"
+    ),
     # The same questions with other pictures
     "seeing.title": "哪些是看出来的，哪些是猜的",
     "seeing.note": (
@@ -268,6 +293,9 @@ WORDS = {
     "reading.source": "留出的图片与训练图片来源相同。换成别的图片是否一样好，这里没有说明。",
     "reading.seed_html": (
         "每个实验只用一个种子训练了一次。换个种子会差多少，这里没有说明；对 <code>train.order_seed</code> 做一组实验就能看到。"
+    ),
+    "reading.seeds_html": (
+        "结论只针对这几次训练。换一种样本顺序会有多大变化，只能从种子表中的那几次训练得知，并且只适用于那些设置。"
     ),
     "reading.verdicts": (
         "结论已按其数量校正：假如微调什么也没有改变，各类问题和各指标中出现任何“更好”或“更差”的概率为 {level}{ranking}。"

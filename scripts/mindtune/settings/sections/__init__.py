@@ -60,6 +60,15 @@ class Settings(Section):
         "Fine-tuning, under Megatron's names; the defaults are the tutorial's values.",
         "微调参数，沿用 Megatron 的名称；默认值即教程的取值。",
     )
+    keep_checkpoints: Annotated[Literal["all", "last"], Choice()] = key(
+        "all",
+        "Which checkpoints a training keeps: `all`, or the `last` whole one, before which the others are "
+        "removed as soon as it is written. With `last` a change of settings goes on from the last one or "
+        "from the base. An edit runs nothing again.",
+        "训练保留哪些检查点：`all` 全部保留；`last` 只留最新的完整检查点，写完后立即删除更早的。用 `last` 时，改动设置后只能从最新的检查点"
+        "或基座继续。改动此项不会重跑任何东西。",
+        later=True,
+    )
     hf: Hf = section(
         Hf,
         "The machine, as the `hf` engine uses it.",
@@ -99,6 +108,16 @@ class Settings(Section):
         "answer, and of sources.model; what does not differ is computed once and shared.",
         "具名的实验，各是对 data、processor、parallel、train、answer 以及 sources.model 的少量改动；没有改动的部分只算一次，各实验共用。",
         made=lambda: {"baseline": {}},
+    )
+    grid: dict[str, Annotated[list[Any], Len(1, 1000)]] = key(
+        None,
+        "Sweeps: lists of values by dotted key, `train.lr: [1e-5, 3e-5]`. Every combination becomes an "
+        "experiment, with a name such as `lr-1e-5_order_seed-1`, beside those in `experiments`; where "
+        "`experiments` isn't given, there are no others.",
+        "参数扫描：按点分键写出各取值，例如 `train.lr: [1e-5, 3e-5]`。每种组合成为一个实验，名字形如 `lr-1e-5_order_seed-1`，"
+        "与 `experiments` 中的实验并列；没有写 `experiments` 时就只有这些实验。",
+        later=True,
+        made=dict,
     )
     tuned_model: Annotated[str | None, Place("path")] = key(
         None,

@@ -41,14 +41,19 @@ def known_parameters(experiment: Mapping[str, Any]) -> Parameters | None:
     return None
 
 
+def kept(train: Mapping[str, Any]) -> int:
+    """How many checkpoints a training of `doctor_settings` leaves."""
+    return count_checkpoints(train, train.get("keep_checkpoints", "all"))
+
+
 def optimizer_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
     """Optimizer states in all checkpoints of a training."""
-    return count_checkpoints(train) * OPTIMIZER * known.trained if train["save_optim"] else 0
+    return kept(train) * OPTIMIZER * known.trained if train["save_optim"] else 0
 
 
 def experiment_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
     """What an experiment writes: mm checkpoint, checkpoints of the training, exported model."""
-    return BF16 * known.total * (2 + count_checkpoints(train)) + optimizer_bytes(known, train)
+    return BF16 * known.total * (2 + kept(train)) + optimizer_bytes(known, train)
 
 
 def npu_bytes(known: Parameters, model_parallel: int, data_parallel: int) -> float:
