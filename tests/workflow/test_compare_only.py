@@ -53,8 +53,8 @@ def models(finished, tmp_path_factory):
     for n in range(4):
         name = f"{MODULE.format(n=n)}.weight"
         rows, columns = tensors[name].shape
-        a = torch.randn(4, columns, generator=generator) * 0.1
-        b = torch.randn(rows, 4, generator=generator) * 0.1
+        a = torch.randn(4, columns, generator=generator) * 0.5
+        b = torch.randn(rows, 4, generator=generator) * 0.5
         peft = f"base_model.model.{MODULE.format(n=n)}"
         adapter |= {f"{peft}.lora_A.weight": a, f"{peft}.lora_B.weight": b}
         tensors[name] = (tensors[name].float() + 16 / 4 * b @ a).to(tensors[name].dtype)
