@@ -29,9 +29,20 @@ def unavailable() -> str | None:
         return "the executors are not installed: pip install -r envs/dev.txt"
     if os.geteuid() != 0:
         return "they start daemons and want root"
+    remove_leftovers()
     if Path("/etc/slurm/slurm.conf").exists():
         return "this machine has a Slurm already, which is left alone"
     return None
+
+
+def remove_leftovers() -> None:
+    """Remove the links of a Slurm of these tests that was killed with them."""
+    if any(process.info["name"] == "slurmctld" for process in psutil.process_iter(["name"])):
+        return
+    for name in ("slurm", "gres", "cgroup"):
+        link = Path(f"/etc/slurm/{name}.conf")
+        if link.is_symlink() and link.readlink().parents[1].name.startswith("slurm-"):
+            link.unlink()
 
 
 def start(state: Path) -> None:
