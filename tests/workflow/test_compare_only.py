@@ -1,5 +1,6 @@
 """Models that were trained elsewhere: the same tables and page, and nothing is trained for them."""
 
+import html
 import json
 import shutil
 
@@ -112,7 +113,7 @@ def test_tables_and_page_say_that_they_were_trained_elsewhere(compared, models):
     elsewhere = compare.loc[list(models)]
     assert elsewhere["image_in_training"].isna().all()
     assert compare.loc["baseline", "image_in_training"].tolist() == [True] + [False] * 7
-    page = checkout.read("results/report.html").decode()
+    page = html.unescape(checkout.read("results/report.html").decode())
     names = ", ".join(sorted(models))
     assert f"Trained elsewhere, and only compared here: {names}" in page
     assert f"Trained elsewhere, so without curves: {names}." in page
@@ -162,7 +163,7 @@ def test_a_configuration_of_ten_lines_compares_and_trains_nothing(finished, mode
     checkout.snakemake("all", *given)
     conversion = json.loads(checkout.read("results/shared/data/conversion.json"))
     assert conversion["images"] == {"train": 0, "held_out": 60}
-    page = checkout.read("results/report.html").decode()
+    page = html.unescape(checkout.read("results/report.html").decode())
     assert "Trained elsewhere, and only compared here: bare, lora" in page
     assert "6 held-out questions; what the model was trained on isn't known here" in page
     assert "train.order_seed" not in page and 'class="curves"' not in page
