@@ -281,3 +281,49 @@ def state_of_tuned(wildcards):
     if own is None or wildcards.get("stage", "").startswith("before"):
         return None
     return state_of(own)
+
+
+def where_trained(path):
+    """A function for an input that an experiment has only if its model is trained here."""
+
+    def of(wildcards):
+        if wildcards.experiment in ELSEWHERE:
+            return []
+        return path(wildcards) if callable(path) else path
+
+    return of
+
+
+def control(wildcards):
+    """The control that a stage belongs to, or nothing."""
+    return wildcards.stage.partition("_")[2]
+
+
+def asked_prompts(wildcards):
+    """The prompts of a stage."""
+    of = {
+        "": rules.select_prompts.output.prompts,
+        "blind": rules.blind_prompts.output.prompts,
+        "shuffled": rules.shuffle_prompts.output.prompts,
+    }
+    return shared("prompts", of[control(wildcards)])(wildcards)
+
+
+def shown_pictures(wildcards):
+    """The pictures that the prompts of a stage are asked about."""
+    if control(wildcards) == "blind":
+        return shared("prompts", rules.blind_prompts.output.pictures)(wildcards)
+    return images(wildcards)
+
+
+def control_answers():
+    """The answers of all controls as inputs that go with those of `before` and `after`."""
+    return {
+        f"{control}_{stage}": [
+            f"results/{scope}/answers_{stage}_{control}.jsonl"
+            for name in EXPERIMENTS
+            for scope in [CONFIG.scope(name, "before") if stage == "before" else name]
+        ]
+        for control in CONTROLS
+        for stage in ("before", "after")
+    }

@@ -1,17 +1,5 @@
 # What can be read off finished answers. compare.csv needs none of it, and none of it loads a model.
 
-
-def where_trained(path):
-    """A function for an input that an experiment has only if its model is trained here."""
-
-    def of(wildcards):
-        if wildcards.experiment in ELSEWHERE:
-            return []
-        return path(wildcards) if callable(path) else path
-
-    return of
-
-
 ANSWERS = dict(
     prompts=shared("prompts", rules.select_prompts.output.prompts),
     before=shared("before", "results/{scope}/answers_before.jsonl"),

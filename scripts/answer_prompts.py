@@ -7,8 +7,8 @@ import json
 import logging
 from pathlib import Path
 
+from mindtune.divergence import model_divergence, write_no_answers
 from mindtune.engines import stage
-from mindtune.engines.divergence import model_divergence, write_no_answers
 from mindtune.engines.requests import AnswerJob
 from mindtune.glue.script_runner import optional_path, run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindtune.comparison.contract import COMPARE, SUMMARY, checked
 from mindtune.comparison.tables import ALL, compare_all, summarize, to_csv
-from mindtune.engines.divergence import answers_divergence
+from mindtune.divergence import answers_divergence
 from mindtune.errors import UserError
 from mindtune.glue.script_runner import run
 

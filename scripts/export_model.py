@@ -7,8 +7,8 @@ import json
 import logging
 from pathlib import Path
 
+from mindtune.divergence import KEY, write_no_model
 from mindtune.engines.converting import converter
-from mindtune.engines.divergence import KEY, write_no_model
 from mindtune.engines.requests import ExportJob
 from mindtune.glue.script_runner import optional_path, run
 

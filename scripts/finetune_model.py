@@ -12,8 +12,8 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from mindtune.divergence import KEY, Diverged
 from mindtune.engines import stage, training_check
-from mindtune.engines.divergence import KEY, Diverged
 from mindtune.engines.loss_table import LOSS
 from mindtune.engines.pruning import LAST, keep_last
 from mindtune.engines.requests import FinetuneJob

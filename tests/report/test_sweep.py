@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from finished import COMPARISON, finished, provenance, tables
 from mindtune.comparison.metrics import BY_NAME
-from mindtune.engines.divergence import write_no_answers
+from mindtune.divergence import write_no_answers
 from mindtune.report import sweep_plot
 from mindtune.report.page import render
 from mindtune.report.sweep import (

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mindtune.data.prompts import pictures_of
 from mindtune.data.split import components
-from mindtune.engines.divergence import divergence_in
+from mindtune.divergence import divergence_in
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
 from mindtune.models.qwen2_vl.grounding import without

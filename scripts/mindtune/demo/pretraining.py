@@ -119,7 +119,10 @@ def _prepare(item: tuple[int, scenes.Scene], directory: Path, seed: str) -> Samp
     messages = []
     for turn, (question, answer) in enumerate(base_conversation(scene, rng, box, sign_box)):
         mark = "<image>\n" if turn == 0 else ""
-        messages += [{"content": mark + question}, {"content": answer}]
+        messages += [
+            {"role": "user", "content": mark + question},
+            {"role": "assistant", "content": answer},
+        ]
     ids, labels = processor.encode_conversation(messages, [picture.grid_thw[0]], 1024)
     # The temporal halves of a still picture are equal: keep one.
     patches = picture.pixel_values.view(-1, 3, 2, 14 * 14)[:, :, 0].half()

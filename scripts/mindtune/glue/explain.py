@@ -18,6 +18,7 @@ from mindtune.glue.plan import Job, Plan
 
 # Parameters that are not named like the section of the configuration that they hold.
 KEYS = {
+    "tuned_model": "experiments",
     "converter": "mindspeed.converter",
     "demo": "sources.demo",
     "line": "sources.download",

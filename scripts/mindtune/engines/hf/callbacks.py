@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from mindtune.engines.divergence import Diverged
+from mindtune.divergence import Diverged
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.loss_table import LOSS, LossTable

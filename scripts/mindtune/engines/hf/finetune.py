@@ -10,9 +10,9 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from mindtune.checkpoint import load_hf_tensors
 from mindtune.data.mllm import read_mllm
+from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
-from mindtune.engines.divergence import Diverged
 from mindtune.engines.hf.callbacks import IterationLog, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations

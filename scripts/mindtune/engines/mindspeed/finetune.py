@@ -14,9 +14,9 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_directory import training_problems
 from mindtune.data.mllm import read_mllm
+from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
-from mindtune.engines.divergence import Diverged
 from mindtune.engines.loss_table import LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
