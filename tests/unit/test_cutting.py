@@ -35,18 +35,6 @@ WORDS = (
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("base") / "Qwen2-VL-demo"
-    write_base_model(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def processor(base):
-    return Processor(base)
-
-
-@pytest.fixture(scope="module")
 def lengths(base):
     return Lengths(encoder(base), PictureTokens.of_model(base, 512 * 512))
 

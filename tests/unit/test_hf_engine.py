@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors
-from mindtune.demo.base_model import ASSETS, write_base_model
+from mindtune.demo.base_model import ASSETS
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import Scene
 from mindtune.engines import ENGINES, ROLES, stage, training_check
@@ -23,18 +23,6 @@ from mindtune.errors import UserError
 from mindtune.files import read_json_lines
 from mindtune.models.qwen2_vl.shape import read_config
 from PIL import Image
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("base") / "Qwen2-VL-demo"
-    write_base_model(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def processor(base):
-    return Processor(base)
 
 
 @pytest.fixture(scope="module")

@@ -6,28 +6,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mindtune.demo.base_model import write_base_model
 from mindtune.engines.hf.dataset import Collator
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.packing import Packer, answer_tokens, packed_loss, passes, token_weights
-from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
+from mindtune.engines.hf.processing import IGNORE_INDEX
 from mindtune.engines.hf.segments import use_segments
 from PIL import Image
 
 # Summed in another order; of float32's 1.2e-7 the sums of these models leave about this.
 LOSS, GRADIENT = 1e-6, 1e-5
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("base") / "Qwen2-VL-demo"
-    write_base_model(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def processor(base):
-    return Processor(base)
 
 
 @pytest.fixture(scope="module")
