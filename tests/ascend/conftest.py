@@ -10,7 +10,7 @@ from ascend.values import HERE, LAUNCH, OPERATION, PARALLEL, RECORDED, TEMPLATES
 from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
-from mindtune.engines import stage
+from mindtune.engines import stage, training_check
 from mindtune.engines.converting import converter
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.requests import AnswerJob, FinetuneJob, PrepareJob
@@ -62,9 +62,10 @@ class Played:
         return [json.loads(line) for line in (self.here / "starts.jsonl").read_text().splitlines()]
 
     def finetune(self, launch=None, parallel=None, mm=None, keep="all", **train) -> list[str]:
-        """Fine-tune; returns loss.csv's lines."""
-        self.save_dir.mkdir(exist_ok=True)
+        """Check and fine-tune, as scripts/finetune_model.py does; returns loss.csv's lines."""
         job = replace(self.job(launch, parallel, mm, **train), keep=keep)
+        training_check("mindspeed")(job, 0)
+        self.save_dir.mkdir(exist_ok=True)
         stage("mindspeed", "finetune")(job)
         return (self.save_dir / "loss.csv").read_text().splitlines()
 

@@ -71,7 +71,6 @@ def finetune(job: FinetuneJob) -> None:
         track(job.save_dir, begun)
         log.info("iteration %d is there already: nothing to train", begun)
         return
-    check_amount(job, world)
     check_base(job.mm_dir, layout)
     if begun:
         track(job.save_dir, begun)
@@ -111,11 +110,11 @@ def check(job: FinetuneJob, begun: int) -> None:
     config = read_config(job.hf_dir)
     layout = layout_of(job, config)
     check_seed(job.train, SEED_STEP * (layout.pp_size - 1))
-    check_amount(job, World.of_training(job.machine, job.parallel, layout))
+    records = read_mllm(job.train_data)  # held-out ones are not evaluated
+    check_amount(len(records), job, World.of_training(job.machine, job.parallel, layout))
     check_base(job.mm_dir, layout)
     check_room(job.save_dir, config, job.train, "bf16")
-    records = {job.train_data: read_mllm(job.train_data)}  # held-out ones are not evaluated
-    check_whole_pictures(job, encoder(job.hf_dir), records)
+    check_whole_pictures(job, encoder(job.hf_dir), {job.train_data: records})
 
 
 def layout_of(job: FinetuneJob, config: Mapping) -> ParallelLayout:
@@ -132,17 +131,16 @@ def layout_of(job: FinetuneJob, config: Mapping) -> ParallelLayout:
     return layout
 
 
-def check_amount(job: FinetuneJob, world: World) -> None:
+def check_amount(samples: int, job: FinetuneJob, world: World) -> None:
     """
     Raises
     ------
     UserError: there is too little data for one step of all ranks.
     """
     needed = job.train["micro_batch_size"] * world.data
-    count = len(read_mllm(job.train_data))
-    if count < needed:
+    if samples < needed:
         raise UserError(
-            f"there are {count} samples to train on, fewer than one step takes "
+            f"there are {samples} samples to train on, fewer than one step takes "
             f"(train.micro_batch_size {job.train['micro_batch_size']} x data parallel size "
             f"{world.data}); lower it, or give more data."
         )
