@@ -25,10 +25,16 @@ from mindtune.glue.handover import (
     check_rules,
     hand_over,
     handed_over,
-    text_of,
 )
 from mindtune.process import SNAKEMAKE
-from mindtune.glue.sourcecode import RECORDS, code_files, hash_of, record, recorded
+from mindtune.glue.sourcecode import (
+    RECORDS,
+    code_files,
+    file_hash,
+    hash_of,
+    record,
+    recorded,
+)
 from mindtune.glue.run_lock import below, check_writable, enter
 from mindtune.glue.settings_reading import (
     Sources,
@@ -39,12 +45,13 @@ from mindtune.glue.settings_reading import (
 from mindtune.engines import stage_sources
 from mindtune.engines.converting import OWN, converter_sources
 
-RULES = text_of(
-    [
+RULES = {
+    path.name: file_hash(path)
+    for path in [
         Path(workflow.basedir) / "Snakefile",
         *sorted(Path(workflow.basedir, "rules").glob("*.smk")),
     ]
-)
+}
 
 try:
     # A job of a cluster has the settings of the run that submitted it, whatever was edited since.

@@ -1,6 +1,6 @@
 """Where Snakemake's graph of jobs needs help: ancient inputs, lost records, and what was left.
 
-With `job.py` and `dryrun.py` this is all that knows Snakemake. It uses parts of Snakemake 9.27
+It uses parts of Snakemake 9.27
 that are not its public interface; tests/workflow/test_broken_off.py fails where another version
 has others.
 """

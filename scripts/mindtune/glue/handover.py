@@ -9,7 +9,7 @@ by its content, and jobs read that; its path goes with them in an environment va
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,14 @@ def handed_over() -> dict[str, Any]:
         ) from error
 
 
-def text_of(paths: Iterable[Path]) -> dict[str, str]:
-    """A short hash of each file of rules, by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths}
-
-
 def check_rules(now: Mapping[str, str], then: Mapping[str, str]) -> None:
-    """
+    """Compare the hashes of the files of rules, by name.
+
     Raises
     ------
     UserError: the rules are no longer those of the run that submitted this job.
     """
-    changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
+    changed = _changed(now, then)
     if changed:
         raise UserError(
             f"{', '.join(changed)} changed after this job was submitted; give the same command again, "
@@ -74,7 +70,7 @@ def check_rules(now: Mapping[str, str], then: Mapping[str, str]) -> None:
 
 def changed_code(now: Mapping[str, str], then: Mapping[str, str]) -> str | None:
     """A sentence when a job's code, by name a hash each, is not what it was when it was submitted."""
-    changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
+    changed = _changed(now, then)
     if not changed:
         return None
     shown = ", ".join(f"scripts/{name}" for name in changed[:3])
@@ -83,3 +79,8 @@ def changed_code(now: Mapping[str, str], then: Mapping[str, str]) -> str | None:
         f"{shown}{more} changed after this job was submitted; give the same command again, and it runs "
         "with the new code."
     )
+
+
+def _changed(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
+    """The names under which not the same is found."""
+    return sorted(name for name in {*now, *then} if now.get(name) != then.get(name))

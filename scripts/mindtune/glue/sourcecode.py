@@ -28,7 +28,7 @@ def code_files(*sources: Path, data: Iterable[Path] = ()) -> dict[str, str]:
     the content of each.
     """
     return {
-        str(path.relative_to(ROOT)): _file_hash(path) for path in sorted({*closure(sources), *data})
+        str(path.relative_to(ROOT)): file_hash(path) for path in sorted({*closure(sources), *data})
     }
 
 
@@ -53,7 +53,8 @@ def recorded(name: str, place: Path) -> dict[str, str] | None:
 
 
 @cache
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Sixteen hexadecimal digits of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
