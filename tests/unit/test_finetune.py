@@ -73,7 +73,9 @@ def job_of(place, save_dir, mm="mm", machine=None, hf="base", **changes):
 
 
 def train(place, save_dir, mm="mm", machine=None, **changes):
+    """Check and train, as scripts/finetune_model.py does; returns the last checkpoint's bytes."""
     job = job_of(place, save_dir, mm, machine, **changes)
+    training_check("hf")(job, 0)
     save_dir.mkdir(exist_ok=True)
     stage("hf", "finetune")(job)
     last = f"iter_{job.train['train_iters']:07d}"

@@ -47,7 +47,6 @@ def finetune(job: FinetuneJob) -> None:
         log.info("iteration %d is there already: nothing to train", begun)
         return
     device = open_device(job.machine)
-    check_seed(train)
     set_seed(train["seed"])
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
     records = in_order(read_mllm(job.train_data), train.get("order_seed"))
@@ -55,7 +54,6 @@ def finetune(job: FinetuneJob) -> None:
     held_out = Conversations(
         read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
     )
-    check_amount(len(data), train)
     source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
     model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
