@@ -9,7 +9,7 @@ rule finetune_model:
         held_out=shared("data", rules.convert_data.output.held_out),
         hf=base_model,
         mm=shared("mm", rules.prepare_checkpoint.output.mm),
-        framework=FRAMEWORK,
+        framework=FRAMEWORK if ENGINE.framework else [],
     output:
         done="results/{experiment}/finetune.json",
         loss="results/{experiment}/loss.csv",

@@ -25,7 +25,7 @@ from mindtune.engines.mindspeed.framework.rows import FAIL, stop_on_failures, ta
 from mindtune.errors import UserError
 from mindtune.glue.doctor_settings import doctor_settings
 from mindtune.glue.script_runner import log, run
-from mindtune.glue.settings_reading import Sources, read_configuration
+from mindtune.glue.settings_reading import Sources, answerer, read_configuration
 from mindtune.process import needed_by_all
 from mindtune.settings.yaml_files import read_written
 
@@ -66,7 +66,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
     configuration, engine = read_configuration(
         read_written(path, "--configfile").value, files=[path]
     )
-    if not engine.framework:
+    if not (engine.framework or answerer(configuration).framework):
         raise UserError(
             f"{path} has the engine `{engine.name}`, which has no framework to look at; the doctor is "
             "for `mindspeed`, such as --configfile config/qwen2-vl-2b.yaml."

@@ -214,12 +214,13 @@ def test_pictures_of_ones_own(pictures, monkeypatch):
         "torn.zip is no whole zip file"
         in refused(own(pictures, path=str(pictures / "torn.zip")))[0]
     )
-    named = own(pictures, path=str(pictures / "train2017.zip")) | {"engine": "mindspeed"}
-    assert any("write `unpack: true`" in problem for problem in refused(named))
-    assert any(
-        "sources.images.unpack is false, but the mindspeed engine" in problem
-        for problem in refused(named | own(pictures, path=str(pictures), unpack=False))
-    )
+    for who in ({"engine": "mindspeed"}, {"answer.engine": "mindspeed"}):
+        named = own(pictures, path=str(pictures / "train2017.zip")) | who
+        assert any("write `unpack: true`" in problem for problem in refused(named))
+        assert any(
+            "sources.images.unpack is false, but the mindspeed engine" in problem
+            for problem in refused(named | own(pictures, path=str(pictures), unpack=False))
+        )
     # As root every directory can be read, so that the refusal is made.
     monkeypatch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(PermissionError()))
     found = refused(own(pictures, path=str(pictures / "train2017")))

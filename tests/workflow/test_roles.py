@@ -42,6 +42,16 @@ def test_what_mindspeed_trained_hf_answers_from_its_export(tmp_path):
     assert "results/baseline/hf" in after.inputs and "results/shared/mm" not in before.inputs
 
 
+def test_what_hf_trained_mindspeed_answers_from_its_checkpoints(tmp_path):
+    planned = jobs(tmp_path, merged(MINDSPEED, {"engine": "hf", "answer": {"engine": "mindspeed"}}))
+    assert planned["finetune_model"].params["engine"] == "hf" and "doctor" in planned
+    assert MACHINE not in planned["finetune_model"].inputs
+    before, after = (planned[f"answer_prompts {stage}"] for stage in ("before", "after"))
+    assert before.params["engine"] == after.params["engine"] == "mindspeed"
+    assert MACHINE in before.inputs and "results/shared/mm" in before.inputs
+    assert {MACHINE, "results/baseline/finetune.json"} <= {*after.inputs}
+
+
 def test_converters_belong_to_no_engine(tmp_path):
     """Who trains is no reason to convert again."""
     first, second = (

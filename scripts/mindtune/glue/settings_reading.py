@@ -17,6 +17,7 @@ from mindtune.settings import (
     of_experiments,
     source_problems,
 )
+from mindtune.settings.checks import answering_engine
 from mindtune.settings.sources import (
     KINDS,
     Download,
@@ -69,8 +70,7 @@ def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
 
 def answerer(configuration: Configuration) -> Engine:
     """The engine that answers: by default the one that trains."""
-    common = configuration.common
-    return ENGINES[common["answer"].get("engine") or common["engine"]]
+    return ENGINES[answering_engine(configuration.common)]
 
 
 def guard_default(path: Path) -> None:

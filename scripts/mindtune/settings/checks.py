@@ -172,6 +172,15 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
     yield from named_problems(prompts["named"])
 
 
+def answering_engine(settings: Mapping) -> str:
+    """The name of the engine that answers: by default the one that trains."""
+    return settings["answer"].get("engine") or settings["engine"]
+
+
+def _uses_mindspeed(settings: Mapping) -> bool:
+    return "mindspeed" in (settings["engine"], answering_engine(settings))
+
+
 def experiment_problems(settings: Mapping) -> Iterator[str]:
     """Conditions that count for an experiment, and not for what all have in common."""
     if settings.get(TUNED) is None:
@@ -180,7 +189,7 @@ def experiment_problems(settings: Mapping) -> Iterator[str]:
                 "data.held_out_fraction is 1, which leaves nothing to train on; write less, or a "
                 f"{TUNED} for a model that was trained elsewhere."
             )
-    elif (settings["answer"].get("engine") or settings["engine"]) != "hf":
+    elif answering_engine(settings) != "hf":
         yield (
             f"{TUNED} is given, but only the hf engine answers from a Hugging Face model; write "
             "`answer.engine: hf` (with hf.device: npu on Ascend)."
@@ -245,7 +254,7 @@ def source_problems(settings: Mapping) -> Iterator[str]:
         yield from _file_problems("sources.instructions.path", Path(instructions["path"]))
     for number, part in enumerate(settings["sources"]["mixture"]):
         yield from _file_problems(f"sources.mixture[{number}].path", Path(part["path"]))
-    if images["unpack"] is False and settings["engine"] == "mindspeed":
+    if images["unpack"] is False and _uses_mindspeed(settings):
         yield (
             "sources.images.unpack is false, but the mindspeed engine can't read pictures from a "
             "zip file; write true."
@@ -285,7 +294,7 @@ def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[st
                 f"prompts.named[{number}].image is {named['image']}, but there is no such file in "
                 f"{path}."
             )
-    if not images["unpack"] and settings["engine"] == "mindspeed":
+    if not images["unpack"] and _uses_mindspeed(settings):
         yield (
             f"sources.images.path is {path}, but the mindspeed engine can't read pictures from a "
             "zip file; write `unpack: true`."
