@@ -355,9 +355,8 @@ def test_the_configuration_knows_a_picture_by_any_of_its_names(place, zipped):
 
     def problems(image):
         named = [{"image": image, "prompt": "What?"}]
-        return list(
-            source_problems({"sources": sources, "engine": "hf", "prompts": {"named": named}})
-        )
+        settings = {"engine": "hf", "answer": {"engine": None}, "prompts": {"named": named}}
+        return list(source_problems({**settings, "sources": sources}))
 
     assert [problems(form + name) for form in ("", "./", "sub/../", ".//")] == [[]] * 4
     [problem] = problems("./gone.jpg")
