@@ -30,20 +30,28 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# Of this checkout: as a module of another workflow, `workflow.basedir` is that one's.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+
+# The working directory's, or else the workflow's own: with `-s` it may run from anywhere.
+DEFAULT = Path("config/config.yaml")
+if not DEFAULT.exists():
+    DEFAULT = ROOT / DEFAULT
+
 # A job of a cluster has its settings from the run that submitted it.
 if not workflow.configfiles and workflow.is_main_process:
     # Before Snakemake reads it, which would run a template in it.
-    sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+    sys.path.insert(0, str(ROOT / "scripts"))
     from mindtune.errors import UserError
     from mindtune.glue.settings_reading import guard_default
 
     try:
-        guard_default(Path("config/config.yaml"))
+        guard_default(DEFAULT)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
 
-    configfile: "config/config.yaml"
+    configfile: DEFAULT
 
 
 include: "rules/common.smk"
@@ -59,26 +67,6 @@ include: "rules/comparison.smk"
 include: "rules/report.smk"
 
 
-# On a cluster these run where snakemake does: they take seconds, or want a network. The others
-# become jobs of the cluster. The profiles in profiles/ say with which resources.
-localrules:
-    all,
-    install_mindspeed_mm,
-    draw_scenes,
-    build_base_model,
-    download_file,
-    download_model,
-    select_prompts,
-    blind_prompts,
-    shuffle_prompts,
-    compare_answers,
-    score_answers,
-    summarize_scores,
-    plot_training,
-    draw_samples,
-    build_report,
-
-
 rule all:
     default_target: True
     input:
@@ -86,3 +74,4 @@ rule all:
         rules.build_report.output,
         rules.draw_samples.output,
         expand(rules.plot_training.output, experiment=TRAINED),
+    localrule: True

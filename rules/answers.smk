@@ -17,6 +17,8 @@ rule answer_prompts:
     conda:
         ENVIRONMENT
     threads: CONFIG.common[ANSWERER.machine].get("threads", 1)
+    resources:
+        accelerator=accelerators(ANSWERER),
     params:
         engine=ANSWERER.name,
         answer=settings("answer"),

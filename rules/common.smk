@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from mindtune.settings import LAYOUT, SHARED, STAGES, Configuration
@@ -48,8 +48,8 @@ from mindtune.engines.converting import OWN, converter_sources
 RULES = {
     path.name: file_hash(path)
     for path in [
-        Path(workflow.basedir) / "Snakefile",
-        *sorted(Path(workflow.basedir, "rules").glob("*.smk")),
+        ROOT / "Snakefile",
+        *sorted(ROOT.glob("rules/*.smk")),
     ]
 }
 
@@ -68,7 +68,7 @@ try:
         )
     SOURCES = Sources(
         CONFIG,
-        table=Path(workflow.basedir) / "config" / "data_sources.yaml",
+        table=ROOT / "config" / "data_sources.yaml",
         entries=HANDED and HANDED["table"],
     )
     if workflow.is_main_process and (SAID := enter(Path(".snakemake"))):
@@ -81,7 +81,7 @@ except UserError as error:
 os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
 
 # For `--software-deployment-method conda`. Snakemake fills in wildcards, in the checkout's own path too.
-ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "workflow.yaml")
+ENVIRONMENT = str(ROOT / "envs" / "workflow.yaml")
 ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 EXPERIMENTS = list(CONFIG.experiments)
@@ -101,6 +101,16 @@ CODE_OF = {}  # script and stage of an engine -> the hash
 ANSWERER = answerer(CONFIG)
 CONVERTER = CONFIG.common[ENGINE.machine].get("converter", OWN)
 
+# Experiment -> the trackers of its training.
+if HANDED is None:
+    REPORT_TO = {
+        name: CONFIG.typed(name).train.report_to
+        for name in TRAINED
+        if CONFIG.typed(name).train.report_to
+    }
+else:
+    REPORT_TO = HANDED["report_to"]
+
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
@@ -108,6 +118,7 @@ config["operation"] = {
     "download": CONFIG.common["sources"]["download"],
     "experiments": len(EXPERIMENTS),
     "keep_checkpoints": CONFIG.common.get("keep_checkpoints", "all"),
+    "report_to": REPORT_TO,
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
 
@@ -136,6 +147,7 @@ onstart:
         {
             "common": CONFIG.common,
             "experiments": CONFIG.experiments,
+            "report_to": REPORT_TO,
             "table": SOURCES.entries,
             "rules": RULES,
             "code": CODE_OF,
@@ -195,6 +207,21 @@ def machine(engine, role):
     """What the result of an engine's role depends on, of the section of its machine."""
     section = CONFIG.common[engine.machine]
     return {key: section[key] for key in engine.keys[role] if key in section}
+
+
+def accelerators(engine):
+    """Whether a job of an engine takes the accelerator of the machine it runs on, as 1 or 0."""
+    return int(CONFIG.common[engine.machine].get("device") != "cpu")
+
+
+# A machine's accelerator does one thing at a time, whatever `--cores` says. A cluster gives each of
+# its jobs one, so that a limit would let them wait for one another; `--resources accelerator=2` wins.
+if (
+    (accelerators(ENGINE) or accelerators(ANSWERER))
+    and workflow.global_resources["_nodes"].value is None
+    and "accelerator" not in workflow.global_resources
+):
+    workflow.global_resources["accelerator"] = 1
 
 
 def code(script, *chosen, data=()):

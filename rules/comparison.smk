@@ -28,6 +28,7 @@ rule compare_answers:
         ),
     log:
         "logs/compare_answers.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

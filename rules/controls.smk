@@ -11,6 +11,7 @@ rule blind_prompts:
         pictures=directory("results/{scope}/grey"),
     log:
         "logs/blind_prompts/{scope}.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -29,6 +30,7 @@ rule shuffle_prompts:
         prompts="results/{scope}/prompts_shuffled.jsonl",
     log:
         "logs/shuffle_prompts/{scope}.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

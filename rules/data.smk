@@ -39,6 +39,7 @@ rule select_prompts:
         "logs/select_prompts/{scope}.log",
     benchmark:
         "results/benchmarks/select_prompts/{scope}.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     params:

@@ -16,6 +16,7 @@ rule download_file:
     wildcard_constraints:
         download="[^/]+",
         file="[^/]+",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -33,6 +34,7 @@ rule download_model:
         "logs/download_model/{download}.log",
     wildcard_constraints:
         download="[^/]+",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

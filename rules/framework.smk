@@ -9,7 +9,7 @@ FRAMEWORK = (
     "results/framework/machine.json" if ENGINE.framework or ANSWERER.framework else []
 )
 # What it is installed from, and held against: by content, as all code is.
-PINS = sorted((Path(workflow.basedir) / "envs" / "mindspeed").iterdir())
+PINS = sorted((ROOT / "envs" / "mindspeed").iterdir())
 
 config["operation"]["doctor"] = doctor_settings(CONFIG, SOURCES)
 
@@ -20,6 +20,7 @@ rule install_mindspeed_mm:
     log:
         "logs/install_mindspeed_mm.log",
     priority: 100
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -45,6 +46,8 @@ rule doctor:
     priority: 100  # before anything heavy
     conda:
         ENVIRONMENT
+    resources:
+        accelerator=1,
     message:
         "Looking at this machine"
     script:

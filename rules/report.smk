@@ -14,6 +14,7 @@ rule score_answers:
         scores="results/{experiment}/scores.csv",
     log:
         "logs/score_answers/{experiment}.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -37,6 +38,7 @@ rule summarize_scores:
         ),
     log:
         "logs/summarize_scores.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -60,6 +62,7 @@ rule plot_training:
         ),
     log:
         "logs/plot_training/{experiment}.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -116,6 +119,7 @@ rule draw_samples:
         ),
     log:
         "logs/draw_samples.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -152,6 +156,7 @@ rule build_report:
         ),
     log:
         "logs/build_report.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

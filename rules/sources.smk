@@ -13,6 +13,7 @@ rule draw_scenes:
         "logs/draw_scenes.log",
     benchmark:
         "results/benchmarks/draw_scenes/shared.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -33,6 +34,7 @@ rule build_base_model:
         "logs/build_base_model.log",
     benchmark:
         "results/benchmarks/build_base_model/shared.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     params:

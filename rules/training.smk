@@ -20,6 +20,8 @@ rule finetune_model:
     conda:
         ENVIRONMENT
     threads: CONFIG.common[ENGINE.machine].get("threads", 1)
+    resources:
+        accelerator=accelerators(ENGINE),
     params:
         engine=ENGINE.name,
         save_dir="results/{experiment}/save_dir",

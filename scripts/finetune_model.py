@@ -9,7 +9,9 @@ failure; the output is finetune.json, which is written last and names the finish
 import csv
 import logging
 import shutil
+from contextlib import closing
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from mindtune.divergence import KEY, Diverged
@@ -87,13 +89,22 @@ def trained(job: FinetuneJob, engine: str, alone: bool) -> dict | None:
 
 
 def main(snakemake) -> None:
+    # Imported so that its code is in no hash: no result depends on it.
+    trackers = import_module("mindtune.trackers")
+    save_dir = Path(snakemake.params.save_dir)
+    followers = trackers.Followers(
+        snakemake.config["operation"]["report_to"].get(snakemake.wildcards.experiment, []),
+        save_dir / trackers.PLACE,
+        snakemake.wildcards.experiment,
+        {"engine": snakemake.params.engine, "train": dict(snakemake.params.train)},
+    )
     job = FinetuneJob(
         train_data=Path(snakemake.input.train),
         held_out_data=Path(snakemake.input.held_out),
         images=Path(snakemake.input.images),
         hf_dir=Path(snakemake.input.hf),
         mm_dir=Path(snakemake.input.mm),
-        save_dir=Path(snakemake.params.save_dir),
+        save_dir=save_dir,
         train=snakemake.params.train,
         processor=snakemake.params.processor,
         parallel=snakemake.params.parallel,
@@ -101,15 +112,17 @@ def main(snakemake) -> None:
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["engine"],
         keep=snakemake.config["operation"]["keep_checkpoints"],
+        followers=followers,
     )
-    finetune(
-        job,
-        snakemake.params.engine,
-        snakemake.params.code,
-        Path(snakemake.output.loss),
-        Path(snakemake.output.done),
-        snakemake.config["operation"]["experiments"] == 1,
-    )
+    with closing(followers):
+        finetune(
+            job,
+            snakemake.params.engine,
+            snakemake.params.code,
+            Path(snakemake.output.loss),
+            Path(snakemake.output.done),
+            snakemake.config["operation"]["experiments"] == 1,
+        )
 
 
 if "snakemake" in globals():

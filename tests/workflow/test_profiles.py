@@ -6,7 +6,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,23 +71,6 @@ def test_the_executors_of_the_profiles_are_pinned():
     for path in PROFILES:
         executor = yaml.safe_load(path.read_text(encoding="utf-8")).get("executor")
         assert executor is None or f"snakemake-executor-plugin-{executor}==" in pinned
-
-
-def test_on_one_machine_trainings_take_turns(finished, tmp_path):
-    checkout = finished.without(tmp_path / "turns", "baseline", "hot")
-    names = ("baseline", "hot")
-    wanted = [f"results/{name}/finetune.json" for name in names]
-    subprocess.run(
-        [sys.executable, "-m", "snakemake", "--profile", "profiles/ascend", "--cores", "2", *wanted],
-        cwd=checkout.path, check=True, capture_output=True,
-    )  # fmt: skip
-    spans = []
-    for name in names:
-        log = (checkout.path / f"logs/finetune_model/{name}.log").read_text(encoding="utf-8")
-        times = [datetime.fromisoformat(line[:19]) for line in log.splitlines() if line[:2] == "20"]
-        spans.append((times[0], times[-1]))
-    first, second = sorted(spans)
-    assert first[1] <= second[0]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mindtune.files import writing
 
@@ -21,10 +22,14 @@ COLUMNS = (
 
 
 class LossTable:
-    """Appends lines to a `loss.csv`. A training that goes on keeps those up to where it was."""
+    """Appends lines to a `loss.csv`. A training that goes on keeps those up to where it was.
 
-    def __init__(self, path: Path) -> None:
+    followers: whoever is told of each line, too; see `mindtune.trackers`.
+    """
+
+    def __init__(self, path: Path, followers: Any = None) -> None:
         self.path = path
+        self.followers = followers
 
     def begin(self, iteration: int) -> None:
         """Keep the lines up to `iteration`; those after it will run again."""
@@ -36,10 +41,14 @@ class LossTable:
             writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
+        if self.followers:
+            self.followers.begin(iteration, kept)
 
     def append(self, row: Mapping) -> None:
         with open(self.path, "a", encoding="utf-8", newline="") as handle:
             csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(row)
+        if self.followers:
+            self.followers.append(row)
 
     def sync(self) -> None:
         """Flush it to disk: no checkpoint may outlive the lines that lead to it."""

@@ -38,7 +38,8 @@ class FinetuneJob:
     `latest_checkpointed_iteration.txt`, and `loss.csv` with a line per iteration. A
     training that was interrupted goes on from its newest whole checkpoint; the caller
     ensures that save_dir holds nothing of other settings (`mindtune.engines.training_directory`).
-    keep: `all` checkpoints, or the `last` (`mindtune.engines.pruning`).
+    keep: `all` checkpoints, or the `last` (`mindtune.engines.pruning`). followers: whoever shows the
+    training while it runs (`mindtune.trackers`).
     """
 
     train_data: Path
@@ -54,6 +55,7 @@ class FinetuneJob:
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
     keep: str = "all"
+    followers: Any = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from mindtune.settings.sources import (
 )
 from mindtune.settings.variables import has_control_characters
 from mindtune.settings.yaml_files import as_written, read_written
+from mindtune.trackers import missing
 
 FETCHED = "results/sources"
 
@@ -54,10 +55,24 @@ def read_configuration(
     if found:
         raise ConfigError(found, names)
     configuration, engine = with_engine(load(as_written(raw, written), names, written=written))
-    problems = list(of_experiments(configuration, source_problems))
+    problems = [*of_experiments(configuration, source_problems), *tracker_problems(configuration)]
     if problems:
         raise ConfigError(problems, names, written)
     return configuration, engine
+
+
+def tracker_problems(configuration: Configuration) -> Iterator[str]:
+    """A sentence for each tracker that is wanted and not installed."""
+    wanted = {
+        name: None
+        for scope in (SHARED, *configuration.experiments)
+        for name in configuration.typed(scope).train.report_to
+    }
+    for name in missing(list(wanted)):
+        yield (
+            f"train.report_to names {name}, but the package {name} is not installed; "
+            "`pip install -r envs/trackers.txt`, or take it out."
+        )
 
 
 def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:

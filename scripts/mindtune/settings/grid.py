@@ -66,11 +66,14 @@ def _key_problems(key: str) -> Iterator[str]:
         more = "" if guess else f"{', '.join(OVERLAY_SECTIONS)}."
         yield f"grid.{key} can't differ between experiments; {hint}{more}"
     else:
-        known = list(item_model(Settings.model_fields[section].annotation).model_fields)
+        fields = item_model(Settings.model_fields[section].annotation).model_fields
+        known = list(fields)
         if not rest:
             yield f"grid.{key} is a section; write a key of it, such as `{key}.{known[0]}`."
         elif rest not in known:
             yield unknown_key(f"grid.{section}", rest, known)
+        elif (fields[rest].json_schema_extra or {}).get("without_effect"):
+            yield f"grid.{key} can't be swept: no result depends on it; write it in `{section}`."
 
 
 def _value_words(key: str, values: Sequence, check: Check) -> tuple[list[str], list[str]]:

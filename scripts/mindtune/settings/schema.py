@@ -43,7 +43,7 @@ def _tidy(value: Any) -> Any:
         found["description"] = "\n".join(
             [*filter(None, [found.get("description")]), found.pop("zh")]
         )
-    for mark in ("later", "in_experiments"):
+    for mark in ("later", "in_experiments", "without_effect"):
         if found.get(mark) is True:
             del found[mark]
     if isinstance(found.get("title"), str):

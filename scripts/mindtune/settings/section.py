@@ -19,15 +19,17 @@ class Section(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plain containers; without the keys that came later and have their default.
+        """Plain containers; without the keys that came later and have their default, and without
+        those that no result depends on.
 
         A section that came later has it where nothing is left in it.
         """
         found = handler(self)
         for name, field in type(self).model_fields.items():
-            later = (field.json_schema_extra or {}).get("later")
-            if later and name in found and found[name] in (field.default, {}):
-                del found[name]
+            marks = field.json_schema_extra or {}
+            unsaid = marks.get("later") and found.get(name) in (field.default, {})
+            if marks.get("without_effect") or unsaid:
+                found.pop(name, None)
         return found
 
 
@@ -38,6 +40,7 @@ def key(
     *,
     later: bool = False,
     in_experiments: bool = False,
+    without_effect: bool = False,
     made: Any = None,
 ) -> Any:
     """A key with its default and its meaning; `...` for a default where it must be given.
@@ -45,9 +48,12 @@ def key(
     later: an optional key that came when results of earlier versions were there already. At its
     default it isn't among a section's plain settings, so that those results still count: code asks
     for it by `.get(name)` or by attribute. in_experiments: a key that stands within an
-    experiment only. made: what makes a default that is a container.
+    experiment only. without_effect: no result depends on it, so that it is never among a section's
+    plain settings, and code asks for it by attribute. made: what makes a default that is a container.
     """
-    marks = {"later": later, "in_experiments": in_experiments}
+    marks = {
+        "later": later, "in_experiments": in_experiments, "without_effect": without_effect,
+    }  # fmt: skip
     extra = {"zh": chinese} | {name: True for name, given in marks.items() if given}
     if made is not None:
         return Field(default_factory=made, description=english, json_schema_extra=extra)

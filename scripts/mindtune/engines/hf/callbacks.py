@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -33,8 +34,9 @@ class IterationLog(TrainerCallback):
         checkpoints: Checkpoints,
         evaluated: bool,
         keep: str = ALL,
+        followers: Any = None,
     ) -> None:
-        self.table = LossTable(save_dir / LOSS)
+        self.table = LossTable(save_dir / LOSS, followers)
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints

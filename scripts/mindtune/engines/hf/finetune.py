@@ -84,7 +84,13 @@ def finetune(job: FinetuneJob) -> None:
             optimizers=(optimizer, scheduler),
             callbacks=[
                 IterationLog(
-                    job.save_dir, begun, train, checkpoints, evaluated is not None, job.keep
+                    job.save_dir,
+                    begun,
+                    train,
+                    checkpoints,
+                    evaluated is not None,
+                    job.keep,
+                    job.followers,
                 ),
                 Watch(begun, train),
             ],

@@ -17,7 +17,7 @@ from mindtune.data.mllm import read_mllm
 from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
-from mindtune.engines.loss_table import LossTable
+from mindtune.engines.loss_table import LOSS, LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
 from mindtune.engines.mindspeed.cache import cache_directory
@@ -77,7 +77,7 @@ def finetune(job: FinetuneJob) -> None:
         say_what_resumes(begun, train["save_optim"])
     load = (job.save_dir if begun else job.mm_dir).resolve()
     launch = make_launch(job, machine, config, layout, world, load, resume=bool(begun))
-    table = LossTable(job.save_dir / "loss.csv")
+    table = LossTable(job.save_dir / LOSS, job.followers)
     table.begin(begun)
     log.info("the launch is %s", launch.directory / "launch.sh")
     with Progress("training", "iterations", train["train_iters"], begun) as shown:

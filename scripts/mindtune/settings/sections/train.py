@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from mindtune.settings.kinds import MOST_SEED, Choice, Flag, Number, Whole
+from mindtune.settings.kinds import MOST_SEED, Choice, Choices, Flag, Number, Whole
 from mindtune.settings.section import Section, key
+from mindtune.trackers import TRACKERS
 
 
 class Train(Section):
@@ -124,4 +125,13 @@ class Train(Section):
             "training goes on exactly; some 12 bytes per trained parameter."
         ),
         "随权重一并保存优化器与随机数状态，中断后可精确续训；每个受训参数约占 12 字节。",
+    )
+    report_to: Annotated[list[str], Choices(TRACKERS)] = key(
+        [],
+        "Who shows the training while it runs, from the rows of loss.csv: any of `tensorboard`, `swanlab` "
+        "and `wandb` (pip install -r envs/trackers.txt). An edit runs nothing again; it counts from the "
+        "next training on.",
+        "训练过程中用哪些工具实时查看 loss.csv 中的各行：`tensorboard`、`swanlab`、`wandb`，可多选"
+        "（pip install -r envs/trackers.txt）。改动此项不会重跑任何东西，从下一次训练起生效。",
+        without_effect=True,
     )
