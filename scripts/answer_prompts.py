@@ -7,12 +7,15 @@ import json
 import logging
 from pathlib import Path
 
+from mindtune.checkpoint.finite import check_finite
 from mindtune.divergence import model_divergence, write_no_answers
 from mindtune.engines import stage
 from mindtune.engines.requests import AnswerJob
 from mindtune.glue.script_runner import optional_path, run
 
 log = logging.getLogger("mindtune")
+
+UNANSWERABLE = "no answer of it means anything; save the model again, or leave it out"
 
 
 def model_directory(model: Path) -> Path:
@@ -40,6 +43,8 @@ def main(snakemake) -> None:
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["answerer"],
     )
+    if snakemake.params.tuned_model is not None:  # trained elsewhere, and not looked at there
+        check_finite(job.model_dir, so=UNANSWERABLE)
     stage(snakemake.params.engine, "answer")(job)
 
 
