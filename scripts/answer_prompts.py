@@ -30,6 +30,7 @@ def main(snakemake) -> None:
         log.warning("the training diverged at iteration %d: no answers", diverged["iteration"])
         write_no_answers(Path(snakemake.output.answers), diverged)
         return
+    operation = snakemake.config["operation"]
     job = AnswerJob(
         prompts=Path(snakemake.input.prompts),
         images=Path(snakemake.input.images),
@@ -41,9 +42,10 @@ def main(snakemake) -> None:
         parallel=snakemake.params.parallel,
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
-        operation=snakemake.config["operation"]["answerer"],
+        operation=operation["answerer"],
     )
-    if snakemake.params.tuned_model is not None:  # trained elsewhere, and not looked at there
+    # Whoever converts a model looks at its weights; these were not converted.
+    if snakemake.params.tuned_model is not None or not operation["trains"]:
         check_finite(job.model_dir, so=UNANSWERABLE)
     stage(snakemake.params.engine, "answer")(job)
 
