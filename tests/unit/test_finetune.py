@@ -185,7 +185,8 @@ def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_pat
     """Recomputed by hand from the base model and the first samples in MindSpeed-MM's order."""
     train(place, tmp_path / "a")
     with open(tmp_path / "a/loss.csv", newline="") as handle:
-        first = float(next(csv.DictReader(handle))["loss"])
+        row = next(csv.DictReader(handle))
+    first = float(row["loss"])
     processor = Processor(place / "base")
     records = json.loads((place / "train.json").read_text())
     data = Conversations(records, place / "images", processor, 256)
@@ -197,9 +198,17 @@ def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_pat
         losses = [base(**half).loss.item() for half in halves]
     tokens = [(half["labels"] != -100).sum().item() for half in halves]
     assert first == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert passed(row) == pytest.approx(
+        sum(half["attention_mask"].sum().item() for half in halves), rel=0.01
+    )
     # The micro batches have different numbers of tokens, so a mean over tokens would differ.
     by_tokens = sum(n * loss for n, loss in zip(tokens, losses, strict=True)) / sum(tokens)
     assert first != pytest.approx(by_tokens, rel=1e-4)
+
+
+def passed(row):
+    """The tokens of an iteration, by its line: as many as its time and its speed say."""
+    return float(row["tokens_per_second"]) * float(row["ms_per_iteration"]) / 1000
 
 
 @pytest.mark.parametrize("tokens_per_pass", [200, 4096])
@@ -212,6 +221,9 @@ def test_packed_passes_train_alike(place, tmp_path, tokens_per_pass):
     expected, found = (pd.read_csv(tmp_path / name / "loss.csv") for name in ("plain", "packed"))
     for column in ("lr", "loss", "grad_norm", "held_out_loss"):
         np.testing.assert_allclose(found[column], expected[column], rtol=2e-5)
+    np.testing.assert_allclose(
+        found.apply(passed, axis=1), expected.apply(passed, axis=1), rtol=0.02
+    )
     train(place, tmp_path / "halves", machine=packed, train_iters=2, **constant)
     assert train(place, tmp_path / "halves", machine=packed, **constant) == whole
 

@@ -13,7 +13,7 @@ from mindtune.data.mllm import read_mllm
 from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
-from mindtune.engines.hf.callbacks import IterationLog, Watch
+from mindtune.engines.hf.callbacks import IterationLog, TokenCount, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import DTYPES, open_device
@@ -73,6 +73,7 @@ def finetune(job: FinetuneJob) -> None:
     if begun:
         checkpoints.restore(begun, optimizer)
     evaluated = held_out_part(held_out, train)
+    tokens = TokenCount()
     with tempfile.TemporaryDirectory() as unused:
         packed = job.machine.get("tokens_per_pass")
         trainer = (PackedTrainer if packed else MegatronOrderTrainer)(
@@ -88,6 +89,7 @@ def finetune(job: FinetuneJob) -> None:
                     begun,
                     train,
                     checkpoints,
+                    tokens,
                     evaluated is not None,
                     job.keep,
                     job.followers,
@@ -96,10 +98,12 @@ def finetune(job: FinetuneJob) -> None:
             ],
             consumed_samples=begun * train["global_batch_size"],
             micro_batch_size=train["micro_batch_size"],
+            tokens=tokens,
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train()
+            with checkpoints.beside:
+                trainer.train()
         except Diverged:
             raise
         except UserError as error:
@@ -170,8 +174,11 @@ class SampleOrder(Sampler):
 class MegatronOrderTrainer(Trainer):
     """transformers' Trainer with Megatron's sampler and Megatron's mean of a global batch."""
 
-    def __init__(self, *args, consumed_samples: int, micro_batch_size: int, **kwargs) -> None:
+    def __init__(
+        self, *args, consumed_samples: int, micro_batch_size: int, tokens: TokenCount, **kwargs
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.tokens = tokens
         self.consumed_samples = consumed_samples
         self.micro_batch_size = micro_batch_size
         # Megatron averages the means of micro batches; transformers would weigh them by tokens.
@@ -187,6 +194,10 @@ class MegatronOrderTrainer(Trainer):
             args.max_steps * step,
         )
 
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        self.tokens.add(inputs["attention_mask"].sum())
+        return super().training_step(model, inputs, num_items_in_batch)
+
 
 class PackedTrainer(MegatronOrderTrainer):
     """The same numbers from packed passes; see `mindtune.engines.hf.packing`."""
@@ -199,6 +210,7 @@ class PackedTrainer(MegatronOrderTrainer):
         model.train()
         total = torch.zeros((), device=self.args.device)
         for part in inputs["passes"]:
+            self.tokens.add(sum(part.lengths))
             loss = packed_loss(model, part.to(self.args.device))
             self.accelerator.backward(loss)
             total += loss.detach()
