@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -22,6 +23,7 @@ from mindtune.engines.converting import converter
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
+from mindtune.engines.hf.finetune import loader_processes
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
@@ -161,6 +163,26 @@ def test_a_training_in_another_order_resumes_exactly(place, tmp_path):
     whole = train(place, tmp_path / "a", order_seed=1)
     shutil.rmtree(tmp_path / "a/iter_0000004")
     assert train(place, tmp_path / "a", order_seed=1) == whole
+
+
+@pytest.mark.parametrize("machine", [{}, {"tokens_per_pass": 300}])
+def test_more_loader_processes_change_no_byte(place, tmp_path, monkeypatch, machine):
+    loaders = []
+    found = {}
+    for count in (1, 3):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=count: set(range(count + 1)))
+        found[count] = train(place, tmp_path / str(count), machine=machine)
+        loaders.append(loader_processes(1))
+    assert loaders == [1, 3]
+    assert found[1] == found[3] and rows(tmp_path / "1") == rows(tmp_path / "3")
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "processes"), [(1, 1, 1), (2, 1, 1), (2, 4, 1), (6, 2, 4), (64, 1, 8)]
+)
+def test_loader_processes_take_the_cores_that_are_spare(monkeypatch, cores, threads, processes):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert loader_processes(threads) == processes
 
 
 def test_without_dropout_the_seed_has_no_effect(place, tmp_path):

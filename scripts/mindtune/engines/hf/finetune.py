@@ -1,6 +1,7 @@
 """Fine-tuning with transformers' Trainer, in Megatron's terms and with Megatron's files."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 
@@ -31,8 +32,8 @@ from mindtune.models.qwen2_vl.shape import read_config
 
 log = logging.getLogger(__name__)
 
-# Pictures are decoded and cut into patches in a process of their own, ahead of the training.
-LOADER_PROCESSES = 1
+# Pictures are decoded and cut into patches in processes of their own, ahead of the training.
+MOST_LOADERS = 8
 VISION_PROJECTOR = "model.visual.merger."
 VISION = "model.visual."
 
@@ -251,12 +252,23 @@ def held_out_part(held_out: Conversations, train) -> Subset | None:
     return Subset(held_out, range(wanted)) if wanted else None
 
 
+def loader_processes(threads: int) -> int:
+    """As many as this process has cores to spare beside its threads, at least one.
+
+    The order of samples does not depend on it: torch's loader hands batches out in their order.
+    """
+    known = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return min(MOST_LOADERS, max(1, cores - threads))
+
+
 def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> TrainingArguments:
     """Our settings in transformers' words; its own saving, logging and schedules are off."""
     train = job.train
     batch = train["micro_batch_size"]
     if job.machine.get("tokens_per_pass"):
         batch = train["global_batch_size"]  # which the collator packs
+    loaders = loader_processes(job.machine["threads"])
     arguments = TrainingArguments(
         output_dir=output_dir,
         max_steps=train["train_iters"] - begun,
@@ -272,7 +284,9 @@ def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> Trainin
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_num_workers=LOADER_PROCESSES,
+        dataloader_num_workers=loaders,
+        # Batches that each has ready: a packed one of photographs takes more than 100 MB.
+        dataloader_prefetch_factor=2 if loaders == 1 else 1,
         dataloader_pin_memory=job.machine["device"] != "cpu",
     )
     if job.machine["device"] != "cpu":
