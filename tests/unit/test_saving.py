@@ -196,6 +196,32 @@ def test_host_memory_is_looked_at_first(monkeypatch, caplog, free):
     assert caplog.text.count(said) == (0 if free else 1)
 
 
+def test_what_a_control_group_leaves_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    own, job = tmp_path / "own", tmp_path / "groups/slurm/job"
+    own.write_text("1:name=systemd:/elsewhere\n0::/slurm/job\n")
+
+    def limited(group, limit):
+        group.mkdir(parents=True, exist_ok=True)
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text("3000\n")
+        (group / "memory.stat").write_text("anon 1\ninactive_file 200\n")
+
+    def free():
+        return beside.free_memory(tmp_path / "groups", own)
+
+    assert free() == 5000
+    limited(job, "max")
+    assert free() == 5000
+    limited(job, 4000)
+    assert free() == 1200
+    limited(job.parent, 3500)
+    assert free() == 700
+    own.unlink()
+    assert free() == 5000
+    assert 0 < beside.free_memory() <= 5000
+
+
 def test_pinned_memory_is_got_once_and_is_never_written_to_while_it_is_read(monkeypatch):
     """A CUDA device's way, played on the CPU."""
     made, synchronized = [], []

@@ -7,6 +7,7 @@ meanwhile. What it writes is what the training was when the copies were taken.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 SECONDS_TO_FINISH = 3.0
 # Host memory that stays free: a share of what is copied, and so many bytes.
 SPARE_SHARE, SPARE_BYTES = 0.1, 1 << 28
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class CalledOff(Exception):
@@ -109,7 +111,7 @@ class HostCopies:
             if not _alike(self.kept.get(place), tensor)
         )
         wanted = int(needed * (1 + SPARE_SHARE)) + SPARE_BYTES if needed else 0
-        free = psutil.virtual_memory().available
+        free = free_memory()
         if wanted > free and not self.warned:
             log.warning(
                 "copies of a checkpoint's tensors need %s bytes of host memory, but %s are free: "
@@ -156,6 +158,34 @@ class HostCopies:
         )
         torch.cuda.synchronize(device)
         return copies
+
+
+def free_memory(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
+    """Bytes of memory that this process can still get, by the machine and by its control groups.
+
+    Containers and batch systems set those; they are read in version 2 (Linux' cgroup-v2.rst). What
+    is cached of files counts as free.
+    """
+    free = psutil.virtual_memory().available
+    try:
+        named = [line[3:] for line in own.read_text().split("\n") if line.startswith("0::/")]
+    except OSError:
+        return free
+    for place in (cgroups / name.lstrip("/") for name in named):
+        for group in (place, *place.parents):
+            if group.is_relative_to(cgroups):
+                free = min(free, _left(group, free))
+    return free
+
+
+def _left(group: Path, otherwise: int) -> int:
+    """Bytes of memory left to a control group, `otherwise` where it has no limit."""
+    try:
+        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(limit) - int(used) + int(stat["inactive_file"])
+    except (OSError, ValueError, KeyError):  # also "max"
+        return otherwise
 
 
 def allocated(tensor: torch.Tensor, pinned: bool) -> int:
