@@ -12,6 +12,7 @@ from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines.hf import answer as answering
 from mindtune.engines.hf.grouping import groups
 from mindtune.engines.requests import AnswerJob
+from mindtune.errors import UserError
 from mindtune.files import read_json_lines
 
 PICTURES = 8
@@ -97,6 +98,24 @@ def test_grouped_answers_are_those_of_one_at_a_time_in_the_prompts_order(place, 
         seen.clear()
         assert answers(place, base, batch_size=most, tokens_per_batch=budget) == alone
         assert seen == {"runs": PICTURES, "pictures": PICTURES}
+
+
+def test_a_picture_that_is_gone_is_reported_in_one_sentence(place, base, monkeypatch):
+    """It went after its size was read, so that a loader process misses it."""
+    measured = answering.tokens_of_all
+
+    def and_gone(*arguments):
+        found = measured(*arguments)
+        (place / "4.jpg").rename(place / "elsewhere")
+        return found
+
+    monkeypatch.setattr(answering, "tokens_of_all", and_gone)
+    try:
+        with pytest.raises(UserError, match=r"^[^\n]*4\.jpg[^\n]*$"):
+            answers(place, base, batch_size=64, tokens_per_batch=4096)
+    finally:
+        (place / "elsewhere").rename(place / "4.jpg")
+    assert not list(place.glob(".*partial"))
 
 
 def test_without_a_budget_prompts_are_answered_as_they_come(place, base, monkeypatch):

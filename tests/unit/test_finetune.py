@@ -23,7 +23,7 @@ from mindtune.engines.converting import converter
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
-from mindtune.engines.hf.finetune import loader_processes
+from mindtune.engines.hf.loading import loader_processes
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order

@@ -17,8 +17,9 @@ from mindtune.engines.cutting import PictureTokens, tokens_of_all
 from mindtune.engines.hf.dataset import picture_inputs
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.grouping import groups
+from mindtune.engines.hf.loading import Pictures, pictures_ahead
 from mindtune.engines.hf.model import load_model
-from mindtune.engines.hf.processing import Processor
+from mindtune.engines.hf.processing import Picture, Processor
 from mindtune.engines.requests import AnswerJob, answered
 from mindtune.files import read_json_lines, writing
 from mindtune.progress import Progress
@@ -71,30 +72,31 @@ def by_budget(job: AnswerJob, model, processor: Processor, prompts: Sequence[dic
         )
         for prompt, pictures in zip(prompts, shown, strict=True)
     ]
-    seen = Seen(model, processor, job.images, Counter(name for each in shown for name in each))
-    for numbers in groups(lengths, shown, job.answer["tokens_per_batch"], job.answer["batch_size"]):
+    found = groups(lengths, shown, job.answer["tokens_per_batch"], job.answer["batch_size"])
+    every = [name for numbers in found for number in numbers for name in shown[number]]
+    pictures = Pictures(job.images, list(dict.fromkeys(every)), processor)
+    seen = Seen(model, pictures_ahead(pictures, job.machine["threads"]), Counter(every))
+    for numbers in found:
         part = [prompts[number] for number in numbers]
-        yield (
-            numbers,
-            list(answer_group(model, processor, part, seen, job.answer["max_new_tokens"])),
-        )
+        lines = answer_group(model, processor, part, seen, job.answer["max_new_tokens"])
+        yield numbers, list(lines)
 
 
 class Seen:
     """What the vision tower makes of pictures: computed once, one picture at a time, and kept as
     long as there are questions about it, so that it is the same whatever is asked beside it.
 
-    left: how often each picture is still shown.
+    pictures: in the order in which they are first taken. left: how often each is still shown.
     """
 
-    def __init__(self, model, processor: Processor, images: Path, left: Counter) -> None:
-        self.model, self.processor, self.images, self.left = model, processor, images, left
+    def __init__(self, model, pictures: Iterator[Picture], left: Counter) -> None:
+        self.model, self.pictures, self.left = model, pictures, left
         self.kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def take(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A picture's grid (1, 3), and (merged patches, hidden) that stand for its tokens."""
         if name not in self.kept:
-            picture = self.processor.picture(self.processor.open_image(self.images / name))
+            picture = next(self.pictures)
             device = self.model.device
             (features,) = self.model.get_image_features(
                 picture.pixel_values.to(device), picture.grid_thw.to(device), return_dict=True

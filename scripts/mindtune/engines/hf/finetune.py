@@ -1,7 +1,6 @@
 """Fine-tuning with transformers' Trainer, in Megatron's terms and with Megatron's files."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 
@@ -18,6 +17,7 @@ from mindtune.engines.hf.callbacks import IterationLog, TokenCount, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import DTYPES, open_device
+from mindtune.engines.hf.loading import batches_ahead, loader_processes, own_words
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.packing import Packer, packed_loss
@@ -32,8 +32,6 @@ from mindtune.models.qwen2_vl.shape import read_config
 
 log = logging.getLogger(__name__)
 
-# Pictures are decoded and cut into patches in processes of their own, ahead of the training.
-MOST_LOADERS = 8
 VISION_PROJECTOR = "model.visual.merger."
 VISION = "model.visual."
 
@@ -152,11 +150,6 @@ def check_amount(samples: int, train) -> None:
         )
 
 
-def own_words(error: UserError) -> str:
-    """An error's sentence, without the traceback that torch wraps it in on its way from a loader."""
-    return str(error).rsplit("UserError: ", 1)[-1].strip()
-
-
 class SampleOrder(Sampler):
     """The samples of iterations still to come, in MindSpeed-MM's order."""
 
@@ -252,16 +245,6 @@ def held_out_part(held_out: Conversations, train) -> Subset | None:
     return Subset(held_out, range(wanted)) if wanted else None
 
 
-def loader_processes(threads: int) -> int:
-    """As many as this process has cores to spare beside its threads, at least one.
-
-    The order of samples does not depend on it: torch's loader hands batches out in their order.
-    """
-    known = hasattr(os, "sched_getaffinity")  # not on macOS
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return min(MOST_LOADERS, max(1, cores - threads))
-
-
 def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> TrainingArguments:
     """Our settings in transformers' words; its own saving, logging and schedules are off."""
     train = job.train
@@ -285,8 +268,7 @@ def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> Trainin
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=loaders,
-        # Batches that each has ready: a packed one of photographs takes more than 100 MB.
-        dataloader_prefetch_factor=2 if loaders == 1 else 1,
+        dataloader_prefetch_factor=batches_ahead(loaders),
         dataloader_pin_memory=job.machine["device"] != "cpu",
     )
     if job.machine["device"] != "cpu":
