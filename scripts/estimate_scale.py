@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
+from mindtune.models.shape import ModelShape, model_shape
 from mindtune.scale import PUBLISHED, Need, count_parameters, estimate, in_units
 from mindtune.settings import ConfigError, Configuration, load
 from mindtune.settings.sources import KINDS

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.models.qwen2_vl.shape import ModelShape
-from mindtune.models.qwen2_vl.tensors import hf_shapes
+from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import hf_shapes, tensors_of
 from mindtune.settings import SHARED, Configuration
 
 # Bytes of train2017, as a zip and as files.
@@ -53,18 +53,11 @@ class Parameters:
 
 
 def count_parameters(shape: ModelShape) -> Parameters:
-    """The parameters of a Qwen2-VL of this shape."""
-    counts = Counter()
+    """The parameters of a model of this shape."""
+    family, counts = tensors_of(shape), Counter()
     for name, sides in hf_shapes(shape).items():
-        counts[_part(name)] += math.prod(sides)
+        counts[family.kind(name)] += math.prod(sides)
     return Parameters(**counts)
-
-
-def _part(name: str) -> str:
-    """The part of the model that a published tensor belongs to."""
-    if name.startswith("visual.merger."):
-        return "projector"
-    return "vision" if name.startswith("visual.") else "language"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 
 import estimate_scale
 import pytest
-from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.shape import model_shape
 from mindtune.scale import PUBLISHED, checkpoint_bytes, count_parameters, estimate
 from mindtune.settings import load
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import ModelShape
+from mindtune.models.shape import ModelShape
 
 Rows = tuple[tuple[int, ...], ...]
 

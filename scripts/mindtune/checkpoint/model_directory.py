@@ -1,4 +1,4 @@
-"""What a Hugging Face directory lacks to be used as a Qwen2-VL base model, before anything runs.
+"""What a Hugging Face directory lacks to be used as a base model, before anything runs.
 
 The small files are read as those read them that come later: transformers 5 in the `hf` engine, and
 transformers 4.45 in MindSpeed-MM.
@@ -12,8 +12,9 @@ from mindtune.checkpoint.huggingface import INDEX, read_weight_map
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.errors import UserError
 from mindtune.files import read_json, regular
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
-from mindtune.models.qwen2_vl.tensors import OUTPUT_HF
+from mindtune.models import FAMILIES, NAMES, TYPES, is_known
+from mindtune.models.shape import ModelShape, model_shape
+from mindtune.models.tensors import tensors_of
 
 PROCESSOR, PROCESSOR_OF_5 = "preprocessor_config.json", "processor_config.json"
 NEEDED = {
@@ -43,8 +44,8 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
     said = f"sources.model.path {path}"
     if not path.is_dir():
         yield (
-            f"sources.model.path is {path}, which is not a directory; give that of a Qwen2-VL "
-            "download."
+            f"sources.model.path is {path}, which is not a directory; give that of a "
+            f"{NAMES} download."
         )
         return
     found: dict[str, dict] = {}
@@ -96,17 +97,17 @@ def shape_of(config: Mapping, path: Path) -> ModelShape:
     """
     Raises
     ------
-    UserError: these aren't the weights of a Qwen2-VL, or not as numbers to train.
+    UserError: these aren't the weights of a known family, or not as numbers to train.
     """
     kind = config.get("model_type")
-    if kind != "qwen2_vl":
-        raise UserError(f"it is a {kind} model, but must be a qwen2_vl one")
+    if not is_known(kind):
+        raise UserError(f"it is a {kind} model, but must be a {TYPES} one")
     quantization = config.get("quantization_config")
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise UserError(
             f"config.json has a quantization_config ({method or 'of an unnamed kind'}), and quantized "
-            "weights can't be trained; give the download without quantization (Qwen2-VL-…-Instruct, "
+            f"weights can't be trained; give the download without quantization ({FAMILIES[kind]}-…-Instruct, "
             "not …-AWQ or …-GPTQ-…), or, where the weights are not quantized, remove the section"
         )
     return model_shape(dict(config), str(path / "config.json"))
@@ -241,15 +242,15 @@ def _mm_convert_problems(
             f"{said} has a config.json of transformers 5 (with text_config), in which mm-convert finds "
             f"no sizes; {instead}"
         )
-    stored = found[INDEX].get("weight_map")
+    stored, output = found[INDEX].get("weight_map"), tensors_of(shape).output_hf
     if (
         shape.tied
         and isinstance(stored, Mapping)
-        and OUTPUT_HF in stored
+        and output in stored
         and _one_stage(shape, parallel)
     ):
         yield (
-            f"{said} stores {OUTPUT_HF} beside the embedding that config.json ties it to: mm-convert "
+            f"{said} stores {output} beside the embedding that config.json ties it to: mm-convert "
             f"keeps it, and MindSpeed-MM then refuses the checkpoint; {instead}"
         )
 

@@ -4,6 +4,9 @@ Snakemake notices a changed script by its time stamp, which a fresh checkout cha
 does not notice a changed module at all. The workflow therefore gives each rule the hash of
 its script and of all project modules that it imports, directly or not, as a parameter: what
 re-runs a rule is another content, wherever and whenever the files were written.
+
+What is chosen at run time shows in no import: the engine is given as a further file, and who imports
+`mindtune.models.NAME` may ask the module NAME of any model family.
 """
 
 import ast
@@ -14,11 +17,13 @@ from functools import cache
 from pathlib import Path
 
 from mindtune.files import write_json
+from mindtune.models import FAMILIES
 
 PACKAGE = "mindtune"
 # Where it is kept which files each hash stands for, below the working directory.
 RECORDS = Path(".snakemake", "mindtune", "code")
 ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / PACKAGE / "models"
 
 
 def code_files(*sources: Path, data: Iterable[Path] = ()) -> dict[str, str]:
@@ -66,8 +71,16 @@ def closure(sources: Iterable[Path]) -> set[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += imports(path)
+            waiting += [*imports(path), *_of_families(path)]
     return found
+
+
+def _of_families(path: Path) -> Iterator[Path]:
+    """The modules of all families that one of `mindtune.models` asks by its own name."""
+    if path.parent == MODELS and path.name != "__init__.py":
+        for family in FAMILIES:
+            if (MODELS / family / path.name).is_file():
+                yield from _files(f"{PACKAGE}.models.{family}.{path.stem}")
 
 
 @cache

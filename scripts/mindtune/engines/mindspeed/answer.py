@@ -24,7 +24,7 @@ from mindtune.engines.tokenizer import token_ids
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
 from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
+from mindtune.models.shape import ModelShape, model_shape, read_config
 from mindtune.process import ended
 from mindtune.progress import Progress
 

@@ -19,7 +19,7 @@ from mindtune.engines.mindspeed.launching import Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.requests import ExportJob, PrepareJob
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import model_shape, read_config
+from mindtune.models.shape import model_shape, read_config
 from mindtune.process import ended
 
 log = logging.getLogger(__name__)

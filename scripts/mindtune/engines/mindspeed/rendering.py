@@ -12,7 +12,7 @@ from typing import Any
 
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
+from mindtune.models.shape import ModelShape, model_shape
 
 EXAMPLES = Path("examples", "qwen2vl")
 LAYERS_OF_72B = 80

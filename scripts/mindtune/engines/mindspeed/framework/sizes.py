@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.files import read_json
-from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.shape import model_shape
 from mindtune.scale import count_checkpoints, count_parameters
 
 BF16 = 2  # bytes a weight, in training and in the published models
