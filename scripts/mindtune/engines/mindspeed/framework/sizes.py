@@ -25,7 +25,7 @@ class Parameters:
 
 
 def parameters(config: Mapping[str, Any], train: Mapping[str, Any]) -> Parameters:
-    """Of a Qwen2-VL's config.json and the keys of `train` that freeze parts of it."""
+    """Of a config.json and the keys of `train` that freeze parts of it."""
     counted = count_parameters(model_shape(config))
     return Parameters(counted.all, counted.trained(train))
 
