@@ -44,7 +44,7 @@ class Split(Enum):
 class Part(Enum):
     """The part of the model a tensor belongs to; it decides the pipeline stage."""
 
-    PATCH_EMBED = auto()
+    PATCHES = auto()
     VIT_LAYER = auto()
     PROJECTOR = auto()
     EMBEDDING = auto()
@@ -162,7 +162,7 @@ class Tensors:
         with_llm = [n for n, (_, llm) in enumerate(chunks) if llm]
         last = len(chunks) - 1
         home = {
-            Part.PATCH_EMBED: 0,
+            Part.PATCHES: 0,
             Part.PROJECTOR: with_vit[-1] if with_vit else 0,
             Part.EMBEDDING: with_llm[0] if with_llm else last,
             Part.FINAL_NORM: last,

@@ -33,7 +33,7 @@ def _pair(part: Part, mm: str, hf: str, weight: Split, bias: Split) -> list[Rule
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        Part.PATCH_EMBED,
+        Part.PATCHES,
         "image_encoder.encoder.patch_embed.proj.weight",
         ("visual.patch_embed.proj.weight",),
     ),
