@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoint"))  # for tiny_qwen2vl
+
 from mindtune import models
 from mindtune.checkpoint import hf_to_mm, mm_to_hf, resplit, verify
 from mindtune.engines import stage_sources
@@ -16,13 +19,10 @@ from mindtune.glue import sourcecode
 from mindtune.glue.settings_reading import Sources
 from mindtune.models.shape import model_shape
 from mindtune.settings import load
+from tiny_qwen2vl import Sizes, write_hf
 
 ROOT = Path(__file__).parents[2]
 ROOM = ROOT / "scripts/mindtune/models"
-sys.path.insert(0, str(ROOT / "tests/checkpoint"))  # for tiny_qwen2vl
-
-from tiny_qwen2vl import Sizes, write_hf
-
 NAMED = re.compile(
     r"qwen-?2|1516\d\d|image_pad|vision_start|im_start|merger|patch_embed|[\"']visual\.", re.I
 )
