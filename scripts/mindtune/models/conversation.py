@@ -6,7 +6,7 @@ a text: `<|object_ref_start|>the bus<|object_ref_end|><|box_start|>(139,42),(703
 
 import re
 
-# Tokens that frame a conversation and its pictures. Those that stand in answers on purpose, for places
+# Tokens that frame a conversation and its pictures. Those that are in answers on purpose, for places
 # in a picture, are text.
 SPECIAL_TOKEN = re.compile(
     r"<\|(?:endoftext|im_start|im_end|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>"
