@@ -22,12 +22,11 @@ def load_model(model_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
     `generate` leaves open, be it a penalty, beams or several answers at once.
     """
     transformers_logging.disable_progress_bar()
-    classes = _classes(model_dir)
     try:
-        model = classes.MODEL.from_pretrained(
+        model = _classes(model_dir).MODEL.from_pretrained(
             model_dir, dtype=dtype, local_files_only=True, generation_config=GenerationConfig()
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, UserError) as error:
         raise UserError(f"the model in {model_dir} can't be loaded: {error}.") from error
     model.generation_config = GenerationConfig()
     return model

@@ -44,10 +44,9 @@ class Processor:
     """
 
     def __init__(self, hf_dir: str | Path, image_resolution: int = 512 * 512) -> None:
-        model_type = family(read_config(hf_dir), str(Path(hf_dir) / "config.json"))
-        self.template = template_of(hf_dir)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(hf_dir, local_files_only=True)
+            model_type = family(read_config(hf_dir), str(Path(hf_dir) / "config.json"))
             self.image_processor = (
                 classes_of(model_type)
                 .image_processor()
@@ -59,6 +58,7 @@ class Processor:
                 f"it must hold the files of a {NAMES} download (tokenizer.json, "
                 "tokenizer_config.json, preprocessor_config.json or processor_config.json)."
             ) from error
+        self.template = template_of(hf_dir)
         self.image_resolution = image_resolution
         self.merge_length = self.image_processor.merge_size**2
         token_id = self.tokenizer.convert_tokens_to_ids
