@@ -81,8 +81,8 @@ def generate(directory: Path, model: dict, holes: bool) -> None:
     sys.path.insert(0, str(ROOT / "scripts"))
     from mindtune.formats.safetensors_io import safetensors_header
     from mindtune.formats.views import View
-    from mindtune.models.qwen2_vl.shape import model_shape
-    from mindtune.models.qwen2_vl.tensors import hf_shapes
+    from mindtune.models.shape import model_shape
+    from mindtune.models.tensors import hf_shapes
 
     directory.mkdir(parents=True)
     config = config_of(model)

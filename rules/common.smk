@@ -227,7 +227,9 @@ if (
 
 def code(script, *chosen, data=()):
     """Hash of a script and of all that it imports, with the files that are chosen at run time."""
-    files = code_files(SCRIPTS / f"{script}.py", *chosen, data=data)
+    files = code_files(
+        SCRIPTS / f"{script}.py", *chosen, data=data, families=SOURCES.families()
+    )
     name, found = script, hash_of(files)
     CODE[found] = files
     CODE_OF[name] = found

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert Qwen2-VL checkpoints between Hugging Face's form and MindSpeed-MM's (Megatron).
+"""Convert checkpoints between Hugging Face's form and MindSpeed-MM's (Megatron).
 
     python scripts/convert_checkpoint.py hf-to-mm --hf-dir HF --mm-dir MM --tp 2 \\
         --llm-pp-layers '[[14, 14]]' --vit-pp-layers '[[32, 0]]' --verify

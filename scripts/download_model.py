@@ -1,6 +1,6 @@
 """Fetch the files of a model, or verify that they are there, and link the result to them.
 
-(table of sources) -> data/Qwen2-VL-2B-Instruct/…, and a directory of links to them
+(table of sources) -> data/<its place>/…, and a directory of links to them
 """
 
 from pathlib import Path

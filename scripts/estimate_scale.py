@@ -19,8 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
-from mindtune.scale import PUBLISHED, Need, count_parameters, estimate, in_units
+from mindtune.models import NAMES
+from mindtune.models.published import PUBLISHED
+from mindtune.models.shape import ModelShape, model_shape
+from mindtune.scale import Need, count_parameters, estimate, in_units
 from mindtune.settings import ConfigError, Configuration, load
 from mindtune.settings.sources import KINDS
 from mindtune.settings.yaml_files import read_written
@@ -58,7 +60,7 @@ def shape_of(model: str) -> ModelShape:
         sizes = ", ".join(PUBLISHED)
         raise UserError(
             f"--model is {model}, but {path} can't be read; write {sizes}, or the directory of a "
-            "Qwen2-VL in Hugging Face's layout."
+            f"{NAMES} in Hugging Face's layout."
         ) from error
     except ValueError as error:
         raise UserError(f"--model: {path} is not JSON: {error}.") from error

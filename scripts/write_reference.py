@@ -24,8 +24,9 @@ import yaml
 from mindtune.comparison.contract import COMPARE, SUMMARY, control_columns
 from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
-from mindtune.models.qwen2_vl.shape import model_shape
-from mindtune.scale import PUBLISHED, table
+from mindtune.models.published import PUBLISHED
+from mindtune.models.shape import model_shape
+from mindtune.scale import table
 from mindtune.settings import Settings, load
 from mindtune.settings.reference import (
     column_table,

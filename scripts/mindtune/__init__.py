@@ -1,3 +1,3 @@
-"""mindtune: fine-tune Qwen2-VL with MindSpeed-MM and show what the fine-tuning did."""
+"""mindtune: fine-tune a vision-language model with MindSpeed-MM and show what the fine-tuning did."""
 
 __version__ = "0.2.0"

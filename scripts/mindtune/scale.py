@@ -9,28 +9,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.models.qwen2_vl.shape import ModelShape
-from mindtune.models.qwen2_vl.tensors import hf_shapes
+from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import hf_shapes, tensors_of
 from mindtune.settings import SHARED, Configuration
 
 # Bytes of train2017, as a zip and as files.
 COCO_ZIP, COCO_UNPACKED = 19.3e9, 19.1e9
-
-# What Qwen publishes in the three config.json.
-_VISION = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
-PUBLISHED = {
-    name: {
-        "model_type": "qwen2_vl", "hidden_size": hidden, "num_hidden_layers": layers,
-        "intermediate_size": ffn, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
-        "vocab_size": vocab, "tie_word_embeddings": tied,
-        "vision_config": {**_VISION, "hidden_size": hidden},
-    }
-    for name, hidden, layers, ffn, heads, kv_heads, vocab, tied in (
-        ("2B", 1536, 28, 8960, 12, 2, 151936, True),
-        ("7B", 3584, 28, 18944, 28, 4, 152064, False),
-        ("72B", 8192, 80, 29568, 64, 8, 152064, False),
-    )
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,18 +37,11 @@ class Parameters:
 
 
 def count_parameters(shape: ModelShape) -> Parameters:
-    """The parameters of a Qwen2-VL of this shape."""
-    counts = Counter()
+    """The parameters of a model of this shape."""
+    family, counts = tensors_of(shape), Counter()
     for name, sides in hf_shapes(shape).items():
-        counts[_part(name)] += math.prod(sides)
+        counts[family.kind(name)] += math.prod(sides)
     return Parameters(**counts)
-
-
-def _part(name: str) -> str:
-    """The part of the model that a published tensor belongs to."""
-    if name.startswith("visual.merger."):
-        return "projector"
-    return "vision" if name.startswith("visual.") else "language"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines.mindspeed import rendering
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.shape import model_shape
 
 
 @pytest.fixture(scope="module")

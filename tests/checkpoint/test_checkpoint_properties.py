@@ -15,10 +15,11 @@ from mindtune.formats.checksum import crc32, crc32_combine
 from mindtune.formats.sources import FileSource, MemorySource, RecordSource
 from mindtune.formats.streaming import CHUNK, Target, creating, write_all
 from mindtune.formats.views import stored
-from mindtune.models.qwen2_vl.tensors import RULES, Split
+from mindtune.models.qwen2_vl.tensors import TENSORS
+from mindtune.models.tensors import Split
 from tiny_qwen2vl import Sizes, config_of, equal, rank_files, read_hf, same, write_hf
 
-COLUMNS = {rule.mm.split("{n}.")[-1] for rule in RULES if rule.split is Split.COLUMNS}
+COLUMNS = {rule.mm.split("{n}.")[-1] for rule in TENSORS.rules if rule.split is Split.COLUMNS}
 
 
 @st.composite

@@ -9,8 +9,9 @@ from mindtune.checkpoint.writing import rank_trees
 from mindtune.errors import UserError
 from mindtune.formats.torch_zip import Archive
 from mindtune.formats.views import View
-from mindtune.models.qwen2_vl.shape import model_shape
-from mindtune.models.qwen2_vl.tensors import hf_shapes
+from mindtune.models.qwen2_vl.tensors import TENSORS
+from mindtune.models.shape import model_shape
+from mindtune.models.tensors import hf_shapes
 
 SIZES = {  # hidden, ffn, layers, heads, kv heads, vocabulary, tied
     "2b": (1536, 8960, 28, 12, 2, 151936, True),
@@ -75,7 +76,9 @@ def test_layouts_of_the_examples(name, tp, llm, vit, files):
     assert layout.training_problems() == []
     views = views_of(name)
     trees = dict(
-        rank_trees(layout, tied=shape.tied, whole=lambda entry: mm_views(views, shape, entry))
+        rank_trees(
+            layout, TENSORS, tied=shape.tied, whole=lambda entry: mm_views(views, shape, entry)
+        )
     )
     assert len(trees) == files
     held = 0

@@ -8,7 +8,7 @@ import pytest
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.model_directory import model_problems
 from mindtune.demo.base_model import write_base_model
-from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.shape import model_shape
 
 ONE = {
     "tensor_model_parallel_size": 1, "context_parallel_size": 1,

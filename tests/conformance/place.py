@@ -19,7 +19,7 @@ from mindtune.engines.mindspeed.finetune import ordered
 from mindtune.engines.mindspeed.training_log import Iteration, parse_iteration
 from mindtune.engines.requests import FinetuneJob
 from mindtune.files import write_json
-from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.shape import model_shape
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
 PICTURES = 200

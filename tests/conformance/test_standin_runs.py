@@ -9,7 +9,7 @@ import torch
 from mindtune.checkpoint import ParallelLayout, hf_to_mm, mm_to_hf
 from mindtune.engines.mindspeed import rendering
 from mindtune.files import write_json
-from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.shape import model_shape
 from place import ONE_RANK, TUTORIAL
 from safetensors.torch import load_file, save_file
 

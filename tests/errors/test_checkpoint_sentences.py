@@ -32,8 +32,8 @@ from mindtune.formats.sources import FileSource, MemorySource, RecordSource
 from mindtune.formats.torch_zip import TorchFile
 from mindtune.formats.unpickle import unpickle
 from mindtune.formats.views import stack_rows, stored
-from mindtune.models.qwen2_vl.shape import model_shape
-from mindtune.models.qwen2_vl.tensors import entries
+from mindtune.models.qwen2_vl.tensors import TENSORS
+from mindtune.models.shape import model_shape
 from tiny_qwen2vl import Sizes, config_of, tensors_of, write_hf
 
 SIZES = Sizes(tied=False)
@@ -91,7 +91,7 @@ def test_ranks_that_do_not_belong_together(tmp_path):
 def test_tensors_that_not_all_ranks_have_alike(tmp_path):
     contents = [layers(0, **{NORM: torch.ones(4), "one": torch.ones(1)}),
                 layers(0, **{NORM: torch.ones(5)})]  # fmt: skip
-    norm = next(entry for entry in entries(1, 0, output=False) if entry.mm == NORM)
+    norm = next(entry for entry in TENSORS.entries(1, 0, output=False) if entry.mm == NORM)
     with MMCheckpoint(megatron(tmp_path / "mm", *contents)) as checkpoint:
         told("lacks the tensor two", checkpoint.shards, "two")
         told("one is not on all 2 ranks", checkpoint.shards, "one")
@@ -274,7 +274,9 @@ def test_adapters_that_cannot_be_merged(tmp_path):
     with adapters(tmp_path / "b", **dict.fromkeys(names, torch.ones(2, 2))) as found:
         told("has two adapters for", _pairs, found)
     names = [f"{one}.lora_{which}.default.weight" for which in "AB"]
-    entry = next(entry for entry in entries(1, 0, output=False) if entry.mm == f"{one}.weight")
+    entry = next(
+        entry for entry in TENSORS.entries(1, 0, output=False) if entry.mm == f"{one}.weight"
+    )
     with adapters(tmp_path / "c", **dict.fromkeys(names, torch.ones(2, 2))) as found:
         told("do not fit", _merged, found, entry, LARGE, *names, 1.0)
 

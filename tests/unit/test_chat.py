@@ -8,6 +8,7 @@ from mindtune.demo.base_model import CHAT_TEMPLATE, write_base_model
 from mindtune.engines import chat
 from mindtune.engines.hf.processing import Processor
 from mindtune.errors import UserError
+from mindtune.models.template import template_of
 
 
 @pytest.fixture
@@ -46,10 +47,10 @@ def test_a_question_is_asked_as_training_showed_it_whatever_template_there_is(mo
     asked = processor.encode_prompt(question, grids, system)
     assert ids[: len(asked)] == asked
     said = f"<|im_start|>system\n{system or 'You are a helpful assistant.'}<|im_end|>\n<|im_start|>user\n"
-    assert chat.prompt_text(question, system).startswith(said)
-    assert chat.prompt_text(question, system) == processor.tokenizer.decode(asked).replace(
-        "<|image_pad|>" * 4, "<|image_pad|>"
-    )
+    assert chat.prompt_text(template_of(model), question, system).startswith(said)
+    assert chat.prompt_text(template_of(model), question, system) == processor.tokenizer.decode(
+        asked
+    ).replace("<|image_pad|>" * 4, "<|image_pad|>")
 
 
 @pytest.mark.parametrize(

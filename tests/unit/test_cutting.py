@@ -19,6 +19,7 @@ from mindtune.engines.cutting import (
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
+from mindtune.models.template import template_of
 from PIL import Image
 
 WORDS = (
@@ -36,7 +37,7 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def lengths(base):
-    return Lengths(encoder(base), PictureTokens.of_model(base, 512 * 512))
+    return Lengths(encoder(base), PictureTokens.of_model(base, 512 * 512), template_of(base))
 
 
 def conversation(rng):
@@ -102,7 +103,7 @@ def test_no_picture_has_more_tokens_than_the_bound():
     refused = 0
     for _ in range(20_000):
         least = rng.randint(28 * 28, 300_000)
-        pictures = PictureTokens(rng.randint(784, 1 << 20), least, rng.randint(least, 1 << 21))
+        pictures = PictureTokens(rng.randint(784, 1 << 20), least, rng.randint(least, 1 << 21), 28)
         side = math.exp(rng.uniform(0, 9))
         size = max(1, round(side)), max(1, round(math.exp(rng.uniform(0, 9))))
         try:

@@ -31,7 +31,7 @@ from mindtune.engines.ordering import in_order, write_in_order
 from mindtune.engines.requests import ExportJob, FinetuneJob, PrepareJob
 from mindtune.engines.training_directory import claimed
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import read_config
+from mindtune.models.shape import read_config
 
 TRAIN = {
     "train_iters": 4, "save_interval": 2, "eval_interval": 2, "eval_iters": 1, "micro_batch_size": 2,

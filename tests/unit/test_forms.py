@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from mindtune.data import formats
-from mindtune.data.conversation import SYSTEM_PROMPT
 from mindtune.data.formats import FORMS, find_form
 from mindtune.data.mllm import convert, forms_of
 from mindtune.data.prompts import select
 from mindtune.errors import UserError
 from mindtune.files import write_json
+from mindtune.models.conversation import SYSTEM_PROMPT
 from PIL import Image
 
 # Conversations: the pictures, the system text, and questions and answers in turns.

@@ -21,7 +21,7 @@ from mindtune.engines.hf.model import build_model, load_model
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
-from mindtune.models.qwen2_vl.shape import read_config
+from mindtune.models.shape import read_config
 from PIL import Image
 
 

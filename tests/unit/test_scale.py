@@ -5,8 +5,9 @@ import re
 
 import estimate_scale
 import pytest
-from mindtune.models.qwen2_vl.shape import model_shape
-from mindtune.scale import PUBLISHED, checkpoint_bytes, count_parameters, estimate
+from mindtune.models.published import PUBLISHED
+from mindtune.models.shape import model_shape
+from mindtune.scale import checkpoint_bytes, count_parameters, estimate
 from mindtune.settings import load
 
 ROOT = estimate_scale.ROOT

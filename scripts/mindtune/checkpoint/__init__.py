@@ -1,4 +1,4 @@
-"""Checkpoints of Qwen2-VL between Hugging Face's form and Megatron's, bit for bit, in a stream.
+"""Checkpoints between Hugging Face's form and Megatron's, bit for bit, in a stream.
 
 docs/checkpoints.md explains both forms. `hf_to_mm`, `mm_to_hf` and `resplit` convert;
 `verify` compares two checkpoints; `inspect` lists one; `save_trained` and `load_hf_tensors`

@@ -36,8 +36,8 @@ from mindtune.checkpoint.writing import (
 )
 from mindtune.errors import UserError
 from mindtune.formats.streaming import Progress
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
-from mindtune.models.qwen2_vl.tensors import EMBEDDING_HF, OUTPUT_MM, entries
+from mindtune.models.shape import ModelShape, model_shape, read_config
+from mindtune.models.tensors import Tensors, tensors_in, tensors_of
 
 log = logging.getLogger("mindtune.checkpoint")
 
@@ -57,7 +57,7 @@ def hf_to_mm(
     overwrite: bool = False,
     sync: bool = False,
 ) -> ParallelLayout:
-    """Convert a Hugging Face Qwen2-VL directory into a Megatron `release` checkpoint.
+    """Convert a model's Hugging Face directory into a Megatron `release` checkpoint.
 
     The layer lists are those of `ParallelLayout` ([28] and [[28]] alike, a JSON text of
     either too); None puts everything on one stage. `mm_dir` appears whole, by rename; the
@@ -76,9 +76,10 @@ def hf_to_mm(
             hf.shape, tp_size=tp_size, llm_pp_layers=llm_pp_layers, vit_pp_layers=vit_pp_layers
         )
         check_apart(mm_dir, hf_dir)
-        if hf.spare_output and not same_bytes(hf.spare_output, hf.tensors[EMBEDDING_HF]):
+        family = tensors_of(hf.shape)
+        if hf.spare_output and not same_bytes(hf.spare_output, hf.tensors[family.embedding_hf]):
             raise UserError(
-                f"{hf_dir}: lm_head.weight differs from the word embedding, but config.json says "
+                f"{hf_dir}: {family.output_hf} differs from the word embedding, but config.json says "
                 "they are tied; set tie_word_embeddings to false there to keep both"
             )
 
@@ -95,6 +96,7 @@ def hf_to_mm(
         write_release(
             mm_dir,
             layout,
+            family,
             tied=hf.shape.tied,
             whole=lambda entry: mm_views(hf.tensors, hf.shape, entry),
             before_rename=finished,
@@ -156,7 +158,7 @@ def mm_to_hf(
         else:
             tensors = hf_views(mm, shape)
         check_target(save_hf_dir, overwrite, set(), marker=is_ours(save_hf_dir))
-        groups = distribution(tensors, original_files(hf_dir), max_shard_bytes)
+        groups = distribution(tensors, original_files(hf_dir, tensors_of(shape)), max_shard_bytes)
         with target_directory(save_hf_dir) as temporary:
             check_space(temporary, sum(view.nbytes for view in tensors.values()))
             copy_rest(hf_dir, temporary)
@@ -212,16 +214,17 @@ def resplit(
             vit_pp_layers=[vit] if vit_pp_layers is None else vit_pp_layers,
         )
         check_apart(target_dir, source_dir)
-        tied = _resplit_checks(mm, layout, shape, (llm, vit))
+        family = tensors_in(mm.names()) if shape is None else tensors_of(shape)
+        tied = _resplit_checks(mm, layout, shape, family, (llm, vit))
 
         def finished(directory: Path) -> None:
             mm.check()
             if verify:
                 with MMCheckpoint(directory) as result:
-                    found = entries(llm, vit, output=not tied)
+                    found = family.entries(llm, vit, output=not tied)
                     pairs = [(e.mm, mm.whole(e), result.whole(e)) for e in found]
                     compare(pairs, target_dir, workers=workers, progress=progress)
-                    check_copies(result, tied=tied)
+                    check_copies(result, family, tied=tied)
                     result.check()
             if sync:
                 sync_tree(directory)
@@ -229,6 +232,7 @@ def resplit(
         write_release(
             target_dir,
             layout,
+            family,
             tied=tied,
             whole=mm.whole,
             before_rename=finished,
@@ -241,7 +245,11 @@ def resplit(
 
 
 def _resplit_checks(
-    mm: MMCheckpoint, layout: ParallelLayout, shape: ModelShape | None, layers: tuple[int, int]
+    mm: MMCheckpoint,
+    layout: ParallelLayout,
+    shape: ModelShape | None,
+    family: Tensors,
+    layers: tuple[int, int],
 ) -> bool:
     """Check that the model in `mm` can be cut as `layout` says; whether its embeddings are tied."""
     for name, rows, wanted in (
@@ -261,19 +269,16 @@ def _resplit_checks(
             f"tp_size {layout.tp_size} does not divide the source's {mm.layout.tp_size} tensor "
             "rank(s); give hf_dir too, for its config.json tells whether it divides the heads"
         )
-    if unknown := mm.unknown_names(entries(*layers, output=True)):
-        raise UserError(f"{mm.directory} has a tensor {unknown[0]} that is none of Qwen2-VL's")
-    for entry in entries(*layers, output=False):
+    if unknown := mm.unknown_names(family.entries(*layers, output=True)):
+        raise UserError(f"{mm.directory} has a tensor {unknown[0]} that is none of {family.name}'s")
+    for entry in family.entries(*layers, output=False):
         mm.whole(entry)
-    tied = OUTPUT_MM not in mm.names()
+    tied = family.output_mm not in mm.names()
     if not tied and mm.layout.pp_size > 1:
-        pairs = zip(mm.shards(OUTPUT_MM), mm.shards(_EMBEDDING), strict=True)
+        pairs = zip(mm.shards(family.output_mm), mm.shards(family.embedding_mm), strict=True)
         tied = all(same_bytes(a, b) for a, b in pairs)
-    check_copies(mm, tied=tied)
+    check_copies(mm, family, tied=tied)
     return tied
-
-
-_EMBEDDING = "text_decoder.embedding.word_embeddings.weight"
 
 
 def check_given_layout(

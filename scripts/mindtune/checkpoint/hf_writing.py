@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mindtune.checkpoint.huggingface import INDEX, published_name, read_weight_map
+from mindtune.checkpoint.huggingface import INDEX, read_weight_map
 from mindtune.checkpoint.reading import compare
 from mindtune.checkpoint.writing import make_directory
 from mindtune.errors import UserError
@@ -18,6 +18,7 @@ from mindtune.files import read_json
 from mindtune.formats.safetensors_io import open_safetensors, safetensors_header
 from mindtune.formats.streaming import Progress, Target, creating, pwrite, write_all
 from mindtune.formats.views import View
+from mindtune.models.tensors import Tensors
 
 log = logging.getLogger("mindtune.checkpoint")
 
@@ -33,9 +34,9 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def original_files(hf_dir: Path) -> Mapping[str, str]:
+def original_files(hf_dir: Path, family: Tensors) -> Mapping[str, str]:
     """Published name -> file name in the original's index; {} if there is none to go by."""
-    return {published_name(name): file for name, file in read_weight_map(hf_dir).items()}
+    return {family.published_name(name): file for name, file in read_weight_map(hf_dir).items()}
 
 
 def distribution(

@@ -1,6 +1,5 @@
-"""A Hugging Face Qwen2-VL directory: its tensors as views, by their published names."""
+"""A model's Hugging Face directory: its tensors as views, by their published names."""
 
-import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,23 +9,10 @@ from mindtune.files import read_json
 from mindtune.formats.safetensors_io import open_safetensors
 from mindtune.formats.sources import FileSource
 from mindtune.formats.views import View
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
-from mindtune.models.qwen2_vl.tensors import EMBEDDING_HF, OUTPUT_HF, hf_shapes
+from mindtune.models.shape import ModelShape, model_shape, read_config
+from mindtune.models.tensors import hf_shapes, tensors_of
 
 INDEX = "model.safetensors.index.json"
-
-# Names that newer transformers give their modules, and the published ones.
-_RENAMED = (("model.language_model.", "model."), ("model.visual.", "visual."))
-# Buffers that some versions save and every version computes again.
-_IGNORED = re.compile(r"rotary_(pos_)?emb\.inv_freq$")
-
-
-def published_name(name: str) -> str:
-    """The name a tensor has in the published checkpoints (as given, if it is one already)."""
-    for newer, published in _RENAMED:
-        if name.startswith(newer):
-            return published + name.removeprefix(newer)
-    return name
 
 
 def matched(
@@ -34,19 +20,20 @@ def matched(
 ) -> tuple[dict[str, View], View | None]:
     """The model's tensors out of `found`, checked against the shapes config.json implies.
 
-    Names are normalised, rotary buffers dropped. The second value is an `lm_head.weight`
+    Names are normalised, rotary buffers dropped. The second value is an output layer
     found in a tied model, where it has to equal the embedding. Raises UserError for tensors
     that are missing, unknown, of a wrong shape or, within a fused tensor, of mixed dtypes.
     """
+    family = tensors_of(shape)
     tensors: dict[str, View] = {}
     for name, view in found.items():
-        published = published_name(name)
+        published = family.published_name(name)
         if published in tensors:
             raise UserError(f"{where}: {published} is there twice, under two names")
-        if not _IGNORED.search(published):
+        if not family.computed.search(published):
             tensors[published] = view
     wanted = hf_shapes(shape)
-    spare = tensors.pop(OUTPUT_HF, None) if shape.tied else None
+    spare = tensors.pop(family.output_hf, None) if shape.tied else None
     missing = [name for name in wanted if name not in tensors]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -55,11 +42,13 @@ def matched(
     if unknown:
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         raise UserError(
-            f"{where} has a tensor {unknown[0]}{more} that a Qwen2-VL model "
+            f"{where} has a tensor {unknown[0]}{more} that a {family.name} model "
             "of the size in config.json does not have"
         )
-    expected = dict(wanted) if spare is None else {**wanted, OUTPUT_HF: wanted[EMBEDDING_HF]}
-    everything = tensors if spare is None else {**tensors, OUTPUT_HF: spare}
+    expected, everything = dict(wanted), dict(tensors)
+    if spare is not None:
+        expected[family.output_hf] = wanted[family.embedding_hf]
+        everything[family.output_hf] = spare
     for name, view in everything.items():
         if view.shape != expected[name]:
             raise UserError(
@@ -106,7 +95,7 @@ class HFCheckpoint:
     """An open Hugging Face directory.
 
     config: config.json, parsed; shape: its sizes; tensors: published name -> view, in the
-    order of `hf_shapes`; spare_output: `lm_head.weight` of a tied model, if saved;
+    order of `hf_shapes`; spare_output: the output layer of a tied model, if saved;
     files: published name -> name of the file it lies in. Use it in a `with` block.
     """
 
@@ -124,6 +113,7 @@ class HFCheckpoint:
 
     def _read(self) -> dict[str, View]:
         weight_map = read_weight_map(self.path)
+        family = tensors_of(self.shape)
         views: dict[str, View] = {}
         for name in sorted(set(weight_map.values())) if weight_map else self._all_files():
             path = self.path / name
@@ -137,7 +127,7 @@ class HFCheckpoint:
                 if tensor in views:
                     raise UserError(f"{self.path}: {tensor} is in two files, and there is no index")
                 views[tensor] = view
-                self.files[published_name(tensor)] = name
+                self.files[family.published_name(tensor)] = name
         absent = [name for name in weight_map if name not in views]
         if absent:
             file = weight_map[absent[0]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import ModelShape
+from mindtune.models.shape import ModelShape
 
 Rows = tuple[tuple[int, ...], ...]
 
@@ -198,7 +198,7 @@ class ParallelLayout:
     def context_problems(self, shape: ModelShape, context: int) -> list[str]:
         """Why the framework cannot cut this layout's sequences over `context` ranks; [] if it can.
 
-        From its MMGPTModel, Qwen2VLViT and Qwen2vlSelfAttention: the part of the sequence is taken
+        From its MMGPTModel, vision model and attention: the part of the sequence is taken
         where the embedding is, and attention exchanges parts of the sequence for heads. Key-value
         heads are repeated where they are fewer than the ranks; otherwise they have to come out
         even, or query heads would meet those of others.

@@ -6,7 +6,7 @@ MindSpeed-MM 2.0.0 trains adapters through peft; with LoRA its checkpoints hold 
 whose columns are cut have A cut and B whole (peft, tuners/lora/tp_layer.py).
 
 The merge is computed in float32 and rounded once to the base's dtype. The framework's own
-examples/qwen2vl/merge_lora.py adds in the weights' dtype, so results may differ from it in
+merge_lora.py adds in the weights' dtype, so results may differ from it in
 the last bit.
 """
 
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.checkpoint.huggingface import HFCheckpoint
-from mindtune.checkpoint.megatron import MMCheckpoint, rule_of
+from mindtune.checkpoint.megatron import MMCheckpoint
 from mindtune.checkpoint.reading import hf_views, mm_views
 from mindtune.errors import UserError
 from mindtune.formats.streaming import Buffers, stream
 from mindtune.formats.views import View, stored, take_rows
-from mindtune.models.qwen2_vl.shape import ModelShape
-from mindtune.models.qwen2_vl.tensors import Entry, Split, entries, hf_shapes, unfuse, unshard
+from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import Entry, Split, hf_shapes, tensors_of, unfuse, unshard
 
 _ADAPTER = re.compile(r"(.+)\.lora_([AB])\.([^.]+)\.weight$")
 _STEP = 1 << 22  # bytes of float32 rows at a time
@@ -65,7 +65,8 @@ def merged_views(
         )
     pairs = _pairs(adapters)
     tensors = dict(base_hf)
-    for entry in entries(shape.llm_layers, shape.vit_layers, output=not shape.tied):
+    found = tensors_of(shape).entries(shape.llm_layers, shape.vit_layers, output=not shape.tied)
+    for entry in found:
         module, _, kind = entry.mm.rpartition(".")
         if kind == "weight" and module in pairs:
             low, high = pairs.pop(module)
@@ -99,8 +100,7 @@ def _pairs(adapters: MMCheckpoint) -> dict[str, tuple[str, str]]:
 def _merged(
     adapters: MMCheckpoint, entry: Entry, weight: View, a_name: str, b_name: str, alpha: float
 ) -> View:
-    rule = rule_of(entry.mm)
-    columns = rule is not None and rule.split is Split.COLUMNS
+    columns = entry.rule.split is Split.COLUMNS
     a_shards, b_shards = adapters.shards(a_name), adapters.shards(b_name)
     a = unshard(Split.COLUMNS if columns else Split.COPY, a_shards)
     b = unshard(Split.COPY if columns else entry.rule.split, b_shards)

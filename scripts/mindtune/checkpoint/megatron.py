@@ -23,15 +23,13 @@ from mindtune.files import regular, writing
 from mindtune.formats.torch_zip import TorchFile
 from mindtune.formats.unpickle import Placeholder, StoredTensor
 from mindtune.formats.views import View
-from mindtune.models.qwen2_vl.tensors import RULES, Entry, Rule, Split, unshard
+from mindtune.models.tensors import LAYER, Entry, Split, Tensors, unshard
 
 TRACKER = "latest_checkpointed_iteration.txt"
 RANK_FILE = "model_optim_rng.pt"
 
 _RANK = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?$")
 _ITERATION = re.compile(r"iter_(\d{7,})$")
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
-_RULES = {rule.mm: rule for rule in RULES}
 
 
 def read_tracker(mm_dir: str | Path) -> int | str:
@@ -177,7 +175,7 @@ class MMCheckpoint:
             if not isinstance(tensor, StoredTensor):
                 raise UserError(f"{file.path}: {name} is not a plain tensor but {tensor!r}")
             whole_name = name
-            if match := _LAYER.search(name):
+            if match := LAYER.search(name):
                 tower = 0 if name.startswith("image_encoder.") else 1
                 found[tower].add(int(match[1]))
                 number = int(match[1]) + starts[tower]
@@ -218,11 +216,12 @@ class MMCheckpoint:
             raise UserError(f"{self.directory}: {entry.mm} differs in shape or dtype between ranks")
         return unshard(entry.rule.split, shards)
 
-    def copies(self) -> Iterator[tuple[str, View, View]]:
+    def copies(self, family: Tensors) -> Iterator[tuple[str, View, View]]:
         """(name, first, other) for tensors that several ranks hold and that must be equal."""
         for name, shards in self._shards.items():
             first = shards[0][0]
-            if rule_of(name) and rule_of(name).split is Split.COPY:
+            rule = family.rule_of(name)
+            if rule and rule.split is Split.COPY:
                 for copies in shards[1:]:
                     yield name, first, copies[0]
             for copies in shards:
@@ -254,11 +253,6 @@ class MMCheckpoint:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def rule_of(name: str) -> Rule | None:
-    """The rule of a Megatron tensor name, or None."""
-    return _RULES.get(_LAYER.sub(".layers.{n}.", name, count=1))
 
 
 def _models(tree: Any, where: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a Hugging Face directory lacks to be used as a Qwen2-VL base model, before anything runs.
+"""What a Hugging Face directory lacks to be used as a base model, before anything runs.
 
 The small files are read as those read them that come later: transformers 5 in the `hf` engine, and
 transformers 4.45 in MindSpeed-MM.
@@ -12,8 +12,11 @@ from mindtune.checkpoint.huggingface import INDEX, read_weight_map
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.errors import UserError
 from mindtune.files import read_json, regular
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
-from mindtune.models.qwen2_vl.tensors import OUTPUT_HF
+from mindtune.models import FAMILIES, NAMES, TYPES, family, is_known
+from mindtune.models.mindspeed import framework_of
+from mindtune.models.pictures import Pictures, pictures_of
+from mindtune.models.shape import ModelShape, model_shape
+from mindtune.models.tensors import tensors_of
 
 PROCESSOR, PROCESSOR_OF_5 = "preprocessor_config.json", "processor_config.json"
 NEEDED = {
@@ -26,16 +29,14 @@ NEEDED = {
 READ = (*NEEDED, PROCESSOR_OF_5, "generation_config.json", "chat_template.json", INDEX)
 LARGE = ("tokenizer.json",)  # looked at, not read: it would take a tenth of a second each time
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Sizes of the image processor, and what in config.json they have to be equal to (with its default).
+# Sizes of the image processor, and what in config.json they have to be equal to.
 SIZES = {
-    "patch_size": ("patch_size", 14),
-    "temporal_patch_size": ("temporal_patch_size", 2),
-    "merge_size": ("spatial_merge_size", 2),
+    "patch_size": "patch_size",
+    "temporal_patch_size": "temporal_patch_size",
+    "merge_size": "spatial_merge_size",
 }
 # Limits of a picture's pixels, and what transformers 5 calls them in `size`.
 EDGES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
-# Of the published models.
-IMAGE_TOKEN = 151655
 
 
 def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
@@ -43,8 +44,8 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
     said = f"sources.model.path {path}"
     if not path.is_dir():
         yield (
-            f"sources.model.path is {path}, which is not a directory; give that of a Qwen2-VL "
-            "download."
+            f"sources.model.path is {path}, which is not a directory; give that of a "
+            f"{NAMES} download."
         )
         return
     found: dict[str, dict] = {}
@@ -96,17 +97,17 @@ def shape_of(config: Mapping, path: Path) -> ModelShape:
     """
     Raises
     ------
-    UserError: these aren't the weights of a Qwen2-VL, or not as numbers to train.
+    UserError: these aren't the weights of a known family, or not as numbers to train.
     """
     kind = config.get("model_type")
-    if kind != "qwen2_vl":
-        raise UserError(f"it is a {kind} model, but must be a qwen2_vl one")
+    if not is_known(kind):
+        raise UserError(f"it is a {kind} model, but must be a {TYPES} one")
     quantization = config.get("quantization_config")
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise UserError(
             f"config.json has a quantization_config ({method or 'of an unnamed kind'}), and quantized "
-            "weights can't be trained; give the download without quantization (Qwen2-VL-…-Instruct, "
+            f"weights can't be trained; give the download without quantization ({FAMILIES[kind]}-…-Instruct, "
             "not …-AWQ or …-GPTQ-…), or, where the weights are not quantized, remove the section"
         )
     return model_shape(dict(config), str(path / "config.json"))
@@ -145,9 +146,13 @@ def processor_problems(found: Mapping[str, Mapping], said: str, engine: str) -> 
     if not isinstance(processor, Mapping):
         yield f"{said}: {name} has no object in image_processor; download it again."
         return
-    vision = found.get("config.json", {}).get("vision_config")
-    yield from _size_problems(processor, vision if isinstance(vision, dict) else {}, said, name)
-    yield from _differences(found.get(PROCESSOR), nested, said)
+    config = found.get("config.json", {})
+    if is_known(config.get("model_type")):
+        usual = pictures_of(config["model_type"])
+        vision = config.get("vision_config")
+        vision = vision if isinstance(vision, dict) else {}
+        yield from _size_problems(processor, vision, usual, said, name)
+        yield from _differences(found.get(PROCESSOR), nested, usual, said)
     pixels = [processor.get(key) for key in ("min_pixels", "max_pixels")]
     if engine == "mindspeed" and "size" in processor and None in pixels:
         yield (
@@ -157,12 +162,12 @@ def processor_problems(found: Mapping[str, Mapping], said: str, engine: str) -> 
         )
 
 
-def _differences(processor: Any, nested: Any, said: str) -> Iterator[str]:
+def _differences(processor: Any, nested: Any, usual: Pictures, said: str) -> Iterator[str]:
     """transformers 5 takes the nested one, transformers 4.45 the other: they have to agree."""
     if not (isinstance(processor, Mapping) and isinstance(nested, Mapping)):
         return
     for key in (*SIZES, *EDGES):
-        one, other = (_setting(settings, key) for settings in (processor, nested))
+        one, other = (_setting(settings, key, usual) for settings in (processor, nested))
         if one != other:
             yield (
                 f"{said}: {key} is {one} in {PROCESSOR}, but {other} in {PROCESSOR_OF_5}, and which one "
@@ -170,10 +175,10 @@ def _differences(processor: Any, nested: Any, said: str) -> Iterator[str]:
             )
 
 
-def _setting(processor: Mapping, key: str) -> Any:
+def _setting(processor: Mapping, key: str, usual: Pictures) -> Any:
     """A setting of an image processor, the limits in either form."""
     if key in SIZES:
-        return processor.get(key, SIZES[key][1])
+        return processor.get(key, getattr(usual, key))
     size = processor.get("size") if isinstance(processor.get("size"), Mapping) else {}
     return size.get(EDGES[key]) if processor.get(key) is None else processor[key]
 
@@ -187,8 +192,11 @@ def _lacking(said: str, nested: bool) -> str:
     return f"{said} has no image processor: {PROCESSOR} is missing; download it again."
 
 
-def _size_problems(processor: Mapping, vision: Mapping, said: str, name: str) -> Iterator[str]:
-    for key, (other, default) in SIZES.items():
+def _size_problems(
+    processor: Mapping, vision: Mapping, usual: Pictures, said: str, name: str
+) -> Iterator[str]:
+    for key, other in SIZES.items():
+        default = getattr(usual, key)
         value, wanted = processor.get(key, default), vision.get(other, default)
         if not _is_count(value):
             yield f"{said}: {key} in {name} is {value!r}; a whole number above 0 is needed."
@@ -197,7 +205,7 @@ def _size_problems(processor: Mapping, vision: Mapping, said: str, name: str) ->
                 f"{said}: {key} is {value} in {name}, but {other} is {wanted} in vision_config of "
                 "config.json; they are of different models: download both again."
             )
-    edges = [_setting(processor, key) for key in EDGES]
+    edges = [_setting(processor, key, usual) for key in EDGES]
     given = [edge for edge in edges if edge is not None]
     if not all(map(_is_count, given)) or given != sorted(given):
         yield (
@@ -241,15 +249,15 @@ def _mm_convert_problems(
             f"{said} has a config.json of transformers 5 (with text_config), in which mm-convert finds "
             f"no sizes; {instead}"
         )
-    stored = found[INDEX].get("weight_map")
+    stored, output = found[INDEX].get("weight_map"), tensors_of(shape).output_hf
     if (
         shape.tied
         and isinstance(stored, Mapping)
-        and OUTPUT_HF in stored
+        and output in stored
         and _one_stage(shape, parallel)
     ):
         yield (
-            f"{said} stores {OUTPUT_HF} beside the embedding that config.json ties it to: mm-convert "
+            f"{said} stores {output} beside the embedding that config.json ties it to: mm-convert "
             f"keeps it, and MindSpeed-MM then refuses the checkpoint; {instead}"
         )
 
@@ -269,7 +277,7 @@ def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[
         layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
     except UserError as error:
         yield f"parallel does not fit the model in {where}: {error}."
-    if settings["engine"] == "mindspeed":
+    if settings["engine"] == "mindspeed" and is_known(config.get("model_type")):
         yield from _training_problems(config, where, layout, settings)
 
 
@@ -279,12 +287,14 @@ def _training_problems(
     """Why MindSpeed-MM can't train a model. layout: None where the model can't be cut at all."""
     # mindspeed_mm 2.0.0 finds pictures in training by these numbers, whatever model.json says;
     # the stand-in corrects that for tiny models.
-    token = config.get("image_token_id", IMAGE_TOKEN)
-    if token != IMAGE_TOKEN and not settings["mindspeed"]["stand_in"]:
+    model_type = family(config, where)
+    trained = framework_of(model_type).tokens["image_token_id"]
+    token = config.get("image_token_id", trained)
+    if token != trained and not settings["mindspeed"]["stand_in"]:
         yield (
             f"the model in {where} has {token} for its image_token_id, but MindSpeed-MM 2.0.0 trains "
-            f"with {IMAGE_TOKEN} only, that of the published models, and would give pictures the "
-            "positions of text; use a published Qwen2-VL, or `engine: hf`."
+            f"with {trained} only, that of the published models, and would give pictures the "
+            f"positions of text; use a published {FAMILIES[model_type]}, or `engine: hf`."
         )
     if layout is not None:
         shape = model_shape(dict(config), where)

@@ -26,13 +26,15 @@ from mindtune.checkpoint.hf_writing import (
     set_dtype,
     write_shards,
 )
-from mindtune.checkpoint.huggingface import HFCheckpoint, published_name
+from mindtune.checkpoint.huggingface import HFCheckpoint
 from mindtune.checkpoint.lora import MergedSource, loaded
 from mindtune.checkpoint.writing import check_apart, check_space, target_directory
 from mindtune.errors import UserError
 from mindtune.files import read_json
 from mindtune.formats.safetensors_io import open_safetensors
 from mindtune.formats.views import View, stored
+from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import hf_shapes, tensors_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ELSEWHERE = (
@@ -83,8 +85,7 @@ def merge_adapter(
     with ExitStack() as stack:
         base = stack.enter_context(HFCheckpoint(base_dir))
         check_apart(merged_dir, base_dir, adapter_dir)
-        shapes = {name: view.shape for name, view in base.tensors.items()}
-        pairs = open_pairs(adapter_dir, shapes, str(base_dir), stack)
+        pairs = open_pairs(adapter_dir, base.shape, str(base_dir), stack)
         tensors = dict(base.tensors)
         for name, pair in pairs.items():
             weight = tensors[name]
@@ -94,7 +95,9 @@ def merge_adapter(
                 )
             source = MergedSource(weight, loaded(pair.b), loaded(pair.a), pair.scale)
             tensors[name] = stored(source, 0, weight.shape, weight.dtype)
-        groups = distribution(tensors, original_files(base_dir), max_shard_bytes)
+        groups = distribution(
+            tensors, original_files(base_dir, tensors_of(base.shape)), max_shard_bytes
+        )
         with target_directory(merged_dir) as temporary:
             check_space(temporary, sum(view.nbytes for view in tensors.values()))
             copy_rest(base_dir, temporary)
@@ -104,11 +107,11 @@ def merge_adapter(
 
 
 def open_pairs(
-    adapter_dir: Path, shapes: Mapping[str, tuple[int, ...]], base: str, stack: ExitStack
+    adapter_dir: Path, shape: ModelShape, base: str, stack: ExitStack
 ) -> dict[str, Pair]:
     """Published name of a weight -> its pair; the file stays open on `stack`.
 
-    shapes: of the base's tensors, by published name. base: for the sentences.
+    shape: of the base. base: for the sentences.
 
     Raises
     ------
@@ -133,22 +136,23 @@ def open_pairs(
         modules[match[1]][match[2]] = view
     if not modules:
         raise UserError(f"{path} has no tensors, so it changes nothing; save the adapter again")
-    return dict(_fitting(modules, config, shapes, path, base))
+    return dict(_fitting(modules, config, shape, path, base))
 
 
 def _fitting(
     modules: Mapping[str, Mapping[str, View]],
     config: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
+    shape: ModelShape,
     path: Path,
     base: str,
 ) -> Iterator[tuple[str, Pair]]:
+    family, shapes = tensors_of(shape), hf_shapes(shape)
     found = set()
     for module, matrices in modules.items():
         if len(matrices) != 2:
             raise UserError(f"{path} has half an adapter for {module}; copy the file again")
         a, b = matrices["A"], matrices["B"]
-        name = f"{published_name(module)}.weight"
+        name = f"{family.published_name(module)}.weight"
         wanted = shapes.get(name)
         if wanted is None:
             raise UserError(

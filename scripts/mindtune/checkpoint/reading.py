@@ -8,15 +8,14 @@ from mindtune.checkpoint.megatron import MMCheckpoint
 from mindtune.errors import UserError
 from mindtune.formats.streaming import Buffers, Progress, run_all, stream
 from mindtune.formats.views import View
-from mindtune.models.qwen2_vl.shape import ModelShape
-from mindtune.models.qwen2_vl.tensors import (
-    EMBEDDING_MM,
-    OUTPUT_MM,
+from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import (
     Entry,
     Fuse,
-    entries,
+    Tensors,
     fuse,
     hf_shapes,
+    tensors_of,
     unfuse,
 )
 
@@ -32,14 +31,14 @@ def hf_views(mm: MMCheckpoint, shape: ModelShape) -> dict[str, View]:
     if mm.is_lora:
         raise UserError(f"{mm.directory} holds LoRA adapters only; base weights are needed as well")
     check_model(mm, shape)
-    found = entries(shape.llm_layers, shape.vit_layers, output=not shape.tied)
+    family = tensors_of(shape)
     tensors: dict[str, View] = {}
-    for entry in found:
+    for entry in family.entries(shape.llm_layers, shape.vit_layers, output=not shape.tied):
         whole = mm.whole(entry)
         check_shape(mm, entry, whole, shape)
         for name, view in zip(entry.hf, unfuse(entry.rule, whole, shape), strict=True):
             tensors[name] = view
-    check_copies(mm, tied=shape.tied)
+    check_copies(mm, family, tied=shape.tied)
     return {name: tensors[name] for name in hf_shapes(shape)}
 
 
@@ -55,11 +54,12 @@ def check_model(mm: MMCheckpoint, shape: ModelShape) -> None:
                 f"{mm.directory} holds {total} {kind} layers on {mm.layout.pp_size} stage(s), "
                 f"config.json says {wanted}; either stages are missing or it is another model"
             )
-    known = entries(shape.llm_layers, shape.vit_layers, output=True)
+    family = tensors_of(shape)
+    known = family.entries(shape.llm_layers, shape.vit_layers, output=True)
     if unknown := mm.unknown_names(known):
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         raise UserError(
-            f"{mm.directory} has a tensor {unknown[0]}{more} that is none of Qwen2-VL's"
+            f"{mm.directory} has a tensor {unknown[0]}{more} that is none of {family.name}'s"
         )
 
 
@@ -81,7 +81,8 @@ def hf_shapes_cached(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     """`hf_shapes`, with the output layer even of a tied model, computed once per shape."""
     if shape not in _SHAPES:
         shapes = hf_shapes(shape)
-        _SHAPES[shape] = {"lm_head.weight": shapes["model.embed_tokens.weight"], **shapes}
+        family = tensors_of(shape)
+        _SHAPES[shape] = {family.output_hf: shapes[family.embedding_hf], **shapes}
     return _SHAPES[shape]
 
 
@@ -102,20 +103,20 @@ def mm_views(tensors: dict[str, View], shape: ModelShape, entry: Entry) -> View:
     return fuse(entry.rule, parts, shape)
 
 
-def check_copies(mm: MMCheckpoint, *, tied: bool) -> None:
+def check_copies(mm: MMCheckpoint, family: Tensors, *, tied: bool) -> None:
     """Compare what several ranks hold of the same tensor.
 
     A tied model's output layer has to equal the embedding (UserError otherwise, for one of
     the two would be lost). Replicated tensors that differ are warned about: rank 0's is used.
     """
-    if tied and OUTPUT_MM in mm.names():
-        pairs = zip(mm.shards(EMBEDDING_MM), mm.shards(OUTPUT_MM), strict=True)
+    if tied and family.output_mm in mm.names():
+        pairs = zip(mm.shards(family.embedding_mm), mm.shards(family.output_mm), strict=True)
         if not all(same_bytes(a, b) for a, b in pairs):
             raise UserError(
                 f"{mm.directory}: the output layer and the word embedding differ, but config.json "
                 "says they are tied; set tie_word_embeddings to false there to keep both"
             )
-    different = [name for name, one, other in mm.copies() if not same_bytes(one, other)]
+    different = [name for name, one, other in mm.copies(family) if not same_bytes(one, other)]
     if different:
         log.warning(
             "%s: %d tensor(s) that all ranks should hold alike differ, %s first; rank 0's are used",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtune.checkpoint.huggingface import matched, published_name
+from mindtune.checkpoint.huggingface import matched
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.megatron import MMCheckpoint, iteration_name, track
 from mindtune.checkpoint.reading import hf_views, mm_views
@@ -14,8 +14,8 @@ from mindtune.errors import UserError
 from mindtune.formats.sources import FileSource, MemorySource, RecordSource
 from mindtune.formats.streaming import Buffers, Progress, stream
 from mindtune.formats.views import ITEM_BYTES, View, stored
-from mindtune.models.qwen2_vl.shape import model_shape
-from mindtune.models.qwen2_vl.tensors import hf_shapes
+from mindtune.models.shape import model_shape
+from mindtune.models.tensors import hf_shapes, tensors_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,10 +42,11 @@ def save_trained(
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
         raise UserError(f"iteration is {iteration!r}; a whole number from 0 is needed")
     shape = model_shape(config)
+    family = tensors_of(shape)
     if callable(hf_tensors):
         given = {name: hf_tensors(name) for name in hf_shapes(shape)}
     else:
-        given = {published_name(name): tensor for name, tensor in hf_tensors.items()}
+        given = {family.published_name(name): tensor for name, tensor in hf_tensors.items()}
     views = {name: _view_of_tensor(tensor) for name, tensor in given.items()}
     tensors, _ = matched(views, shape, "the trained model")
     layout = ParallelLayout.make(shape)
@@ -57,7 +58,7 @@ def save_trained(
             **tree,
             **_with_views(extra or {}),
         }
-        for rank, tree in rank_trees(layout, tied=shape.tied, whole=whole)
+        for rank, tree in rank_trees(layout, family, tied=shape.tied, whole=whole)
     }
     save_dir = Path(save_dir)
     directory = save_dir / iteration_name(iteration)

@@ -19,8 +19,7 @@ from mindtune.checkpoint.model_directory import (
 )
 from mindtune.checkpoint.peft_adapter import CONFIG, WEIGHTS, is_adapter, open_pairs
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
-from mindtune.models.qwen2_vl.tensors import hf_shapes
+from mindtune.models.shape import ModelShape, model_shape
 
 KEY = "tuned_model"
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -107,7 +106,7 @@ def _check_adapter(path: Path, shape: ModelShape | None, base_path: str) -> None
     with ExitStack() as stack:
         # Without the base's sizes, which are not there yet, the merge itself checks them.
         if shape is not None:
-            open_pairs(path, hf_shapes(shape), base_path, stack)
+            open_pairs(path, shape, base_path, stack)
 
 
 def _model_problems(

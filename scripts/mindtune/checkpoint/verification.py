@@ -11,7 +11,7 @@ from mindtune.checkpoint.reading import compare, hf_views
 from mindtune.errors import UserError
 from mindtune.formats.streaming import Progress
 from mindtune.formats.views import View
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
+from mindtune.models.shape import ModelShape, model_shape, read_config
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,22 +15,13 @@ from mindtune.files import sync_directory, writing_directory
 from mindtune.formats.streaming import Progress, creating, write_all
 from mindtune.formats.torch_zip import Archive
 from mindtune.formats.views import View
-from mindtune.models.qwen2_vl.tensors import (
-    EMBEDDING_MM,
-    OUTPUT_MM,
-    RULES,
-    Entry,
-    entries_of_chunk,
-    shard,
-)
+from mindtune.models.tensors import Entry, Tensors, shard
 
 log = logging.getLogger("mindtune.checkpoint")
 
-EMBEDDING_ENTRY = next(Entry(rule, None) for rule in RULES if rule.mm == EMBEDDING_MM)
-
 
 def rank_trees(
-    layout: ParallelLayout, *, tied: bool, whole: Callable[[Entry], View]
+    layout: ParallelLayout, family: Tensors, *, tied: bool, whole: Callable[[Entry], View]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(rank directory's name, object for its file) of each rank; leaves are views.
 
@@ -42,8 +33,8 @@ def rank_trees(
     cache: dict[str, View] = {}
 
     def tensor(entry: Entry) -> View:
-        if tied and entry.mm == OUTPUT_MM:
-            entry = EMBEDDING_ENTRY
+        if tied and entry.mm == family.output_mm:
+            entry = family.embedding
         if entry.mm not in cache:
             cache[entry.mm] = whole(entry)
         return cache[entry.mm]
@@ -54,7 +45,7 @@ def rank_trees(
             models = [
                 {
                     name: shard(entry.rule.split, tensor(entry), layout.tp_size, t)
-                    for name, entry in entries_of_chunk(
+                    for name, entry in family.entries_of_chunk(
                         chunks, v * layout.pp_size + p, output=output
                     )
                 }
@@ -98,6 +89,7 @@ def write_ranks(
 def write_release(
     mm_dir: Path,
     layout: ParallelLayout,
+    family: Tensors,
     *,
     tied: bool,
     whole: Callable[[Entry], View],
@@ -113,7 +105,7 @@ def write_release(
     for problem in layout.training_problems():
         log.warning("this layout converts, but cannot be trained: %s", problem)
     check_target(mm_dir, overwrite, {TRACKER, "release"})
-    trees = dict(rank_trees(layout, tied=tied, whole=whole))
+    trees = dict(rank_trees(layout, family, tied=tied, whole=whole))
     with target_directory(mm_dir) as temporary:
         make_directory(temporary / "release")
         write_ranks(temporary / "release", trees, **options)

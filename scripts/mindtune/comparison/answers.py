@@ -11,7 +11,7 @@ from mindtune.data.split import components
 from mindtune.divergence import divergence_in
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
-from mindtune.models.qwen2_vl.grounding import without
+from mindtune.models.conversation import without_marks
 
 
 def read_answers(
@@ -42,9 +42,9 @@ def read_answers(
         reference = prompt["reference"]
         shown = {
             "image": picture_cell(pictures_of(prompt)),
-            "reference": None if reference is None else without(reference),
+            "reference": None if reference is None else without_marks(reference),
         }
-        first, second = ({**one, "answer": without(one["answer"]).strip()} for one in answers)
+        first, second = ({**one, "answer": without_marks(one["answer"]).strip()} for one in answers)
         yield {**prompt, **shown}, first, second
 
 

@@ -18,7 +18,7 @@ from mindtune.comparison.text import exact
 from mindtune.data.prompts import pictures_of
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
-from mindtune.models.qwen2_vl.grounding import without
+from mindtune.models.conversation import without_marks
 
 Score = Callable[[str, str, str], float]  # of an answer, its reference, and the prompt
 
@@ -77,7 +77,7 @@ def _read(
 
 
 def _said(line: Mapping | None) -> str | None:
-    return None if line is None else without(line["answer"]).strip()
+    return None if line is None else without_marks(line["answer"]).strip()
 
 
 def summarize_control(

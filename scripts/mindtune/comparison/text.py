@@ -7,7 +7,7 @@ from collections.abc import Sequence
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
 _CJK_SPACE = re.compile(rf"(?<={HAN.pattern})\s+(?={HAN.pattern})")
 _END_MARKS = " .!?…。！？"
-# (139,42),(703,771): what Qwen2-VL says of where something is, its special tokens left out.
+# (139,42),(703,771): what models say of where something is, its special tokens left out.
 BOX = re.compile(r"\(\s*\d{1,4}\s*,\s*\d{1,4}\s*\)\s*,\s*\(\s*\d{1,4}\s*,\s*\d{1,4}\s*\)")
 _LETTER = rf"(?:(?!{HAN.pattern})[^\W_])"
 _TOKEN = re.compile(rf"{HAN.pattern}|{_LETTER}+(?:['’-]{_LETTER}+)*")
@@ -57,7 +57,7 @@ def has_box(text: str) -> bool:
 def boxes(text: str) -> list[tuple[int, int, int, int]]:
     """(left, top, right, bottom) of each box in a text that lies within the picture.
 
-    In thousandths of width and height, as Qwen2-VL writes them.
+    In thousandths of width and height, as models write them.
     """
     found = []
     for match in BOX.finditer(unicodedata.normalize("NFKC", text)):

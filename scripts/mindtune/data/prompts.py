@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mindtune.data.conversation import IMAGE_MARK, SPECIAL_TOKEN, one_name, system_and_turns
+from mindtune.data.conversation import IMAGE_MARK, one_name, system_and_turns
 from mindtune.data.pictures import has_picture
 from mindtune.errors import UserError
+from mindtune.models.conversation import SPECIAL_TOKEN
 
 OTHER = "other"
 FRONT = f"{IMAGE_MARK}\n"  # how a picture stands before a question that doesn't mark it

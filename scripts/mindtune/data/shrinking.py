@@ -9,7 +9,7 @@ from PIL import Image
 from mindtune.data.headers import PRESSED
 from mindtune.data.opening import TOO_SLENDER, BadPicture, read_rgb, refused, source_of
 
-# Two patches of 14 pixels, merged: the least that Qwen2-VL makes a token of.
+# Two patches of 14 pixels, merged: the framework's least side.
 SMALLEST = 28
 LONGEST, LONG = PRESSED, 180
 
@@ -30,7 +30,7 @@ def read_shrunk(path: str | Path, image_resolution: int) -> Image.Image:
 def shrink(image: Image.Image, image_resolution: int) -> Image.Image:
     """An RGB picture, by nearest neighbour shrunk to at most `image_resolution` pixels.
 
-    `Qwen2vlPlugin._preprocess_image` of MindSpeed-MM 2.0.0. A picture more than 200 times as wide as
+    `_preprocess_image` of MindSpeed-MM 2.0.0's mm_plugin.py. A picture more than 200 times as wide as
     high, which the image processor would refuse, becomes one of 180 times; a high one likewise.
 
     Raises

@@ -1,7 +1,8 @@
 """The one form of a conversation in which every engine trains and asks.
 
-It is MindSpeed-MM's template `qwen2vl`, which its training uses whatever template the model's
-directory has. Asking in that other form would measure the form, so it is only warned of.
+It is the template of the model's family (`mindtune.models.template`), which MindSpeed-MM's training uses
+whatever template the model's directory has. Asking in that other form would measure the form, so it is
+only warned of.
 """
 
 import json
@@ -11,15 +12,13 @@ from pathlib import Path
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mindtune.data.conversation import IMAGE_MARK, SYSTEM_PROMPT
+from mindtune.data.conversation import IMAGE_MARK
 from mindtune.errors import UserError
 from mindtune.files import read_json, read_text
+from mindtune.models.template import Template, template_of
 
 log = logging.getLogger(__name__)
 
-IMAGE_PAD = "<|image_pad|>"
-VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
-TURN_END, TEXT_END = "<|im_end|>", "<|endoftext|>"
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 SHOWN = 60
 
@@ -27,28 +26,10 @@ _QUESTIONS = ("\nWhat is this?", "And where?")
 _ANSWER = "A bus."
 
 
-def question_text(question: str, first: bool, system: str | None = None) -> str:
-    """A question's turn up to where its answer begins.
-
-    first: it opens the conversation, so that the system text comes before it; None for the template's.
-    """
-    text = f"<|im_start|>user\n{question}{TURN_END}\n<|im_start|>assistant\n"
-    return f"<|im_start|>system\n{system or SYSTEM_PROMPT}{TURN_END}\n{text}" if first else text
-
-
-def answer_text(answer: str) -> str:
-    """The rest of the turn."""
-    return f"{answer}{TURN_END}\n"
-
-
-def picture_text(tokens: int = 1) -> str:
-    """What stands for a picture of so many tokens."""
-    return f"{VISION_START}{IMAGE_PAD * tokens}{VISION_END}"
-
-
-def prompt_text(question: str, system: str | None = None) -> str:
+def prompt_text(template: Template, question: str, system: str | None = None) -> str:
     """A question that is asked alone, with one token for each `<image>` mark."""
-    return question_text(question.replace(IMAGE_MARK, picture_text()), True, system)
+    shown = question.replace(IMAGE_MARK, template.picture_text())
+    return template.question_text(shown, True, system)
 
 
 def warn_of_other_template(hf_dir: Path) -> None:
@@ -71,23 +52,24 @@ def template_difference(hf_dir: Path) -> tuple[Path, str] | None:
     file, template = own_template(hf_dir)
     if not template:
         return None
+    form = template_of(hf_dir)
     first, second = _QUESTIONS
     ours = (
-        question_text(picture_text() + first, first=True)
-        + answer_text(_ANSWER)
-        + question_text(second, first=False)
+        form.question_text(form.picture_text() + first, first=True)
+        + form.answer_text(_ANSWER)
+        + form.question_text(second, first=False)
     )
     renderings = []
     for content in (_as_parts, _as_text):
         try:
-            renderings.append(_render(template, content))
+            renderings.append(_render(template, content, form))
         except Exception as error:  # a template is a program, and may fail in any way
             why = _one_line(error)
     if not renderings:
         return file, f"it can't be rendered: {why}"
     if ours in renderings:
         return None
-    theirs = next((text for text in renderings if VISION_START in text), renderings[-1])
+    theirs = next((text for text in renderings if form.picture_start in text), renderings[-1])
     place = next(
         (n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
         min(len(ours), len(theirs)),
@@ -123,15 +105,15 @@ def own_template(hf_dir: Path) -> tuple[Path | None, str | None]:
     return None, None
 
 
-def _as_parts(text: str, picture: bool) -> list[dict]:
-    return [{"type": "image"}] * picture + [{"type": "text", "text": text}]
+def _as_parts(text: str, picture: str) -> list[dict]:
+    return [{"type": "image"}] * bool(picture) + [{"type": "text", "text": text}]
 
 
-def _as_text(text: str, picture: bool) -> str:
-    return picture_text() * picture + text
+def _as_text(text: str, picture: str) -> str:
+    return picture + text
 
 
-def _render(template: str, content) -> str:
+def _render(template: str, content, form: Template) -> str:
     """As transformers does: in a sandbox, with its few additions."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
@@ -145,9 +127,9 @@ def _render(template: str, content) -> str:
     environment.globals["strftime_now"] = lambda form: ""
     first, second = _QUESTIONS
     messages = [
-        {"role": "user", "content": content(first, True)},
-        {"role": "assistant", "content": content(_ANSWER, False)},
-        {"role": "user", "content": content(second, False)},
+        {"role": "user", "content": content(first, form.picture_text())},
+        {"role": "assistant", "content": content(_ANSWER, "")},
+        {"role": "user", "content": content(second, "")},
     ]
     return environment.from_string(template).render(
         messages=messages,
@@ -155,8 +137,8 @@ def _render(template: str, content) -> str:
         tools=None,
         documents=None,
         bos_token="",
-        eos_token=TURN_END,
-        pad_token=TEXT_END,
+        eos_token=form.turn_end,
+        pad_token=form.text_end,
     )
 
 

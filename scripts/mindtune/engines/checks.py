@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import model_shape
-from mindtune.models.qwen2_vl.tensors import hf_shapes
+from mindtune.models.shape import model_shape
+from mindtune.models.tensors import hf_shapes, tensors_of
 
 # What numpy takes, and so transformers and Megatron.
 HIGHEST_SEED = 2**32 - 1
@@ -53,13 +53,8 @@ def check_room(
 def checkpoint_bytes(config: Mapping[str, Any], train: Mapping[str, Any], precision: str) -> int:
     """Bytes of the tensors in a training's checkpoint; its files have some more."""
     weight, state = BYTES[precision]
-    sizes = {name: math.prod(sides) for name, sides in hf_shapes(model_shape(config)).items()}
-    trained = sum(size for name, size in sizes.items() if _is_trained(name, train))
+    shape = model_shape(config)
+    family = tensors_of(shape)
+    sizes = {name: math.prod(sides) for name, sides in hf_shapes(shape).items()}
+    trained = sum(size for name, size in sizes.items() if family.is_trained(name, train))
     return weight * sum(sizes.values()) + (state * trained if train["save_optim"] else 0)
-
-
-def _is_trained(name: str, train: Mapping[str, Any]) -> bool:
-    """Whether a published tensor is trained."""
-    if name.startswith("visual.merger."):
-        return not train["freeze_vision_projector"]
-    return not (name.startswith("visual.") and train["freeze_vision_encoder"])

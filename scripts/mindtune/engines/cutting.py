@@ -19,10 +19,13 @@ from mindtune.data.archive import open_archive
 from mindtune.data.conversation import IMAGE_MARK, system_and_turns
 from mindtune.data.opening import BadPicture, read_header, refused, source_of
 from mindtune.data.shrinking import LONGEST, SMALLEST, shrunk_size
-from mindtune.engines import chat
 from mindtune.engines.requests import FinetuneJob
 from mindtune.errors import UserError
 from mindtune.files import read_json
+from mindtune.models import NAMES, family
+from mindtune.models.pictures import pictures_of
+from mindtune.models.shape import read_config
+from mindtune.models.template import Template, template_of
 from mindtune.progress import progress
 
 Encode = Callable[[str], Sequence[int]]
@@ -92,9 +95,9 @@ class PictureTokens:
     """
 
     image_resolution: int
-    least: int = 56 * 56
-    most: int = 28 * 28 * 1280
-    unit: int = 28
+    least: int
+    most: int
+    unit: int
 
     @classmethod
     def of_model(cls, hf_dir: Path, image_resolution: int) -> "PictureTokens":
@@ -105,14 +108,16 @@ class PictureTokens:
         UserError: there is neither, or it can't be read.
         """
         settings = _image_settings(hf_dir)
+        usual = pictures_of(family(read_config(hf_dir), str(hf_dir / "config.json")))
         size = settings.get("size") or {}
-        least = settings.get("min_pixels") or size.get("shortest_edge") or cls.least
-        most = settings.get("max_pixels") or size.get("longest_edge") or cls.most
-        unit = settings.get("patch_size", 14) * settings.get("merge_size", 2)
+        least = settings.get("min_pixels") or size.get("shortest_edge") or usual.least
+        most = settings.get("max_pixels") or size.get("longest_edge") or usual.most
+        unit = settings.get("patch_size", usual.patch_size)
+        unit *= settings.get("merge_size", usual.merge_size)
         return cls(image_resolution, least, most, unit)
 
     def of(self, size: tuple[int, int]) -> int:
-        """By width and height: transformers' `smart_resize` of Qwen2-VL, after the shrinking.
+        """By width and height: transformers' `smart_resize`, after the shrinking.
 
         Raises
         ------
@@ -154,20 +159,21 @@ def _image_settings(hf_dir: Path) -> Mapping:
             return found
     raise UserError(
         f"{hf_dir} has neither preprocessor_config.json nor processor_config.json; it must hold the "
-        "files of a Qwen2-VL download."
+        f"files of a {NAMES} download."
     )
 
 
 class Lengths:
     """Tokens of conversations, as bounds or exactly. encode: the model's tokenizer."""
 
-    def __init__(self, encode: Encode, pictures: PictureTokens) -> None:
+    def __init__(self, encode: Encode, pictures: PictureTokens, template: Template) -> None:
         self.encode = encode
         self.pictures = pictures
-        (self.pad,) = encode(chat.IMAGE_PAD)
-        self.around_first = len(encode(chat.question_text("", first=True)))
-        self.around_later = len(encode(chat.question_text("", first=False)))
-        self.around_answer = len(encode(chat.answer_text("")))
+        self.template = template
+        (self.pad,) = encode(template.picture)
+        self.around_first = len(encode(template.question_text("", first=True)))
+        self.around_later = len(encode(template.question_text("", first=False)))
+        self.around_answer = len(encode(template.answer_text("")))
 
     def bounds(
         self, messages: Sequence[Mapping], tokens: Sequence[int], tokenize: bool = False
@@ -198,8 +204,10 @@ class Lengths:
         turns = []
         for place in range(0, len(messages) - 1, 2):
             source = self._question(messages[place]["content"], not place, left, system)
-            answer = messages[place + 1]["content"].replace(IMAGE_MARK, chat.picture_text())
-            target = self._counted(chat.answer_text(answer), left)
+            answer = messages[place + 1]["content"].replace(
+                IMAGE_MARK, self.template.picture_text()
+            )
+            target = self._counted(self.template.answer_text(answer), left)
             turns.append(Turn(source[0], target[0], source[1], target[1]))
         return turns
 
@@ -207,11 +215,11 @@ class Lengths:
         """Tokens around a first question, the system text among them."""
         if system is None:
             return self.around_first
-        return len(self.encode(chat.question_text("", True, system)))
+        return len(self.encode(self.template.question_text("", True, system)))
 
     def _question(self, question: str, first: bool, left, system: str | None) -> tuple[int, int]:
-        question = question.replace(IMAGE_MARK, chat.picture_text())
-        return self._counted(chat.question_text(question, first, system), left)
+        question = question.replace(IMAGE_MARK, self.template.picture_text())
+        return self._counted(self.template.question_text(question, first, system), left)
 
     def _counted(self, text: str, left) -> tuple[int, int]:
         """Tokens of a text with one for each picture, and of its part to the last one's end."""
@@ -251,7 +259,7 @@ def check_whole_pictures(
     UserError: `train.seq_length` would cut a sample within a picture.
     """
     pictures = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
-    lengths = Lengths(encode, pictures)
+    lengths = Lengths(encode, pictures, template_of(job.hf_dir))
     for file, records in parts.items():
         check_pictures_kept(records, file, job.images, lengths, job.train["seq_length"])
 

@@ -19,7 +19,7 @@ Settings = Mapping[str, Any]
 class PrepareJob:
     """Turn a Hugging Face model into an mm checkpoint.
 
-    hf_dir: a Qwen2-VL download. mm_dir: gets `latest_checkpointed_iteration.txt` and
+    hf_dir: a model's download. mm_dir: gets `latest_checkpointed_iteration.txt` and
     `release/mp_rank_*/model_optim_rng.pt`.
     """
 
@@ -63,7 +63,7 @@ class ExportJob:
     """Turn the newest checkpoint of a save_dir into a Hugging Face model.
 
     hf_dir: the base model, whose config, tokenizer and index are taken over. out_dir: gets
-    a directory that `Qwen2VLForConditionalGeneration.from_pretrained` loads.
+    a directory that transformers loads.
     """
 
     save_dir: Path

@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from mindtune.errors import UserError
+from mindtune.models import NAMES
 
 
 def read_tokenizer(hf_dir: Path) -> Tokenizer:
@@ -38,6 +39,6 @@ def token_ids(hf_dir: Path, *tokens: str) -> list[int]:
     if None in found:
         raise UserError(
             f"{hf_dir}/tokenizer.json has no token {tokens[found.index(None)]}; it must be that of a "
-            "Qwen2-VL model."
+            f"{NAMES} model."
         )
     return found

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mindtune.engines import ENGINES, Engine
 from mindtune.errors import UserError
+from mindtune.files import read_json
+from mindtune.models import FAMILIES, family
 from mindtune.settings import (
     SHARED,
     ConfigError,
@@ -30,6 +32,7 @@ from mindtune.settings.yaml_files import as_written, read_written
 from mindtune.trackers import missing
 
 FETCHED = "results/sources"
+DEMO = Path(__file__).parents[1] / "demo" / "base"
 
 
 def read_configuration(
@@ -132,6 +135,14 @@ def check_files(paths: Sequence[Path], table: Path) -> Configuration:
     return configuration
 
 
+def _family(model: str | None) -> str | None:
+    """The family of a model's directory (None: the demo's); None where it can't be told."""
+    try:
+        return family(read_json(Path(model or DEMO) / "config.json"))
+    except (UserError, OSError, AttributeError):
+        return None  # where it matters, there is a sentence about it
+
+
 @dataclass(frozen=True)
 class Unpacking:
     """A zip of pictures that is unpacked: where it is, where to, and how many it must hold."""
@@ -205,6 +216,15 @@ class Sources:
     def path(self, name: str, scope: str) -> str | None:
         """Where a source is; None for the demo's."""
         return self.paths[scope, name]
+
+    def families(self) -> list[str]:
+        """The model families of all experiments: every one, where a model is still to be fetched."""
+        found = set()
+        for (_, name), path in self.paths.items():
+            if name == "model":
+                known = None if path and path.startswith(f"{FETCHED}/") else _family(path)
+                found |= set(FAMILIES) if known is None else {known}
+        return sorted(found)
 
     def is_fetched(self, name: str, scope: str) -> bool:
         """Whether a source is made by a rule, and not the user's own."""

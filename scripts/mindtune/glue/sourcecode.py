@@ -4,6 +4,9 @@ Snakemake notices a changed script by its time stamp, which a fresh checkout cha
 does not notice a changed module at all. The workflow therefore gives each rule the hash of
 its script and of all project modules that it imports, directly or not, as a parameter: what
 re-runs a rule is another content, wherever and whenever the files were written.
+
+What is chosen at run time shows in no import: the engine is given as a further file, and who imports
+`mindtune.models.NAME` asks the module NAME of the model's family.
 """
 
 import ast
@@ -14,21 +17,26 @@ from functools import cache
 from pathlib import Path
 
 from mindtune.files import write_json
+from mindtune.models import FAMILIES
 
 PACKAGE = "mindtune"
 # Where it is kept which files each hash stands for, below the working directory.
 RECORDS = Path(".snakemake", "mindtune", "code")
 ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / PACKAGE / "models"
 
 
-def code_files(*sources: Path, data: Iterable[Path] = ()) -> dict[str, str]:
+def code_files(
+    *sources: Path, data: Iterable[Path] = (), families: Iterable[str] = FAMILIES
+) -> dict[str, str]:
     """Some source files, all that they import from this project, and data files.
 
-    By name relative to `scripts/`, so that the place of the checkout doesn't matter, a hash of
+    families: the model families that can be met. By name relative to `scripts/`, so that the place of the checkout doesn't matter, a hash of
     the content of each.
     """
     return {
-        str(path.relative_to(ROOT)): file_hash(path) for path in sorted({*closure(sources), *data})
+        str(path.relative_to(ROOT)): file_hash(path)
+        for path in sorted({*closure(sources, families), *data})
     }
 
 
@@ -58,16 +66,25 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def closure(sources: Iterable[Path]) -> set[Path]:
-    """The given files and every project module they import, at any depth."""
+def closure(sources: Iterable[Path], families: Iterable[str] = FAMILIES) -> set[Path]:
+    """The given files and every project module they import, at any depth, with those of families."""
+    families = tuple(families)
     found: set[Path] = set()
     waiting = [Path(source).resolve() for source in sources]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += imports(path)
+            waiting += [*imports(path), *_of_families(path, families)]
     return found
+
+
+def _of_families(path: Path, families: Iterable[str]) -> Iterator[Path]:
+    """The modules of families that one of `mindtune.models` asks by its own name."""
+    if path.parent == MODELS and path.name != "__init__.py":
+        for family in families:
+            if (MODELS / family / path.name).is_file():
+                yield from _files(f"{PACKAGE}.models.{family}.{path.stem}")
 
 
 @cache

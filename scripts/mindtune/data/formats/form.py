@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from mindtune.data.conversation import (
     IMAGE_MARK,
-    SPECIAL_TOKEN,
-    SYSTEM_PROMPT,
     VIDEO_MARK,
     is_address,
     is_unicode,
@@ -21,6 +19,7 @@ from mindtune.data.conversation import (
     one_name,
 )
 from mindtune.errors import UserError
+from mindtune.models.conversation import SPECIAL_TOKEN, SYSTEM_PROMPT
 
 SYSTEM = "system"  # the role of a turn, and the key of a record
 # Keys that change what a record means where they are not read, and the values with which they don't.

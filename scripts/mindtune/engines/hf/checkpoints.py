@@ -16,10 +16,10 @@ import numpy
 import torch
 
 from mindtune.checkpoint import save_trained
-from mindtune.checkpoint.huggingface import published_name
 from mindtune.checkpoint.megatron import iteration_name, iterations, track
 from mindtune.engines.hf.beside import Beside, HostCopies, changed
 from mindtune.engines.hf.device import DTYPES
+from mindtune.models.tensors import tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -143,12 +143,13 @@ class Checkpoints:
 
 def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """All parameters under their published names; a tied output layer is left out."""
-    tied = model.config.tie_word_embeddings
-    return {
-        published_name(name): tensor.detach()
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == "lm_head.weight")
+    family = tensors_of(model.config)
+    found = {
+        family.published_name(name): tensor.detach() for name, tensor in model.state_dict().items()
     }
+    if model.config.tie_word_embeddings:
+        found.pop(family.output_hf, None)
+    return found
 
 
 def to_cpu(value):

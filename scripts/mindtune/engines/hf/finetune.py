@@ -28,12 +28,10 @@ from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.ordering import in_order
 from mindtune.engines.requests import FinetuneJob
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import read_config
+from mindtune.models.shape import read_config
+from mindtune.models.tensors import tensors_of
 
 log = logging.getLogger(__name__)
-
-VISION_PROJECTOR = "model.visual.merger."
-VISION = "model.visual."
 
 
 def finetune(job: FinetuneJob) -> None:
@@ -231,11 +229,9 @@ def collator(processor: Processor, micro_batch_size: int, tokens_per_pass: int |
 
 def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
     """Freeze vision encoder and projector as asked; returns what is trained."""
+    family = tensors_of(model.config)
     for name, parameter in model.named_parameters():
-        if name.startswith(VISION_PROJECTOR):
-            parameter.requires_grad_(not train["freeze_vision_projector"])
-        elif name.startswith(VISION):
-            parameter.requires_grad_(not train["freeze_vision_encoder"])
+        parameter.requires_grad_(family.is_trained(family.published_name(name), train))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

@@ -1,17 +1,21 @@
-"""Building transformers' Qwen2-VL, from a directory or from published tensors."""
+"""Building transformers' model, from a directory or from published tensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors import SafetensorError
-from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mindtune.errors import UserError
+from mindtune.models import family
+from mindtune.models.hf import classes_of
+from mindtune.models.shape import read_config
 
 
-def load_model(model_dir: Path, dtype: torch.dtype) -> Qwen2VLForConditionalGeneration:
+def load_model(model_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model in a Hugging Face directory.
 
     Its generation_config.json is not read: transformers would fill up from it whatever a call of
@@ -19,10 +23,10 @@ def load_model(model_dir: Path, dtype: torch.dtype) -> Qwen2VLForConditionalGene
     """
     transformers_logging.disable_progress_bar()
     try:
-        model = Qwen2VLForConditionalGeneration.from_pretrained(
+        model = _classes(model_dir).MODEL.from_pretrained(
             model_dir, dtype=dtype, local_files_only=True, generation_config=GenerationConfig()
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, UserError) as error:
         raise UserError(f"the model in {model_dir} can't be loaded: {error}.") from error
     model.generation_config = GenerationConfig()
     return model
@@ -30,7 +34,7 @@ def load_model(model_dir: Path, dtype: torch.dtype) -> Qwen2VLForConditionalGene
 
 def build_model(
     hf_dir: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
-) -> Qwen2VLForConditionalGeneration:
+) -> PreTrainedModel:
     """A model with the config of `hf_dir` and the given published tensors.
 
     Raises
@@ -38,9 +42,10 @@ def build_model(
     UserError: the tensors are not those that the config calls for.
     """
     transformers_logging.disable_progress_bar()
-    config = Qwen2VLConfig.from_pretrained(hf_dir, local_files_only=True)
+    classes = _classes(hf_dir)
+    config = classes.CONFIG.from_pretrained(hf_dir, local_files_only=True)
     try:
-        model, report = Qwen2VLForConditionalGeneration.from_pretrained(
+        model, report = classes.MODEL.from_pretrained(
             None, config=config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
         )
     except RuntimeError as error:
@@ -55,3 +60,8 @@ def build_model(
             f"{len(faults)} tensors are missing or unknown, the first being {faults[0]}."
         )
     return model
+
+
+def _classes(hf_dir: Path) -> ModuleType:
+    """The classes of the family of the model in a directory."""
+    return classes_of(family(read_config(hf_dir), str(hf_dir / "config.json")))

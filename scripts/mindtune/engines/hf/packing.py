@@ -26,7 +26,7 @@ from mindtune.engines.hf.segments import Segments
 class Pass:
     """Samples that go through the model together.
 
-    input_ids: (tokens,). position_ids: (3, tokens), Qwen2-VL's temporal, height and width, each
+    input_ids: (tokens,). position_ids: (3, tokens), temporal, height and width, each
     sample's from 0. lengths: tokens of each sample. predicting: (answers,), the places in the row
     from which an answer token is predicted; targets: (answers,), those tokens; weights: (answers,),
     float32. pixel_values: (patches, features) or None, grid_thw: (pictures, 3) or None.
@@ -112,7 +112,7 @@ class Packer:
         )
 
     def positions(self, ids: torch.Tensor, pictures: Sequence) -> torch.Tensor:
-        """(3, tokens): what transformers' `Qwen2VLModel.get_rope_index` gives a sample alone.
+        """(3, tokens): what the `get_rope_index` of transformers' model gives a sample alone.
 
         Text counts on in all three rows; a picture's tokens have the row and column of their
         merged patch, from the place where it begins, and text resumes after its longer side.

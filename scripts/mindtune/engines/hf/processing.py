@@ -1,25 +1,22 @@
-"""From conversations and pictures to what Qwen2-VL is fed, as MindSpeed-MM feeds it.
-
-transformers' own Qwen2VLProcessor needs torchvision (for its video half), which
-this project does without; the two halves it needs, tokenizer and image
-processor, are used directly.
-"""
+"""From conversations and pictures to what a model is fed, as MindSpeed-MM feeds it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from PIL import Image
 from transformers import AutoTokenizer
 
 from mindtune.data.conversation import IMAGE_MARK, system_and_turns
 from mindtune.data.shrinking import read_shrunk
-from mindtune.engines import chat
 from mindtune.engines.cutting import kept_tokens
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
+from mindtune.models import NAMES, family
+from mindtune.models.conversation import GROUNDING
+from mindtune.models.hf import classes_of
+from mindtune.models.shape import read_config
+from mindtune.models.template import template_of
 
 IGNORE_INDEX = -100
 
@@ -37,7 +34,7 @@ class Picture:
 
 
 class Processor:
-    """Tokenizer and image processor of a Qwen2-VL directory.
+    """Tokenizer and image processor of a model's directory.
 
     Parameters
     ----------
@@ -49,21 +46,25 @@ class Processor:
     def __init__(self, hf_dir: str | Path, image_resolution: int = 512 * 512) -> None:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(hf_dir, local_files_only=True)
-            self.image_processor = _image_processor_class().from_pretrained(
-                hf_dir, local_files_only=True
+            model_type = family(read_config(hf_dir), str(Path(hf_dir) / "config.json"))
+            self.image_processor = (
+                classes_of(model_type)
+                .image_processor()
+                .from_pretrained(hf_dir, local_files_only=True)
             )
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{hf_dir} has no usable tokenizer or image processor ({_first_line(error)}); "
-                "it must hold the files of a Qwen2-VL download (tokenizer.json, "
+                f"it must hold the files of a {NAMES} download (tokenizer.json, "
                 "tokenizer_config.json, preprocessor_config.json or processor_config.json)."
             ) from error
+        self.template = template_of(hf_dir)
         self.image_resolution = image_resolution
         self.merge_length = self.image_processor.merge_size**2
         token_id = self.tokenizer.convert_tokens_to_ids
-        self.image_token_id = token_id(chat.IMAGE_PAD)
-        self.end_id = token_id(chat.TURN_END)
-        self.pad_id = token_id(chat.TEXT_END)
+        self.image_token_id = token_id(self.template.picture)
+        self.end_id = token_id(self.template.turn_end)
+        self.pad_id = token_id(self.template.text_end)
         self.unsaid = {
             number
             for number, token in self.tokenizer.added_tokens_decoder.items()
@@ -87,7 +88,7 @@ class Processor:
     def expand(self, text: str, grids: Sequence[torch.Tensor]) -> str:
         """Put as many image tokens for each `<image>` as its picture has merged patches."""
         for grid in grids:
-            picture = chat.picture_text(int(grid.prod()) // self.merge_length)
+            picture = self.template.picture_text(int(grid.prod()) // self.merge_length)
             text = text.replace(IMAGE_MARK, picture, 1)
         return text
 
@@ -96,9 +97,8 @@ class Processor:
     ) -> tuple[list[int], list[int]]:
         """Token ids and labels of a whole conversation, cut at `seq_length`.
 
-        The `qwen2vl` template of MindSpeed-MM: each turn is tokenized by itself, the
-        loss is on the answers (with `<|im_end|>` and the line end), everything else is
-        -100. A conversation that is too long is cut turn by turn.
+        As with MindSpeed-MM's templates, each turn is tokenized by itself, the loss is on the
+        answers (with the token that ends a turn and the line end), everything else is -100. A conversation that is too long is cut turn by turn.
         """
         system, messages = system_and_turns(messages)
         grids = list(grids)
@@ -107,8 +107,8 @@ class Processor:
         for turn in range(0, len(messages) - 1, 2):
             question, answer = messages[turn]["content"], messages[turn + 1]["content"]
             question, answer = self._take(question, grids), self._take(answer, grids)
-            source_ids = self.encode(chat.question_text(question, turn == 0, system))
-            target_ids = self.encode(chat.answer_text(answer))
+            source_ids = self.encode(self.template.question_text(question, turn == 0, system))
+            target_ids = self.encode(self.template.answer_text(answer))
             room = seq_length - len(ids)
             if room <= 0:
                 break
@@ -125,7 +125,7 @@ class Processor:
 
         question: with an `<image>` mark for each of the `grids`. system: None for the template's.
         """
-        return self.encode(chat.question_text(self.expand(question, grids), True, system))
+        return self.encode(self.template.question_text(self.expand(question, grids), True, system))
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """The text of an answer: with marks of objects and boxes, without other special tokens."""
@@ -142,12 +142,6 @@ class Processor:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, special tokens in it included."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def _image_processor_class():
-    # Without torchvision, transformers 5 has a second class for PIL alone.
-    name = "Qwen2VLImageProcessorPil"
-    return getattr(transformers, name, None) or transformers.Qwen2VLImageProcessor
 
 
 def _first_line(error: Exception) -> str:

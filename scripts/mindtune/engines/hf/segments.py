@@ -113,7 +113,7 @@ def _varlen(query, key, value, segments: Segments, scaling: float) -> torch.Tens
 
 
 def use_segments(model: torch.nn.Module) -> None:
-    """Let a Qwen2-VL attend by segments, in its language model and its vision tower."""
+    """Let a model attend by segments, in its language model and its vision tower."""
     AttentionInterface.register(NAME, segment_attention)
     for part in (model.model.language_model, model.model.visual):
         part.config._attn_implementation = NAME

@@ -23,8 +23,10 @@ from mindtune.engines.requests import AnswerJob, answered
 from mindtune.engines.tokenizer import token_ids
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
-from mindtune.models.qwen2_vl.grounding import TOKENS as GROUNDING
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape, read_config
+from mindtune.models.conversation import GROUNDING
+from mindtune.models.mindspeed import framework_of
+from mindtune.models.shape import ModelShape, model_shape, read_config
+from mindtune.models.template import template_of
 from mindtune.process import ended
 from mindtune.progress import Progress
 
@@ -52,10 +54,11 @@ class Asking:
 
     def model_file(self, **values) -> dict:
         """`--mm-model` of answering."""
-        end, text_end = token_ids(self.job.hf_dir, chat.TURN_END, chat.TEXT_END)
+        template = template_of(self.job.hf_dir)
+        end, text_end = token_ids(self.job.hf_dir, template.turn_end, template.text_end)
         return (
             rendering.inference_file(
-                rendering.shipped(self.machine.home, "inference_qwen2vl", self.shape),
+                rendering.shipped(self.machine.home, "inference", self.shape),
                 self.config,
                 self.layout,
                 hf_dir=self.job.hf_dir,
@@ -140,9 +143,10 @@ def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
     """All prompts with one load of the model."""
     answers = asking.run / "answers.jsonl"
     asked = asking.run / "prompts.jsonl"
+    template = template_of(asking.job.hf_dir)
     with writing(asked) as handle:
         for prompt in prompts:
-            text = chat.prompt_text(text_of(prompt), prompt.get("system"))
+            text = chat.prompt_text(template, text_of(prompt), prompt.get("system"))
             line = {"id": prompt["id"], "images": pictures_of(prompt), "text": text}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     write_json(
@@ -153,6 +157,7 @@ def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
             "answers": str(answers),
             "image_resolution": asking.job.processor["image_resolution"],
             "kept_tokens": GROUNDING,
+            "picture_plugin": framework_of(asking.shape.model_type).picture_plugin,
         },
     )
     launch = asking.launch(PROGRAM, "", ("--mindtune-job", str(asking.run / "job.json")))

@@ -1,6 +1,6 @@
 """Command-line arguments of pretrain_vlm.py and of answering, in Megatron's names.
 
-They are those of the shipped finetune_qwen2vl_*.sh and inference_qwen2vl_*.sh, with the
+They are those of the shipped finetune_*.sh and inference_*.sh, with the
 configuration's values, and the options that a true resume needs.
 """
 

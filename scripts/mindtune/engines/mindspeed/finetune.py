@@ -44,7 +44,7 @@ from mindtune.engines.requests import FinetuneJob, Settings
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
-from mindtune.models.qwen2_vl.shape import model_shape, read_config
+from mindtune.models.shape import model_shape, read_config
 from mindtune.process import ended
 from mindtune.progress import Progress
 

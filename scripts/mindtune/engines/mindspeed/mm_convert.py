@@ -19,12 +19,14 @@ from mindtune.engines.mindspeed.launching import Launch, environment_of
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.requests import ExportJob, PrepareJob
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import model_shape, read_config
+from mindtune.models import family
+from mindtune.models.mindspeed import framework_of
+from mindtune.models.shape import model_shape, read_config
 from mindtune.process import ended
 
 log = logging.getLogger(__name__)
 
-PROGRAM = ("-m", "checkpoint.convert_cli", "Qwen2VLConverter")
+PROGRAM = ("-m", "checkpoint.convert_cli")
 
 
 def prepare(job: PrepareJob) -> None:
@@ -88,7 +90,9 @@ def _convert(
 ) -> None:
     machine = Machine.read(job.framework, job.operation)
     arguments = [command, *(f"--cfg.{name}={value}" for name, value in options.items())]
-    launch = Launch(directory, PROGRAM, arguments, machine, None, environment_of({}, {}))
+    model_type = family(read_config(job.hf_dir), str(job.hf_dir / "config.json"))
+    program = (*PROGRAM, framework_of(model_type).converter)
+    launch = Launch(directory, program, arguments, machine, None, environment_of({}, {}))
     faults = FaultWatch()
     status = launch.run(faults.hear)
     if status:

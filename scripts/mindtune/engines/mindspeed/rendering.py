@@ -1,6 +1,6 @@
 """The framework's JSON files for a run: its shipped ones, with our values in their places.
 
-What the shipped files of the 2B, 7B and 72B models hold beside sizes and paths (activation
+What the shipped files of a family's models hold beside sizes and paths (activation
 functions, fused operators, recomputation) is kept. Every size comes from the model's config.json
 and every layer list from the layout, so that a file can't disagree with the checkpoint.
 """
@@ -12,12 +12,9 @@ from typing import Any
 
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.errors import UserError
-from mindtune.models.qwen2_vl.shape import ModelShape, model_shape
-
-EXAMPLES = Path("examples", "qwen2vl")
-LAYERS_OF_72B = 80
-# Token ids of the published models, which config.json may leave out.
-TOKENS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
+from mindtune.models import family
+from mindtune.models.mindspeed import framework_of
+from mindtune.models.shape import ModelShape, model_shape
 
 # Whatever could make an answer another than the likeliest one, switched off.
 GREEDY = {
@@ -30,14 +27,14 @@ GREEDY = {
 
 
 def shipped(home: Path, kind: str, shape: ModelShape) -> dict[str, Any]:
-    """The shipped file nearest to a model: `data`, `model` or `inference_qwen2vl` of a size.
+    """The shipped file nearest to a model: its `data`, `model` or `inference`.
 
     Raises
     ------
     UserError: the installation lacks it.
     """
-    size = "2b" if shape.tied else "72b" if shape.llm_layers >= LAYERS_OF_72B else "7b"
-    path = home / EXAMPLES / f"{kind}_{size}.json"
+    framework = framework_of(shape.model_type)
+    path = home / framework.examples / framework.files[kind].format(size=framework.size(shape))
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -113,6 +110,7 @@ def inference_file(
     likeliest, which are several when bf16 makes them equal.
     """
     filled = _with_sizes(template, config, layout)
+    tokens = framework_of(family(config)).tokens
     hf_dir = hf_dir.resolve()
     filled["tokenizer"]["from_pretrained"] = str(hf_dir)
     filled["image_processer_path"] = str(hf_dir / "preprocessor_config.json")
@@ -121,7 +119,7 @@ def inference_file(
         bos_token_id=text_end,
         pad_token_id=text_end,
         eos_token_id=[end, text_end],
-        **{name: config.get(name, default) for name, default in TOKENS.items()},
+        **{name: config.get(name, default) for name, default in tokens.items()},
         max_new_tokens=max_new_tokens,
     )
     return filled
@@ -130,49 +128,7 @@ def inference_file(
 def _with_sizes(template: Mapping, config: Mapping, layout: ParallelLayout) -> dict[str, Any]:
     shape = model_shape(dict(config))
     layout.check_model(shape)
-    text = _text(config)
-    scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
     filled = json.loads(json.dumps(template))
-    channels, frames, patch, _ = shape.patch_shape
-    filled["image_encoder"]["vision_encoder"].update(
-        num_layers=shape.vit_layers,
-        hidden_size=shape.vit_hidden,
-        ffn_hidden_size=shape.vit_ffn,
-        llm_hidden_size=shape.hidden,
-        num_attention_heads=shape.vit_heads,
-        in_channels=channels,
-        temporal_patch_size=frames,
-        patch_size=patch,
-        spatial_merge_size=config["vision_config"].get("spatial_merge_size", 2),
-        pipeline_num_layers=list(layout.vit_pp_layers[0]),
-    )
-    filled["image_encoder"]["vision_projector"].update(
-        input_size=shape.vit_hidden,
-        hidden_size=shape.projector_out,
-        ffn_hidden_size=shape.merged_hidden,
-    )
-    filled["text_decoder"].update(
-        num_layers=shape.llm_layers,
-        pipeline_num_layers=list(layout.llm_pp_layers[0]),
-        hidden_size=shape.hidden,
-        ffn_hidden_size=shape.ffn,
-        num_attention_heads=shape.heads,
-        num_query_groups=shape.kv_heads,
-        kv_channels=shape.head_dim,
-        vocab_size=shape.vocab,
-        untie_embeddings_and_output_weights=not shape.tied,
-        max_position_embeddings=text.get("max_position_embeddings", 32768),
-        rope_theta=text.get("rope_theta") or scaling.get("rope_theta", 1000000.0),
-        mrope_section=scaling["mrope_section"],
-        layernorm_epsilon=text.get("rms_norm_eps", 1e-6),
-    )
-    filled["img_context_token_id"] = config.get("image_token_id", TOKENS["image_token_id"])
-    for name in ("video_token_id", "vision_start_token_id"):
-        if name in filled:
-            filled[name] = config.get(name, TOKENS[name])
+    vision, language = list(layout.vit_pp_layers[0]), list(layout.llm_pp_layers[0])
+    framework_of(shape.model_type).fill(filled, config, shape, vision, language)
     return filled
-
-
-def _text(config: Mapping) -> dict[str, Any]:
-    """The text model's settings, which transformers 5 saves in a section of their own."""
-    return {**config, **(config.get("text_config") or {})}

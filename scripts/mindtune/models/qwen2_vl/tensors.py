@@ -1,60 +1,11 @@
-"""The names of Qwen2-VL's tensors in both worlds, and what becomes of each on the way.
+"""The names of Qwen2-VL's tensors in both worlds, and their shapes."""
 
-Hugging Face names are the published ones (`model.layers.*`, `visual.*`, `lm_head.weight`);
-Megatron names those of MindSpeed-MM 2.0.0's Qwen2-VL (`text_decoder.*`, `image_encoder.*`).
-`RULES` is the whole mapping; the functions below carry it out in either direction on views
-(see `views`). The effect on bytes follows mm-convert of MindSpeed-MM 2.0.0, against which
-the conformance tests compare every rank file.
-"""
+import re
+from collections.abc import Callable
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
-
-from mindtune.formats.views import View, stack_columns, stack_rows, take_columns, take_rows
-from mindtune.models.qwen2_vl.shape import ModelShape
-
-
-class Fuse(Enum):
-    """How the Hugging Face tensors of a rule make its Megatron tensor (G key-value heads)."""
-
-    SAME = auto()  # one tensor, unchanged
-    QKV = auto()  # q, k, v -> per group g: [query heads of g][key head g][value head g]
-    GATE_UP = auto()  # gate, up -> [all of gate][all of up]
-    VISION_QKV = auto()  # [all q][all k][all v] -> per head h: [q h][k h][v h]
-
-
-class Split(Enum):
-    """How tensor parallelism cuts a Megatron tensor."""
-
-    COPY = auto()  # every rank holds it whole
-    ROWS = auto()  # dimension 0, evenly
-    COLUMNS = auto()  # dimension 1, evenly
-    GATE_UP = auto()  # the gate half and the up half are each cut: [gate of r][up of r]
-
-
-class Part(Enum):
-    """The part of the model a tensor belongs to; it decides the pipeline stage."""
-
-    PATCH_EMBED = auto()
-    VIT_LAYER = auto()
-    PROJECTOR = auto()
-    EMBEDDING = auto()
-    LLM_LAYER = auto()
-    FINAL_NORM = auto()
-    OUTPUT = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One Megatron tensor and the Hugging Face tensors it is made of; `{n}` is a layer number."""
-
-    part: Part
-    mm: str
-    hf: tuple[str, ...]
-    fuse: Fuse = Fuse.SAME
-    split: Split = Split.COPY
-
+from mindtune.models import FAMILIES
+from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import Fuse, Part, Rule, Split, Tensors
 
 EMBEDDING_MM = "text_decoder.embedding.word_embeddings.weight"
 OUTPUT_MM = "text_decoder.output_layer.weight"
@@ -82,7 +33,7 @@ def _pair(part: Part, mm: str, hf: str, weight: Split, bias: Split) -> list[Rule
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        Part.PATCH_EMBED,
+        Part.PATCHES,
         "image_encoder.encoder.patch_embed.proj.weight",
         ("visual.patch_embed.proj.weight",),
     ),
@@ -165,76 +116,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-# --- Which tensors a model, and a chunk of it, has ---------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A Megatron tensor of a model: its rule, and its layer number in the whole model if any."""
-
-    rule: Rule
-    layer: int | None
-
-    @property
-    def mm(self) -> str:
-        """Its Megatron name, layers numbered through the whole model."""
-        return self.rule.mm.format(n=self.layer)
-
-    @property
-    def hf(self) -> tuple[str, ...]:
-        """The Hugging Face names it is made of."""
-        return tuple(name.format(n=self.layer) for name in self.rule.hf)
-
-
-def entries(llm_layers: int, vit_layers: int, *, output: bool) -> list[Entry]:
-    """All Megatron tensors of a model, in the order it runs; `output`: with an output layer."""
-    counts = {Part.VIT_LAYER: vit_layers, Part.LLM_LAYER: llm_layers, Part.OUTPUT: int(output)}
-    result = []
-    for part in Part:
-        rules = [rule for rule in RULES if rule.part is part]
-        layered = part in (Part.VIT_LAYER, Part.LLM_LAYER)
-        for n in range(counts.get(part, 1)):
-            result += [Entry(rule, n if layered else None) for rule in rules]
-    return result
-
-
-def entries_of_chunk(
-    chunks: Sequence[tuple[int, int]], index: int, *, output: bool
-) -> Iterator[tuple[str, Entry]]:
-    """(name in the rank file, entry) of each tensor of chunk `index` of a layout.
-
-    `chunks` are the (vision, language) layer counts of `ParallelLayout.chunks`. Layers are
-    numbered from 0 within a chunk. As mm-convert places them: patch embedding on the first
-    chunk, projector on the last with vision layers, embedding on the first with language
-    layers, final norm and output layer on the last chunk.
-    """
-    with_vit = [n for n, (vit, _) in enumerate(chunks) if vit]
-    with_llm = [n for n, (_, llm) in enumerate(chunks) if llm]
-    last = len(chunks) - 1
-    home = {
-        Part.PATCH_EMBED: 0,
-        Part.PROJECTOR: with_vit[-1] if with_vit else 0,
-        Part.EMBEDDING: with_llm[0] if with_llm else last,
-        Part.FINAL_NORM: last,
-        Part.OUTPUT: last,
-    }
-    vit_start = sum(vit for vit, _ in chunks[:index])
-    llm_start = sum(llm for _, llm in chunks[:index])
-    starts = {Part.VIT_LAYER: vit_start, Part.LLM_LAYER: llm_start}
-    counts = {Part.VIT_LAYER: chunks[index][0], Part.LLM_LAYER: chunks[index][1]}
-    for part in Part:
-        rules = [rule for rule in RULES if rule.part is part]
-        if part in starts:
-            for n in range(counts[part]):
-                for rule in rules:
-                    yield rule.mm.format(n=n), Entry(rule, starts[part] + n)
-        elif home[part] == index and (output or part is not Part.OUTPUT):
-            for rule in rules:
-                yield rule.mm, Entry(rule, None)
-
-
-def hf_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Published name -> shape of every tensor of a model, embedding first, vision last."""
+def sizes(shape: ModelShape) -> Callable[[str], tuple[int, ...]]:
+    """The shape of each published tensor, by its name."""
     h, e, m = shape.hidden, shape.vit_hidden, shape.merged_hidden
     q, kv = shape.heads * shape.head_dim, shape.kv_rows
     by_ending = {
@@ -266,89 +149,23 @@ def hf_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
         "merger.mlp.2.bias": (shape.projector_out,),
     }
 
-    def shape_of(name: str) -> tuple[int, ...]:
+    def size_of(name: str) -> tuple[int, ...]:
         # What no ending names is a norm or a bias as wide as the vision model.
         return next((s for end, s in by_ending.items() if name.endswith(end)), (e,))
 
-    found = entries(shape.llm_layers, shape.vit_layers, output=not shape.tied)
-    language = [name for entry in found for name in entry.hf if not name.startswith("visual.")]
-    vision = [name for entry in found for name in entry.hf if name.startswith("visual.")]
-    return {name: shape_of(name) for name in (*language, *vision)}
+    return size_of
 
 
-# --- What becomes of the bytes -----------------------------------------------------------
-
-
-def _blocks(view: View, sizes: Sequence[int]) -> list[View]:
-    """The view cut along dimension 0 into pieces of the given numbers of rows."""
-    pieces, start = [], 0
-    for size in sizes:
-        pieces.append(take_rows(view, start, start + size))
-        start += size
-    return pieces
-
-
-def _transposed(view: View, outer: int, inner: int, sizes: Sequence[int]) -> list[list[View]]:
-    """`outer` times `inner` blocks, block i of each group having sizes[i] rows, by inner index."""
-    blocks = _blocks(view, list(sizes) * outer)
-    return [blocks[n::inner] for n in range(inner)]
-
-
-def fuse(rule: Rule, parts: Sequence[View], shape: ModelShape) -> View:
-    """The Megatron tensor (whole, all tensor ranks) made of its Hugging Face tensors."""
-    if rule.fuse is Fuse.GATE_UP:
-        return stack_rows(parts)
-    if rule.fuse is Fuse.QKV:
-        groups = shape.kv_heads
-        by_group = [_blocks(part, [part.rows // groups] * groups) for part in parts]
-        return stack_rows([block for group in zip(*by_group, strict=True) for block in group])
-    if rule.fuse is Fuse.VISION_QKV:
-        heads = shape.vit_heads
-        size = parts[0].rows // 3 // heads
-        by_head = _transposed(parts[0], 3, heads, [size] * heads)
-        return stack_rows([block for head in by_head for block in head])
-    return parts[0]
-
-
-def unfuse(rule: Rule, whole: View, shape: ModelShape) -> list[View]:
-    """The Hugging Face tensors of a whole Megatron tensor; the inverse of `fuse`."""
-    if rule.fuse is Fuse.GATE_UP:
-        return _blocks(whole, [whole.rows // 2] * 2)
-    if rule.fuse is Fuse.QKV:
-        queries = shape.heads // shape.kv_heads * shape.head_dim
-        sizes = [queries, shape.head_dim, shape.head_dim]
-        return [stack_rows(blocks) for blocks in _transposed(whole, shape.kv_heads, 3, sizes)]
-    if rule.fuse is Fuse.VISION_QKV:
-        size = whole.rows // 3 // shape.vit_heads
-        kinds = _transposed(whole, shape.vit_heads, 3, [size] * 3)
-        return [stack_rows([block for kind in kinds for block in kind])]
-    return [whole]
-
-
-def shard(split: Split, whole: View, tp_size: int, tp_rank: int) -> View:
-    """What tensor rank `tp_rank` of `tp_size` holds of a whole Megatron tensor."""
-
-    def cut(take: Callable[[View, int, int], View], view: View, length: int) -> View:
-        size = length // tp_size
-        return take(view, tp_rank * size, (tp_rank + 1) * size)
-
-    if tp_size == 1 or split is Split.COPY:
-        return whole
-    if split is Split.COLUMNS:
-        return cut(take_columns, whole, whole.shape[1])
-    if split is Split.GATE_UP:
-        halves = _blocks(whole, [whole.rows // 2] * 2)
-        return stack_rows([cut(take_rows, half, half.rows) for half in halves])
-    return cut(take_rows, whole, whole.rows)
-
-
-def unshard(split: Split, shards: Sequence[View]) -> View:
-    """The whole Megatron tensor from what all tensor ranks hold; the inverse of `shard`."""
-    if len(shards) == 1 or split is Split.COPY:
-        return shards[0]
-    if split is Split.COLUMNS:
-        return stack_columns(shards)
-    if split is Split.GATE_UP:
-        halves = [_blocks(view, [view.rows // 2] * 2) for view in shards]
-        return stack_rows([half[n] for n in (0, 1) for half in halves])
-    return stack_rows(shards)
+TENSORS = Tensors(
+    name=FAMILIES["qwen2_vl"],
+    rules=RULES,
+    embedding_mm=EMBEDDING_MM,
+    embedding_hf=EMBEDDING_HF,
+    output_mm=OUTPUT_MM,
+    output_hf=OUTPUT_HF,
+    vision="visual.",
+    projector="visual.merger.",
+    renamed=(("model.language_model.", "model."), ("model.visual.", "visual.")),
+    computed=re.compile(r"rotary_(pos_)?emb\.inv_freq$"),
+    sizes=sizes,
+)

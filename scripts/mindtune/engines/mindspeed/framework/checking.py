@@ -9,6 +9,7 @@ from mindtune.engines.mindspeed.framework.asking import MODULES, Packages
 from mindtune.engines.mindspeed.framework.pins import Pins, normalized
 from mindtune.engines.mindspeed.framework.rows import FAIL, OK, REHEARSED, WARNING, Row
 from mindtune.files import sha256_file
+from mindtune.models import NAMES
 
 # More changed files than this are another version, and not somebody's edits.
 EDITS = 20
@@ -96,7 +97,7 @@ def patched_row(is_patched: bool, pins: Pins) -> Row:
         return Row("patched file", OK, f"{target} is the copy of {source}")
     return Row(
         "patched file", FAIL,
-        f"{target} isn't {source}, and Qwen2-VL would be computed wrongly without a word; in the "
+        f"{target} isn't {source}, and {NAMES} would be computed wrongly without a word; in the "
         f"root of MindSpeed-MM run `cp {source} {target}`.",
     )  # fmt: skip
 

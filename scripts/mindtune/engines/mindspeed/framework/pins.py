@@ -1,6 +1,6 @@
 """What belongs together: commits, packages and content, from `envs/mindspeed`.
 
-Sources: MindSpeed-MM's examples/qwen2vl/README.md and pyproject.toml at branch 2.0.0, and
+Sources: the README.md of MindSpeed-MM's example and its pyproject.toml at branch 2.0.0, and
 MindSpeed's requirements.txt, at the commits of `pins.yaml`.
 """
 

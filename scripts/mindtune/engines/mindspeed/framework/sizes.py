@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.files import read_json
-from mindtune.models.qwen2_vl.shape import model_shape
+from mindtune.models.shape import model_shape
 from mindtune.scale import count_checkpoints, count_parameters
 
 BF16 = 2  # bytes a weight, in training and in the published models
@@ -25,7 +25,7 @@ class Parameters:
 
 
 def parameters(config: Mapping[str, Any], train: Mapping[str, Any]) -> Parameters:
-    """Of a Qwen2-VL's config.json and the keys of `train` that freeze parts of it."""
+    """Of a config.json and the keys of `train` that freeze parts of it."""
     counted = count_parameters(model_shape(config))
     return Parameters(counted.all, counted.trained(train))
 

@@ -6,6 +6,7 @@ arguments of inference_vlm.py and one more, `--mindtune-job`, a JSON file:
     prompts: a file of JSON lines with id, images (names) and text, all of what is asked with a
     token for each picture. images, answers: paths. image_resolution: pixels above which a picture
     is shrunk, as in training. kept_tokens: the special tokens that belong into an answer's text.
+    picture_plugin: the framework's class that shrinks a picture.
 
 All ranks ask the same prompts in the same order. The first tensor rank of the last pipeline
 stage writes `answers`, a JSON line for each prompt: id, answer, tokens, cut, seconds.
@@ -23,7 +24,7 @@ from megatron.training import get_args
 from megatron.training.initialize import initialize_megatron
 from mindspeed_mm.arguments import extra_args_provider_decorator
 from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
-from mindspeed_mm.data.data_utils.func_utils.mm_plugin import Qwen2vlPlugin
+from mindspeed_mm.data.data_utils.func_utils import mm_plugin
 from mindspeed_mm.tasks.inference.pipeline import vlm_pipeline_dict
 from PIL import Image
 
@@ -63,7 +64,9 @@ def with_job(parser):
 
 def answers(pipeline, prompts, job):
     """Ask all prompts; yields a line for each (of None, on ranks that don't get the answer)."""
-    shrink = Qwen2vlPlugin(None, None)  # it needs no tokens to shrink a picture
+    shrink = getattr(mm_plugin, job["picture_plugin"])(
+        None, None
+    )  # it needs no tokens to shrink a picture
     for prompt in prompts:
         begun = time.perf_counter()
         pictures = []

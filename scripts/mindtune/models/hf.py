@@ -1,0 +1,13 @@
+"""What transformers calls a family's classes. Only who has torch and transformers asks this.
+
+A family's module has CONFIG and MODEL, classes of transformers with `from_pretrained`, and
+`image_processor()`, the class of one that does without torchvision.
+"""
+
+from types import ModuleType
+
+from mindtune.models import room
+
+
+def classes_of(model_type: str) -> ModuleType:
+    return room(model_type, "hf")

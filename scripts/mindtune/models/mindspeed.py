@@ -1,0 +1,33 @@
+"""What MindSpeed-MM ships for a family, and calls what belongs to it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindtune.models import room
+from mindtune.models.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class Framework:
+    """
+    examples: the directory of the shipped files, below the framework's root. files: `data`, `model` and
+    `inference` -> the name of the file, with `{size}`. size: what the nearest shipped size is called.
+    tokens: the ids of special tokens in the published models, which config.json may leave out. converter,
+    picture_plugin: names of the framework's classes for checkpoints and pictures. fill: puts into a
+    `--mm-model` file, which it changes, all that follows from config.json, its sizes, and the vision and
+    language layers of each stage.
+    """
+
+    examples: Path
+    files: Mapping[str, str]
+    size: Callable[[ModelShape], str]
+    tokens: Mapping[str, int]
+    converter: str
+    picture_plugin: str
+    fill: Callable[[dict, Mapping[str, Any], ModelShape, Sequence[int], Sequence[int]], None]
+
+
+def framework_of(model_type: str) -> Framework:
+    return room(model_type, "mindspeed").FRAMEWORK

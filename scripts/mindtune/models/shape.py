@@ -1,0 +1,75 @@
+"""The sizes of a model, from its config.json: what all families have in common."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindtune.errors import UserError
+from mindtune.files import read_json
+from mindtune.models import family, room
+
+# Far above any model (80 layers, 29,568 rows, 152,064 tokens): more is a slip, or would fill memory
+# with names before anything is looked at.
+MOST_LAYERS, MOST = 1000, 10**7
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Sizes of a model of some family (numbers of elements unless said otherwise)."""
+
+    model_type: str
+    llm_layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    tied: bool
+    vit_layers: int
+    vit_hidden: int
+    vit_ffn: int
+    vit_heads: int
+    merged_hidden: int  # width of spatial_merge_size ** 2 patches side by side
+    projector_out: int
+    patch_shape: tuple[int, int, int, int]  # channels, frames, height, width
+
+    @property
+    def kv_rows(self) -> int:
+        """Rows of the key (or the value) projection of the whole model."""
+        return self.kv_heads * self.head_dim
+
+
+def number(section: dict[str, Any], key: str, where: str, most: int = MOST) -> int:
+    value = section.get(key)
+    if value is None:
+        raise UserError(f"{where} lacks {key}, without which the tensors' shapes are unknown")
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise UserError(f"{where}: {key} is {value!r}; a whole number above 0 is needed")
+    if value > most:
+        raise UserError(f"{where}: {key} is {value}; at most {most} can be right")
+    return value
+
+
+def model_shape(config: dict[str, Any], where: str = "config.json") -> ModelShape:
+    """The sizes in a config.json (already parsed), by its family.
+
+    `where` names the file in messages. Raises UserError for a model of no family here, and for sizes
+    that are missing or do not fit one another.
+    """
+    if not isinstance(config, dict):
+        raise UserError(f"{where} is not a JSON object")
+    return room(family(config, where), "shape").shape(config, where)
+
+
+def read_config(hf_dir: str | Path) -> dict[str, Any]:
+    """config.json of a Hugging Face directory, parsed; UserError if it is not there or broken."""
+    path = Path(hf_dir) / "config.json"
+    if not Path(hf_dir).is_dir():
+        raise UserError(f"{hf_dir} is not a directory; a Hugging Face checkpoint is needed there")
+    if not path.exists():
+        raise UserError(f"{path} does not exist; a Hugging Face checkpoint has one")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a JSON object")
+    return config
