@@ -7,14 +7,17 @@ as `snakemake --dry-run` does and executes nothing.
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_args, parse_config
 from snakemake.settings.enums import ChangeType
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+from mindtune.glue.graph import taken_for
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Job:
     Snakemake has no record. recorded_inputs: likewise. missing: outputs that are not there.
     newer: inputs that changed after the outputs were made. incomplete: whether it was broken off.
     benchmark: where its seconds are kept. needs: numbers of the jobs whose outputs it reads.
+    outputs: paths. files: those of its inputs that are named, by name.
     """
 
     number: int
@@ -41,18 +45,22 @@ class Job:
     incomplete: bool
     benchmark: str | None
     needs: Sequence[int]
+    outputs: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The jobs, each after those that it needs.
 
-    config: the configuration as it was given. code: the files of each hash of code.
+    config: the configuration as it was given. code: the files of each hash of code. record: writes
+    other params into Snakemake's record of an output, where there is one.
     """
 
     jobs: Sequence[Job]
     config: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    record: Callable[[str, Sequence[str]], None] = lambda output, params: None
 
     def needed(self) -> list[Job]:
         return [job for job in self.jobs if job.needed]
@@ -62,8 +70,10 @@ class PlanError(Exception):
     """Snakemake could not make a plan, and has said why."""
 
 
-def plan(arguments: Sequence[str]) -> Plan:
+def plan(arguments: Sequence[str], assumed: Mapping[str, Sequence[str]] | None = None) -> Plan:
     """The plan for a command line of Snakemake, without the word `snakemake`.
+
+    assumed: the texts of other params than recorded, which outputs are taken to be made with.
 
     Raises
     ------
@@ -102,19 +112,34 @@ def plan(arguments: Sequence[str]) -> Plan:
                 )
             )
             # Of what the API offers, this builds the graph and executes nothing.
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), taken_for(assumed or {}):
                 graph.list_changes(ChangeType.PARAMS)
             found = workflow._workflow
             return Plan(
                 list(_jobs(found.dag, found.persistence)),
                 dict(found.globals["config"]),
                 found.globals["CODE"],
+                partial(_record, found.dag, found.persistence),
             )
         except SystemExit as error:  # of our Snakefile, which has told the mistake
             raise PlanError from error
         except Exception as error:
             api.print_exception(error)
             raise PlanError from error
+
+
+def _record(dag: Any, persistence: Any, output: str, params: Sequence[str]) -> None:
+    """Write other params into Snakemake's own record of an output; nothing where it has none.
+
+    A record that a kill left half-written counts as none for Snakemake, which then looks at what
+    is kept beside the results (see `mindtune.glue.graph`).
+    """
+    target = next(path for job in dag.jobs for path in job.output if str(path) == output)
+    key = persistence._get_key(target)
+    found = persistence._read_record(key)
+    if found is not None:
+        persistence._write_record(key, found.model_copy(update={"params": sorted(params)}))
+        persistence._clear_cache()
 
 
 def _jobs(dag: Any, persistence: Any) -> Iterator[Job]:
@@ -138,4 +163,8 @@ def _jobs(dag: Any, persistence: Any) -> Iterator[Job]:
             incomplete=bool(reason.incomplete_output),
             benchmark=str(job.benchmark) if job.benchmark else None,
             needs=[numbers[needed] for needed in dag.dependencies[job] if needed in numbers],
+            outputs=[str(path) for path in job.output],
+            files={
+                name: value for name, value in job.input.items() if isinstance(value, str) and value
+            },
         )
