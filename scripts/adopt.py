@@ -6,8 +6,9 @@
                                                next command trains it again
 
 Results that anything else than code makes other ones (a key, a file, a result that is gone) are left.
-What is taken over says so, in results/.made, in save_dir/settings.json and in provenance.json. Exit
-status: 0 done, 1 not done, 2 the command line is wrong.
+What is taken over says so, in results/.made, in save_dir/settings.json and in provenance.json. Tables
+and pages are read off the answers again, in seconds, by the next command. Exit status: 0 done, 1 not
+done, 2 the command line is wrong.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from mindtune.errors import UserError
 from mindtune.glue import adopting
-from mindtune.glue.explain import causes, known_code
+from mindtune.glue.explain import known_code
 from mindtune.glue.plan import Plan, PlanError, plan
 from mindtune.glue.run_lock import alone
 
@@ -75,14 +76,14 @@ def answer(found: Plan, command: Sequence[str], yes: bool) -> list[str]:
         lines += [f"    {text}" for text in adopting.changed_code(adoptions, known_code(found))]
     else:
         lines = ["Nothing is to be taken over."]
-    texts: dict[int, list[str]] = {}
-    for cause in causes(after, known_code(after)):
-        for number in cause.jobs:
-            texts.setdefault(number, []).append(cause.text)
-    left = list(adopting.reasons(after, texts))
+    left = list(adopting.reasons(after))
     if left:
         lines += ["Left as they are, to run again with the next command:"]
         lines += [f"  {line}" for line in left]
     if (trainings or adoptions) and not yes:
         lines += ["Nothing is changed yet: say --yes to take over what can be."]
     return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

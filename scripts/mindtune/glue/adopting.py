@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mindtune.engines.converting import OWN
 from mindtune.engines.superseded import Generation, place_of
 from mindtune.engines.training_directory import (
     CONTENT,
@@ -29,12 +30,11 @@ from mindtune.engines.training_directory import (
 from mindtune.errors import UserError
 from mindtune.files import read_json, writing
 from mindtune.glue import made
-from mindtune.glue.explain import CodeOf, code_changes, is_hash
+from mindtune.glue.explain import READ_OFF, CodeOf, causes, code_changes, is_hash
 from mindtune.glue.plan import Job, Plan
 
 TRAINING = "finetune_model"
-# It records what was adopted, so it is made again.
-RECORD = "record_provenance"
+SHOWN = 10  # differences of code
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def params_of(job: Job) -> list[str]:
 
 
 def candidates(plan: Plan) -> list[Adoption]:
-    """The jobs whose outputs differ from today's in their code only."""
-    found = (_adoption(job) for job in plan.jobs if job.rule != RECORD)
+    """The jobs whose outputs differ from today's in their code only, but for tables and pages."""
+    found = (_adoption(job) for job in plan.jobs if job.rule not in READ_OFF)
     return [one for one in found if one is not None]
 
 
@@ -96,13 +96,15 @@ def _adoption(job: Job) -> Adoption | None:
 
 
 def changed_code(adoptions: Sequence[Adoption], code_of: CodeOf) -> list[str]:
-    """In what the code that made them differs from today's, in words, each once."""
-    found = (
-        text
+    """In what the code that made them differs from today's, in words, each once; some of it."""
+    found = {
+        text: None
         for one in adoptions
         for text in code_changes(one.job.rule, one.before, one.now, code_of)
-    )
-    return sorted(set(found))
+    }
+    texts = sorted(found, key=lambda text: not text.endswith(" changed"))
+    more = [f"and {len(texts) - SHOWN} more differences of code"] if texts[SHOWN:] else []
+    return [*texts[:SHOWN], *more]
 
 
 def in_todays_form(rule: str, recorded: Sequence[str]) -> list[str]:
@@ -112,7 +114,7 @@ def in_todays_form(rule: str, recorded: Sequence[str]) -> list[str]:
     counted, and the answering no model that was trained elsewhere.
     """
     if rule in ("prepare_checkpoint", "export_model") and len(recorded) == 4:
-        for machine, converter in (("{}", "own"), *_CONVERTERS):
+        for machine, converter in (("{}", OWN), *_CONVERTERS):
             rest = [text for text in recorded if text not in (machine, *_ENGINES)]
             if len(rest) == 2:
                 return [*rest, repr(converter)]
@@ -122,7 +124,7 @@ def in_todays_form(rule: str, recorded: Sequence[str]) -> list[str]:
 
 
 _ENGINES = ("'hf'", "'mindspeed'")
-_CONVERTERS = [(repr({"converter": name}), name) for name in ("own", "mm-convert")]
+_CONVERTERS = [(repr({"converter": name}), name) for name in (OWN, "mm-convert")]
 
 
 def trainings(plan: Plan) -> list[Training]:
@@ -231,9 +233,14 @@ def _rewrite_finetune(job: Job) -> None:
                 os.utime(handle.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def reasons(plan: Plan, texts: Mapping[int, Sequence[str]]) -> Iterator[str]:
+def reasons(plan: Plan) -> Iterator[str]:
     """A line for each job that runs all the same: what of it, and why."""
+    found = causes(plan, None)
     for job in plan.needed():
-        of = ", ".join(job.outputs)
-        why = "; ".join(texts.get(job.number, ())) or "follows from another"
-        yield f"{of} ({job.rule}): {why}"
+        texts = [cause.text for cause in found if job.number in cause.jobs]
+        why = "; ".join(texts) or (
+            "is made again in seconds from the answers"
+            if job.rule in READ_OFF
+            else "follows from others"
+        )
+        yield f"{', '.join(job.outputs)} ({job.rule}): {why}"

@@ -43,6 +43,12 @@ KEYS = {
 }
 # Parameters that follow from the job's wildcards or are always the same.
 CONSTANT = {"save_dir", "benchmarks"}
+# What is read off finished answers in seconds: such tables and pages are made again by today's code,
+# whoever made the answers, so that they have today's columns and say what was adopted.
+READ_OFF = {
+    "compare_answers", "score_answers", "summarize_scores", "plot_training", "draw_samples",
+    "record_provenance", "build_report",
+}  # fmt: skip
 SHOWN = 60  # characters of a value
 NAMED = 3  # names in a list
 
@@ -63,10 +69,11 @@ def known_code(plan: Plan) -> CodeOf:
     return lambda name: plan.code.get(name) or recorded(name, RECORDS)
 
 
-def causes(plan: Plan, code_of: CodeOf) -> list[Cause]:
+def causes(plan: Plan, code_of: CodeOf | None) -> list[Cause]:
     """All that makes jobs run, each once, in the order of the jobs.
 
-    code_of: gives the files that a hash of code stands for, None when that is not known.
+    code_of: gives the files that a hash of code stands for, None when that is not known. None: what
+    changed of the code is left out.
     """
     found: dict[str, list[int]] = {}
     for job in plan.needed():
@@ -80,7 +87,7 @@ def causes(plan: Plan, code_of: CodeOf) -> list[Cause]:
     return [Cause(text, tuple(jobs)) for text, jobs in found.items()]
 
 
-def _of_job(job: Job, config: Mapping, code_of: CodeOf) -> Iterator[str]:
+def _of_job(job: Job, config: Mapping, code_of: CodeOf | None) -> Iterator[str]:
     if job.incomplete:
         yield f"{job.rule} was broken off"
     for name in job.newer:
@@ -89,7 +96,7 @@ def _of_job(job: Job, config: Mapping, code_of: CodeOf) -> Iterator[str]:
         return
     for key, old, new in changed_settings(job):
         if key == "code":
-            yield from code_changes(job.rule, old, new, code_of)
+            yield from code_changes(job.rule, old, new, code_of) if code_of else ()
         else:
             yield f"{_full_key(key, job, config)}: {_shown(old)} -> {_shown(new)}"
     yield from _input_changes(job)
@@ -322,12 +329,7 @@ def duration(seconds: float) -> str:
 
 def _of_code(needed: Sequence[Job]) -> str:
     """What to do where results differ from today's in nothing but the code that made them."""
-    found = [
-        job
-        for job in needed
-        if job.recorded_params is not None and not job.missing
-        and [key for key, _, _ in changed_settings(job)] == ["code"]
-    ]  # fmt: skip
+    found = [job for job in needed if _is_other_code(job)]
     if not found:
         return ""
     count = f"{len(found)} of them" if len(found) < len(needed) else "They"
@@ -335,6 +337,11 @@ def _of_code(needed: Sequence[Job]) -> str:
         f"\n{count} would run because of other code and not of other settings; `python "
         "scripts/adopt.py` lists the results that can be taken over as they are."
     )
+
+
+def _is_other_code(job: Job) -> bool:
+    known = job.recorded_params is not None and not job.missing and job.rule not in READ_OFF
+    return known and [key for key, _, _ in changed_settings(job)] == ["code"]
 
 
 def _without_record(plan: Plan) -> str:
