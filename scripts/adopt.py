@@ -68,7 +68,7 @@ def answer(found: Plan, command: Sequence[str], yes: bool) -> list[str]:
     adoptions = adopting.adoptable(candidates, after)
     trainings = adopting.trainings(found)
     if yes:
-        adopting.take_over(adoptions, trainings, found)
+        adopting.take_over(adoptions, trainings)
     lines = [one.line() for one in (*trainings, *adoptions)]
     if lines:
         head = "Taken over from other code:" if yes else "Of other code, and of no other settings:"

@@ -31,7 +31,7 @@ from mindtune.errors import UserError
 from mindtune.files import read_json, writing
 from mindtune.glue import made
 from mindtune.glue.explain import READ_OFF, CodeOf, causes, code_changes, is_hash
-from mindtune.glue.plan import Job, Plan
+from mindtune.glue.plan import Job, Plan, record_params
 
 TRAINING = "finetune_model"
 SHOWN = 10  # differences of code
@@ -197,7 +197,7 @@ def refuse_training_again(jobs: Sequence[Any]) -> None:
         raise UserError("\n".join(said))
 
 
-def take_over(found: Sequence[Adoption], trained: Sequence[Training], plan: Plan) -> None:
+def take_over(found: Sequence[Adoption], trained: Sequence[Training]) -> None:
     """Write the records. Each is one step, and a second call goes on where a killed one ended.
 
     The record of a job's first output is the last that is written of it: without it the job is found
@@ -212,7 +212,7 @@ def take_over(found: Sequence[Adoption], trained: Sequence[Training], plan: Plan
             made.adopt(
                 one.job.rule, output, params_of(one.job), one.job.inputs, one.before, one.now
             )
-            plan.record(output, params_of(one.job))
+            record_params(output, params_of(one.job))
 
 
 def _rewrite_finetune(job: Job) -> None:

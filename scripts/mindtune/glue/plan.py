@@ -7,13 +7,13 @@ as `snakemake --dry-run` does and executes nothing.
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_args, parse_config
+from snakemake.persistence.file import FilePersistence
 from snakemake.settings.enums import ChangeType
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
@@ -53,14 +53,12 @@ class Job:
 class Plan:
     """The jobs, each after those that it needs.
 
-    config: the configuration as it was given. code: the files of each hash of code. record: writes
-    other params into Snakemake's record of an output, where there is one.
+    config: the configuration as it was given. code: the files of each hash of code.
     """
 
     jobs: Sequence[Job]
     config: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    record: Callable[[str, Sequence[str]], None] = lambda output, params: None
 
     def needed(self) -> list[Job]:
         return [job for job in self.jobs if job.needed]
@@ -119,7 +117,6 @@ def plan(arguments: Sequence[str], assumed: Mapping[str, Sequence[str]] | None =
                 list(_jobs(found.dag, found.persistence)),
                 dict(found.globals["config"]),
                 found.globals["CODE"],
-                partial(_record, found.dag, found.persistence),
             )
         except SystemExit as error:  # of our Snakefile, which has told the mistake
             raise PlanError from error
@@ -128,18 +125,16 @@ def plan(arguments: Sequence[str], assumed: Mapping[str, Sequence[str]] | None =
             raise PlanError from error
 
 
-def _record(dag: Any, persistence: Any, output: str, params: Sequence[str]) -> None:
+def record_params(output: str, params: Sequence[str]) -> None:
     """Write other params into Snakemake's own record of an output; nothing where it has none.
 
     A record that a kill left half-written counts as none for Snakemake, which then looks at what
     is kept beside the results (see `mindtune.glue.graph`).
     """
-    target = next(path for job in dag.jobs for path in job.output if str(path) == output)
-    key = persistence._get_key(target)
-    found = persistence._read_record(key)
+    records = FilePersistence(nolock=True)
+    found = records._read_record(output)
     if found is not None:
-        persistence._write_record(key, found.model_copy(update={"params": sorted(params)}))
-        persistence._clear_cache()
+        records._write_record(output, found.model_copy(update={"params": sorted(params)}))
 
 
 def _jobs(dag: Any, persistence: Any) -> Iterator[Job]:
@@ -164,7 +159,5 @@ def _jobs(dag: Any, persistence: Any) -> Iterator[Job]:
             benchmark=str(job.benchmark) if job.benchmark else None,
             needs=[numbers[needed] for needed in dag.dependencies[job] if needed in numbers],
             outputs=[str(path) for path in job.output],
-            files={
-                name: value for name, value in job.input.items() if isinstance(value, str) and value
-            },
+            files={name: str(value) for name, value in job.input.items() if isinstance(value, str)},
         )
