@@ -119,6 +119,7 @@ config["operation"] = {
     "answerer": CONFIG.common[ANSWERER.machine],
     "download": CONFIG.common["sources"]["download"],
     "experiments": len(EXPERIMENTS),
+    "trains": bool(TRAINED),
     "keep_checkpoints": CONFIG.common.get("keep_checkpoints", "all"),
     "report_to": REPORT_TO,
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted

@@ -77,6 +77,15 @@ rule plot_training:
 rule record_provenance:
     input:
         **ANSWERS,
+        **{
+            f"{stage}_{control}": (
+                shared("before", f"results/{{scope}}/answers_before_{control}.jsonl")
+                if stage == "before"
+                else f"results/{{experiment}}/answers_after_{control}.jsonl"
+            )
+            for control in CONTROLS
+            for stage in ("before", "after")
+        },
         images=images,
         instructions=instructions,
         base=base_model,

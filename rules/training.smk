@@ -1,5 +1,5 @@
 # Fine-tuning. save_dir is a parameter and not an output: Snakemake would delete it before a
-# re-run and after a failure, and with it the checkpoints to go on from.
+# re-run and after a failure, and with it the checkpoints to resume from.
 
 
 rule finetune_model:

@@ -7,12 +7,15 @@ import json
 import logging
 from pathlib import Path
 
+from mindtune.checkpoint.finite import check_finite
 from mindtune.divergence import model_divergence, write_no_answers
 from mindtune.engines import stage
 from mindtune.engines.requests import AnswerJob
 from mindtune.glue.script_runner import optional_path, run
 
 log = logging.getLogger("mindtune")
+
+UNANSWERABLE = "no answer of it means anything; save the model again, or leave it out"
 
 
 def model_directory(model: Path) -> Path:
@@ -27,6 +30,7 @@ def main(snakemake) -> None:
         log.warning("the training diverged at iteration %d: no answers", diverged["iteration"])
         write_no_answers(Path(snakemake.output.answers), diverged)
         return
+    operation = snakemake.config["operation"]
     job = AnswerJob(
         prompts=Path(snakemake.input.prompts),
         images=Path(snakemake.input.images),
@@ -38,8 +42,11 @@ def main(snakemake) -> None:
         parallel=snakemake.params.parallel,
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
-        operation=snakemake.config["operation"]["answerer"],
+        operation=operation["answerer"],
     )
+    # Whoever converts a model looks at its weights; these were not converted.
+    if snakemake.params.tuned_model is not None or not operation["trains"]:
+        check_finite(job.model_dir, so=UNANSWERABLE)
     stage(snakemake.params.engine, "answer")(job)
 
 

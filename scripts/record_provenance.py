@@ -12,6 +12,11 @@ from mindtune.provenance.record import record
 
 def main(snakemake) -> None:
     names = ("images", "instructions", "base", "tuned", "prompts", "before", "after")
+    controls = {
+        name: Path(path)
+        for name, path in snakemake.input.items()
+        if name.startswith(("before_", "after_"))
+    }
     found = record(
         snakemake.wildcards.experiment,
         snakemake.params.config,
@@ -21,6 +26,7 @@ def main(snakemake) -> None:
         mm=optional_path(snakemake.input.mm),
         finetune=optional_path(snakemake.input.finetune),
         framework=optional_path(snakemake.input.framework),
+        controls=controls,
         **{name: Path(snakemake.input[name]) for name in names},
     )
     write_json(Path(snakemake.output.provenance), found)

@@ -84,7 +84,7 @@ def test_a_training_that_died_goes_on_with_optimizer_and_random_states(played, c
     assert asked["--load"] == str(played.save_dir)
     assert not {"--no-load-optim", "--no-load-rng", "--no-save-optim"} & set(words)
     assert "--override-opt_param-scheduler" in words  # or a longer training could not go on
-    assert "going on from iteration 2" in caplog.text
+    assert "resuming from iteration 2" in caplog.text
 
 
 def test_without_the_optimizer_a_warning_says_what_is_lost(played, caplog):
@@ -133,7 +133,7 @@ def test_the_last_checkpoint_alone_is_kept(played, caplog):
     assert checkpoints(played.save_dir) == ["iter_0000003"]
     played.play()
     lines = played.finetune(save_interval=1, keep="last")
-    assert "going on from iteration 3" in caplog.text
+    assert "resuming from iteration 3" in caplog.text
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4"]
     assert checkpoints(played.save_dir) == ["iter_0000004"]
     assert (played.save_dir / "latest_checkpointed_iteration.txt").read_text() == "4"

@@ -135,7 +135,7 @@ def test_the_tutorial_comes_to_its_end_over_a_kill(tutorial):
 
 def test_fifty_and_fifty_iterations_have_the_learning_rates_of_a_hundred(tutorial):
     checkout, _ = tutorial
-    assert "going on from iteration 50" in (
+    assert "resuming from iteration 50" in (
         checkout.path / "logs/finetune_model/baseline.log"
     ).read_text(errors="replace")
     rows = table(checkout, "results/baseline/loss.csv")

@@ -224,7 +224,7 @@ def test_pictures_of_ones_own(pictures, monkeypatch):
     # As root every directory can be read, so that the refusal is made.
     monkeypatch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(PermissionError()))
     found = refused(own(pictures, path=str(pictures / "train2017")))
-    assert "which you may not read; mend its permissions." in found[0]
+    assert "which you may not read; fix its permissions." in found[0]
 
 
 def test_a_model_of_ones_own(pictures):

@@ -315,7 +315,7 @@ def test_open_files(limit, workers, status):
             None,
             False,
             FAIL,
-            "mend mindspeed.set_env",
+            "fix mindspeed.set_env",
         ),
         (
             {"torch_npu": "ModuleNotFoundError: torch_npu"},

@@ -70,6 +70,18 @@ def test_the_same_results_though_the_machine_is_another(two, capsys):
     assert "  circumstances: finetune_model took 74 s here and 7 s there." in lines
 
 
+def test_answers_to_controls_are_compared_too(two, capsys):
+    for place in two:
+        change(place, results__answers_after_blind="x")
+    assert verified(two, capsys)[0] == 0
+    change(two[1], results__answers_after_blind="y", results__answers_before_shuffled="z")
+    status, lines = verified(two, capsys)
+    assert status == 1
+    assert "  results: the answers after fine-tuning to blind questions differ." in lines
+    told = "  circumstances: only there are answers before fine-tuning to shuffled questions."
+    assert told in lines
+
+
 def test_other_results_without_a_reason_say_where_to_look(two, capsys):
     change(two[1], weights__tuned__sha256="other")
     _, lines = verified(two, capsys)

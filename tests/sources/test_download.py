@@ -135,7 +135,7 @@ def test_what_is_lost_at_a_kill_is_less_than_a_chunk_for_each_connection(server,
     """The journal is not behind: what was read before a stop is there, but for a chunk."""
     server.moods = ["drop"]
     line = Line(connections=1, retries=0, timeout=0.5, backoff=0.001, longest_wait=0.01)
-    with pytest.raises(UserError, match="go on from there"):
+    with pytest.raises(UserError, match="resume from there"):
         for _ in range(200):
             server.rng = random.Random(0)
             server.rng.randrange = lambda stop: 0 if server.sent else 100_000
@@ -215,7 +215,7 @@ def interrupted(server, tmp_path, url):
     server.moods = ["drop"]
     places = iter([1, 50_000])  # of the answer to the first question, and of the first piece
     server.rng.randrange = lambda stop: next(places, 0)
-    with pytest.raises(UserError, match="go on from there"):
+    with pytest.raises(UserError, match="resume from there"):
         fetch(tmp_path / "a.zip", Wanted("a.zip"), [url], Line(1, 0, 0.5, 0.001, 0.01))
 
 

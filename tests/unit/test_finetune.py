@@ -109,7 +109,7 @@ def test_a_training_given_more_iterations_ends_as_one_that_had_them(
     for changes in (long | {"train_iters": iterations}, long):
         with claimed(tmp_path / "a", {"train": TRAIN | changes}):
             extended = train(place, tmp_path / "a", **changes)
-    assert f"going on from iteration {kept}" in caplog.text
+    assert f"resuming from iteration {kept}" in caplog.text
     assert extended == train(place, tmp_path / "b", **long)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
@@ -135,7 +135,7 @@ def test_without_the_optimizers_state_a_warning_says_what_is_lost(place, tmp_pat
     whole = train(place, tmp_path / "a", save_optim=False)
     shutil.rmtree(tmp_path / "a/iter_0000004")
     assert train(place, tmp_path / "a", save_optim=False) != whole
-    assert "Adam's moments begin anew" in caplog.text
+    assert "Adam's moments start over" in caplog.text
 
 
 def test_a_base_cut_into_tensor_parallel_shards_trains_alike(place, tmp_path):

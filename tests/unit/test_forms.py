@@ -223,8 +223,8 @@ DROPPED = [
     (changed(one(), image="a.jpg"), "`image` is not read"),
     (changed(one(), rejected_response="No."), "`rejected_response` is not read"),
     (changed(one(), 1, loss=False), "`loss` of a turn is not read"),
-    (one(system="See <image>."), "an `<image>` mark stands in its system text"),
-    (one(["?", "<image>"]), "an `<image>` mark stands in an answer"),
+    (one(system="See <image>."), "an `<image>` mark is in its system text"),
+    (one(["?", "<image>"]), "an `<image>` mark is in an answer"),
 ]  # fmt: skip
 
 

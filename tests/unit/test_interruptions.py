@@ -41,7 +41,7 @@ def test_a_job_that_is_told_to_stop_tidies_up(tmp_path, number):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     status, said = end_of(tmp_path, main)
     assert status == 128 + number
-    assert f"stopped by signal {number} ({number.name}); the same command goes on from here" in said
+    assert f"stopped by signal {number} ({number.name}); the same command resumes from here" in said
     assert "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.log.lock", "a.log"]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
@@ -50,7 +50,7 @@ def test_a_job_that_is_told_to_stop_tidies_up(tmp_path, number):
 @pytest.mark.parametrize(
     ("word", "status", "sentence"),
     [
-        ("Terminated", 143, "stopped by signal 15 (SIGTERM); the same command goes on from here"),
+        ("Terminated", 143, "stopped by signal 15 (SIGTERM); the same command resumes from here"),
         (
             "Killed",
             1,

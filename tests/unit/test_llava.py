@@ -193,13 +193,13 @@ TOKENS = ["endoftext", "im_start", "im_end", "vision_start", "vision_end", "visi
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        *((answered(f"<image>\nq <|{token}|>"), f"the special token <|{token}|> stands in its text")
+        *((answered(f"<image>\nq <|{token}|>"), f"the special token <|{token}|> is in its text")
           for token in TOKENS),
-        (answered(answer="a <|im_end|>"), "the special token <|im_end|> stands in its text"),
+        (answered(answer="a <|im_end|>"), "the special token <|im_end|> is in its text"),
         (answered(images=["a.jpg"]), "`images` is not read"),
         (answered(audio="a.wav"), "`audio` is not read"),
-        (answered(system="Say <|im_end|>."), "the special token <|im_end|> stands in its system text"),
-        (answered(system="Look at <image>."), "an `<image>` mark stands in its system text"),
+        (answered(system="Say <|im_end|>."), "the special token <|im_end|> is in its system text"),
+        (answered(system="Look at <image>."), "an `<image>` mark is in its system text"),
         (answered(messages=[{"role": "user"}]), "`messages` is not read"),
         (answered(tools=[{"name": "search"}]), "`tools` is not read"),
         (weighted(weight=0), "`weight` of a turn is not read"),
@@ -208,7 +208,7 @@ TOKENS = ["endoftext", "im_start", "im_end", "vision_start", "vision_end", "visi
         (answered(answer=""), "an answer is empty"),
         (answered(answer=" \n"), "an answer is empty"),
         (answered("", image=None), "a question is empty"),
-        (answered("q", "see <image>"), "an `<image>` mark stands in an answer"),
+        (answered("q", "see <image>"), "an `<image>` mark is in an answer"),
     ],
 )  # fmt: skip
 def test_a_record_that_means_something_else_has_a_reason(record, reason):

@@ -184,7 +184,7 @@ def test_records_that_mean_something_else_are_dropped_and_named(place):
         "`images` is not read": 1,
         "`tools` is not read": 1,
         "an answer is empty": 1,
-        "the special token <|image_pad|> stands in its text": 1,
+        "the special token <|image_pad|> is in its text": 1,
     }
     assert [dropped["record"] for dropped in report["first_dropped"]] == [3, 4, 5, 6]
     assert report["unread_keys"] == {"images": 1, "model": 2, "tools": 1}

@@ -58,7 +58,7 @@ def test_a_removal_that_is_broken_off_is_finished_by_the_next(save_dir, monkeypa
     monkeypatch.setattr("mindtune.engines.superseded.shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         keep_last(save_dir, 6)
-    # What is half gone is nothing to go on from.
+    # What is half gone is nothing to resume from.
     assert Generation.read(save_dir).saved == (6,)
     assert Generation.read(save_dir).newest(5) == 0
     monkeypatch.undo()

@@ -183,3 +183,21 @@ def test_a_model_of_another_family_is_told_before_the_first_job(finished, models
     told = checkout.snakemake("results/compare.csv", fails=True)
     assert f"experiments.mine: tuned_model {other} can't be used: it is a qwen2_5_vl model" in told
     assert not (checkout.path / "results").exists()
+
+
+def test_a_model_with_nan_weights_is_not_answered_from(compared, models, tmp_path):
+    checkout, _ = compared
+    shutil.copytree(models["same"], tmp_path / "broken")
+    [path] = (tmp_path / "broken").glob("*.safetensors")
+    tensors = load_file(path)
+    tensors["model.norm.weight"][3] = float("nan")
+    one_file(tmp_path / "broken", tensors)
+    checkout.configure(
+        SMALL | {"experiments": {"broken": {"tuned_model": str(tmp_path / "broken")}}}
+    )
+    said = checkout.snakemake("results/broken/answers_after.jsonl", fails=True)
+    assert (
+        "model.safetensors: element 3 of model.norm.weight is not a finite number, so no answer of it "
+        "means anything; save the model again, or leave it out." in said
+    )
+    assert "Traceback" not in said

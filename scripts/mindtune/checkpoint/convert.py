@@ -188,7 +188,7 @@ def resplit(
     overwrite: bool = False,
     sync: bool = False,
 ) -> ParallelLayout:
-    """Cut a Megatron checkpoint anew: `source_dir` at any layout into a `release` at another.
+    """Re-cut a Megatron checkpoint: `source_dir` at any layout into a `release` at another.
 
     The first three options are the target's layout (None layers: one stage). The source's is
     read off its files; what is given of it is only compared. `hf_dir` (of which only

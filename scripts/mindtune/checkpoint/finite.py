@@ -1,7 +1,7 @@
 """Looking for weights that are no numbers, of which a training makes nothing but more of them.
 
-A conversion copies bytes, whatever they mean; this is for whoever trains. It takes about a tenth of a
-conversion's time.
+A conversion copies bytes, whatever they mean; this is for whoever trains or answers. It takes about a
+tenth of a conversion's time.
 """
 
 from collections.abc import Iterator
@@ -23,23 +23,28 @@ BITS = {
 }
 
 
-def check_finite(hf_dir: str | Path, workers: int = 1) -> None:
+UNTRAINABLE = "nothing can be trained from it; download the file again"
+
+
+def check_finite(hf_dir: str | Path, workers: int = 1, so: str = UNTRAINABLE) -> None:
     """
+    so: the rest of the sentence: what follows from it, and what to do.
+
     Raises
     ------
     UserError: a tensor of a Hugging Face directory has a NaN or an infinite number.
     """
     with HFCheckpoint(hf_dir) as hf:
         tensors = {name: view for name, view in hf.tensors.items() if view.dtype in BITS}
-        tasks = [_Look(name, view, hf) for name, view in tensors.items()]
+        tasks = [_Look(name, view, hf, so) for name, view in tensors.items()]
         run_all(tasks, sum(view.nbytes for view in tensors.values()), workers=workers)
 
 
 class _Look:
     """A task for `run_all`: one tensor, chunk by chunk."""
 
-    def __init__(self, name: str, view: View, hf: HFCheckpoint):
-        self.name, self.view, self.hf = name, view, hf
+    def __init__(self, name: str, view: View, hf: HFCheckpoint, so: str):
+        self.name, self.view, self.hf, self.so = name, view, hf, so
 
     def __call__(self, buffers: Buffers) -> Iterator[int]:
         unsigned, mask, least = BITS[self.view.dtype]
@@ -50,7 +55,7 @@ class _Look:
                 element = done + int((magnitudes >= least).argmax())
                 raise UserError(
                     f"{self.hf.path / self.hf.files[self.name]}: element {element} of {self.name} is "
-                    "not a finite number, so nothing can be trained from it; download the file again."
+                    f"not a finite number, so {self.so}."
                 )
             done += len(magnitudes)
             yield len(chunk)

@@ -17,7 +17,7 @@ INDEX = "model.safetensors.index.json"
 
 # Names that newer transformers give their modules, and the published ones.
 _RENAMED = (("model.language_model.", "model."), ("model.visual.", "visual."))
-# Buffers that some versions save and every version computes anew.
+# Buffers that some versions save and every version computes again.
 _IGNORED = re.compile(r"rotary_(pos_)?emb\.inv_freq$")
 
 

@@ -32,7 +32,7 @@ class Rule:
     def verdict(self, found: Mapping, p: float, metric: Metric) -> str:
         """`better`, `worse`, `as good` or `can't tell` of a difference with `low` and `high`.
 
-        p: corrected for all that is judged together. A difference is told where p is below the
+        p: corrected for all that is judged together. A difference is reported where p is below the
         level and the interval keeps clear of zero; `as good` where the whole interval lies
         within the margin.
         """

@@ -81,7 +81,7 @@ def with_pictures(prompt: Mapping, other: Mapping[str, str]) -> dict:
 def exchanged(prompts: Sequence[Mapping], content: Mapping[str, str]) -> dict[str, str]:
     """For each picture of the prompts another one, each of them used once.
 
-    content: of each picture, equal where two names stand for one picture. The pictures stand in the
+    content: of each picture, equal where two names stand for one picture. The pictures are in the
     order of hashes of the prompts' ids, those that hang together (by a prompt about both, or by
     equal content) side by side, and each gets the one that is so many places further on that no
     prompt gets a picture of its own. The result depends on ids and names only.

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 IMAGE_MARK = "<image>"
 VIDEO_MARK = "<video>"  # to the training framework; it stops, as a record here has no videos
-# Qwen2-VL's tokens that frame a conversation and its pictures. Those that stand in answers on
+# Qwen2-VL's tokens that frame a conversation and its pictures. Those that are in answers on
 # purpose, for places in a picture (`<|box_start|>` and the like), are text.
 SPECIAL_TOKEN = re.compile(
     r"<\|(?:endoftext|im_start|im_end|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>"

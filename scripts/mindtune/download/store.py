@@ -197,7 +197,7 @@ def _wrong(target: Path, held: Path | PartFile, wanted: Wanted, found: str) -> U
         held.replace(aside)
     return UserError(
         f"{wanted.name} has arrived with sha256 {found}, but should have {wanted.sha256}"
-        f"{weakness(wanted)}; it is kept as {aside}: look at it, and run again to fetch it anew."
+        f"{weakness(wanted)}; it is kept as {aside}: look at it, and run again to fetch it again."
     )
 
 
@@ -211,4 +211,4 @@ def _probe_any(urls: list[str], line: Line):
         except (OSError, ValueError) as error:
             reasons.append(f"{urls[0]}: {str(error)[:160]}")
         urls.pop(0)
-    raise UserError(f"no address answers ({'; '.join(reasons)}); mend `url`, or the line.")
+    raise UserError(f"no address answers ({'; '.join(reasons)}); fix `url`, or the connection.")

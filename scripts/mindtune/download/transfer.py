@@ -260,7 +260,7 @@ class _Transfer:
         return UserError(
             f"{url} can't be fetched ({_short(error)}, {self.line.retries + 1} times in a row); "
             f"{self.part.present} bytes are there and {missing} missing: run the same command "
-            "again to go on from there."
+            "again to resume from there."
         )
 
 

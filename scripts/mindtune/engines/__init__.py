@@ -12,7 +12,7 @@ Who trains is `engine`, who answers `answer.engine`; converting between the two 
 no engine, see `mindtune.engines.converting`.
 
 `finetune` has a second function, `check(FinetuneJob, begun)`: it raises for what would keep a
-training that goes on from iteration `begun` from beginning, and writes nothing.
+training that resumes from iteration `begun` from beginning, and writes nothing.
 
 The jobs are in `mindtune.engines.requests`. The files are the same for all engines, so that what
 one wrote another can read. A module is imported only when its role is played: answering needs no

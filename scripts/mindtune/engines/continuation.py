@@ -1,6 +1,6 @@
 """Which iterations of a training would have been the same under other settings.
 
-A training that is given more iterations goes on from its checkpoints where that is exact: where
+A training that is given more iterations resumes from its checkpoints where that is exact: where
 every iteration so far would have had the same learning rate and the same held-out evaluations
 (an evaluation draws a random number, which later checkpoints carry). The rule is about Megatron's
 schedule and cadence, so it holds for all engines.
@@ -29,7 +29,7 @@ _SHOWN_VALUES = 40
 class Continuation:
     """What old settings and new ones have in common.
 
-    iteration: the last one that is the same under both; 0 when all begins anew. changed: the
+    iteration: the last one that is the same under both; 0 when training starts over. changed: the
     settings that differ, in words. reason: what keeps the rest from being the same, a clause;
     empty when nothing does.
     """

@@ -36,7 +36,7 @@ class FinetuneJob:
 
     save_dir: gets `iter_0000050/mp_rank_*/model_optim_rng.pt` and so on, the tracker
     `latest_checkpointed_iteration.txt`, and `loss.csv` with a line per iteration. A
-    training that was interrupted goes on from its newest whole checkpoint; the caller
+    training that was interrupted resumes from its newest whole checkpoint; the caller
     ensures that save_dir holds nothing of other settings (`mindtune.engines.training_directory`).
     keep: `all` checkpoints, or the `last` (`mindtune.engines.pruning`). followers: whoever shows the
     training while it runs (`mindtune.trackers`).

@@ -309,7 +309,7 @@ def _begin_with(
         track(begun, choice.iteration)
         _record(begun, settings, source.adopted)
     log.info(
-        "checkpoints of other settings (%s) are the same up to iteration %d: going on from iteration "
+        "checkpoints of other settings (%s) are the same up to iteration %d: resuming from iteration "
         "%d of %s%s",
         choice.common.changed, choice.common.iteration, choice.iteration, source.path,
         f"; {choice.common.reason}" if choice.common.reason else "",

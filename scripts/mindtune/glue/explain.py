@@ -174,7 +174,7 @@ def _differences(prefix: str, old: Mapping, new: Mapping) -> Iterator[tuple[str,
 
 
 def _full_key(key: str, job: Job, config: Mapping) -> str:
-    """A key as it stands in the file: within an experiment, where the experiment sets it."""
+    """A key as it is in the file: within an experiment, where the experiment sets it."""
     name = job.wildcards.get("experiment") or job.wildcards.get("scope")
     place: Any = (config.get("experiments") or {}).get(name)
     for part in key.split("."):

@@ -34,7 +34,7 @@ def optional_path(file: Any) -> Path | None:
 def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     """Run `main(snakemake)`: log to the rule's log file and to the terminal.
 
-    A mistake of the user's ends the job with its sentence and exit status 1; anything else
+    A user's mistake ends the job with its sentence and exit status 1; anything else
     that goes wrong leaves its traceback in the log file and a sentence that points there.
     SIGTERM and Ctrl-C end it with 128 + the signal's number, when it has tidied up; and it
     ends itself when Snakemake is gone.
@@ -93,7 +93,7 @@ def _explain(error: Exception, came: list[int], snakemake: Any) -> NoReturn:
 
 
 def _stop_by(number: int) -> NoReturn:
-    _stop(f"stopped by {named(number)}; the same command goes on from here", 128 + number)
+    _stop(f"stopped by {named(number)}; the same command resumes from here", 128 + number)
 
 
 def _check_code(snakemake: Any) -> None:
@@ -138,7 +138,7 @@ def _inputs(snakemake: Any) -> Iterator[Path]:
 
 
 def sentence(error: OSError) -> str | None:
-    """What to say of an error of the machine's that its user can mend; None of another one."""
+    """What to say of an error of the machine's that its user can fix; None of another one."""
     match error.errno:
         case errno.ENOSPC:
             return "the disk is full; free some space and run the same command again"
@@ -147,7 +147,7 @@ def sentence(error: OSError) -> str | None:
         case errno.EROFS:
             return "the file system is read-only; use a checkout that you may write to"
         case errno.EACCES:
-            return "permission is denied; mend the permissions and run the same command again"
+            return "permission is denied; fix the permissions and run the same command again"
     return None
 
 

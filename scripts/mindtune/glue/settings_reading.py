@@ -160,7 +160,7 @@ class Sources:
 
         Raises
         ------
-        ConfigError: a source is not in the table, or not to be had so.
+        ConfigError: a source is not in the table, or not available that way.
         """
         self.configuration = configuration
         common = configuration.common["sources"]

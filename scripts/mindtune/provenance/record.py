@@ -37,12 +37,14 @@ def record(
     scopes: Iterable[str],
     adopted: Mapping[str, Mapping[str, str]],
     framework: Path | None = None,
+    controls: Mapping[str, Path] | None = None,
 ) -> dict:
     """All that is to be known of a finished experiment.
 
     mm, finetune: None for a model that was trained elsewhere. adopted: by output, the code that made
-    a result (`made_by`) and the later one that it was taken for (`adopted_as`). framework: what `doctor` recorded, None
-    for an engine without a framework of its own.
+    a result (`made_by`) and the later one that it was taken for (`adopted_as`). framework: what
+    `doctor` recorded, None for an engine without a framework of its own. controls: the answers of
+    each control's stages, by name (`before_blind`).
     """
     machine = json.loads(framework.read_text(encoding="utf-8")) if framework else None
     if finetune is None:
@@ -75,6 +77,7 @@ def record(
             "prompts": sha256_file(prompts),
             "answers_before": said(before),
             "answers_after": said(after),
+            **{f"answers_{name}": said(path) for name, path in (controls or {}).items()},
         },
         "seconds": wall_times(benchmarks, scopes),
     }

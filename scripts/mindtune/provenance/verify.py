@@ -70,9 +70,15 @@ def verdict(results: list[Finding], findings: list[Finding]) -> str:
 
 def differences(here: Mapping, there: Mapping) -> Iterator[Finding]:
     """Differences of two experiments' provenance: results first, then what may explain them."""
-    for key, what in (("answers_before", "answers before"), ("answers_after", "answers after")):
-        if here["results"][key] != there["results"][key]:
-            yield Finding("results", f"the {what} fine-tuning differ.")
+    asked = [*here["results"], *(key for key in there["results"] if key not in here["results"])]
+    for key in (key for key in asked if key.startswith("answers_")):
+        one, other = (side["results"].get(key) for side in (here, there))
+        _, stage, *control = key.split("_")
+        what = f"answers {stage} fine-tuning{f' to {control[0]} questions' if control else ''}"
+        if None in (one, other):
+            yield Finding("circumstances", f"only {'there' if one is None else 'here'} are {what}.")
+        elif one != other:
+            yield Finding("results", f"the {what} differ.")
     if here["weights"]["tuned"]["sha256"] != there["weights"]["tuned"]["sha256"]:
         yield Finding("results", "the fine-tuned weights differ.")
     for key, (one, other) in _pairs(flat(here["config"]), flat(there["config"])):

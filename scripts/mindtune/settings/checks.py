@@ -233,7 +233,7 @@ def source_problems(settings: Mapping) -> Iterator[str]:
                 ".jpg files, or a .zip file of them."
             )
         elif not _readable_directory(path):
-            yield f"sources.images.path is {path}, which you may not read; mend its permissions."
+            yield f"sources.images.path is {path}, which you may not read; fix its permissions."
         else:
             for number, named in enumerate(settings["prompts"]["named"]):
                 if not _is_file(path / one_name(named["image"])):

@@ -1,6 +1,6 @@
 """What a value of the configuration may be: its type, its range, and the words for it.
 
-A kind stands in a model's annotation, `Annotated[int, Whole(1, 100)]`; beside `| None` null may be
+A kind is in a model's annotation, `Annotated[int, Whole(1, 100)]`; beside `| None` null may be
 written too. It reads a value strictly and turns down what it can't take with the rest of a
 sentence that begins with the key. YAML and `--config` give numbers as text at times (`1e-3` is
 text to YAML), so text that is a number is read as one; nothing else is converted.

@@ -142,9 +142,9 @@ _RERUN = {
 
 
 def fault_table(faults: Iterable[tuple[str, str]]) -> str:
-    """A table of known faults: a name, and the sentence that is told."""
+    """A table of known faults: a name, and the sentence that is reported."""
     rows = [f"| {name} | {sentence.replace('|', chr(92) + '|')} |" for name, sentence in faults]
-    return "\n".join(["| fault | what is told |", "|---|---|", *rows])
+    return "\n".join(["| fault | what is reported |", "|---|---|", *rows])
 
 
 def reexecution_table(table: Mapping, language: str = "en") -> str:

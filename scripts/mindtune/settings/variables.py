@@ -1,4 +1,4 @@
-"""Places in the configuration: what may stand in them, and environment variables.
+"""Places in the configuration: what may be in them, and environment variables.
 
 In a path or an address `$NAME` and `${NAME}` stand for the variable's value, `$$` for a dollar
 sign, and `~` at the beginning of a path for the home directory. Any other text, such as a

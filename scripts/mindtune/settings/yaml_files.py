@@ -1,4 +1,4 @@
-"""YAML files that a user names, read as data: what stands in them, where, and as it is written.
+"""YAML files that a user names, read as data: what is in them, where, and as it is written.
 
 A YAML reader may hang on a pipe, end in a traceback on other bytes, fill the memory from a few
 lines of aliases, and read another value than the one that was written: `1:30` is 90 to YAML 1.1,

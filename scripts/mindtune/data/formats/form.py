@@ -302,15 +302,15 @@ class Form:
         system, turns = self._split(record)
         for position, turn in enumerate(turns):
             if token := SPECIAL_TOKEN.search(turn[self.value]):
-                return f"the special token {token[0]} stands in its text"
+                return f"the special token {token[0]} is in its text"
             if not turn[self.value].strip():
                 return f"{'an answer' if position % 2 else 'a question'} is empty"
             if position % 2 and IMAGE_MARK in turn[self.value]:
-                return f"an `{IMAGE_MARK}` mark stands in an answer"
+                return f"an `{IMAGE_MARK}` mark is in an answer"
         if system and (token := SPECIAL_TOKEN.search(system)):
-            return f"the special token {token[0]} stands in its system text"
+            return f"the special token {token[0]} is in its system text"
         if system and IMAGE_MARK in system:
-            return f"an `{IMAGE_MARK}` mark stands in its system text"
+            return f"an `{IMAGE_MARK}` mark is in its system text"
         return None
 
     def unread(self, record: Mapping) -> set[str]:

@@ -2,7 +2,7 @@
 
 LLaMA-Factory has it too, as `sharegpt` with tags of its own. A content may be a list of parts,
 `{"type": "text", "text"}` and `{"type": "image"}`, which are joined with nothing between them. A
-picture's name stands in the part (`image`, or `image_url` with or without `url`) or in `images`.
+picture's name is in the part (`image`, or `image_url` with or without `url`) or in `images`.
 """
 
 from collections.abc import Mapping

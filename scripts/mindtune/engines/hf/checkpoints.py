@@ -76,7 +76,7 @@ class Checkpoints:
         )
         if STATE not in content:
             log.warning(
-                "iteration %d was saved without train.save_optim: Adam's moments begin anew, and "
+                "iteration %d was saved without train.save_optim: Adam's moments start over, and "
                 "the result will differ from that of an undisturbed training",
                 iteration,
             )

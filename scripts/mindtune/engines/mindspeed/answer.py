@@ -125,7 +125,7 @@ def prepare_asking(job: AnswerJob) -> Asking:
     if missing:
         raise UserError(
             f"the checkpoint {job.model_dir} ({tracked(checkpoint) or 'no tracker'}) is not whole: "
-            f"{missing[0]} is missing; remove it and run the same command again to make it anew."
+            f"{missing[0]} is missing; remove it and run the same command again to recreate it."
         )
     run = (job.answers.parent / "run" / job.answers.stem).resolve()
     if run.exists():

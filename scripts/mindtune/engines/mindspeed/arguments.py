@@ -69,7 +69,7 @@ def training_arguments(
 ) -> list[str]:
     """Arguments of a training.
 
-    load: an mm checkpoint, or the save_dir to go on from when `resume`. A first start takes
+    load: an mm checkpoint, or the save_dir to resume from when `resume`. A first start takes
     neither optimizer nor random states from a `release`; a resume takes both, or it would run
     with Adam's moments at zero and a second warm-up. Its schedule is the configuration's: Megatron
     would refuse another `train_iters` than the checkpoint's, also where all rates so far are the

@@ -38,7 +38,7 @@ FAULTS = (
         "checkpoint not loaded",
         r"could not load the checkpoint",
         "the framework can't load the checkpoint: a file of it is missing or damaged, or of another "
-        "layout; remove it, and run the same command again to make it anew.",
+        "layout; remove it, and run the same command again to recreate it.",
     ),
     _fault(
         "optimizer not loaded",
@@ -68,7 +68,7 @@ FAULTS = (
     _fault(
         "disk full",
         r"No space left on device|OSError: \[Errno 28\]|file write failed|PytorchStreamWriter failed",
-        "the disk is full; free some space and run the same command again: it goes on from the last "
+        "the disk is full; free some space and run the same command again: it resumes from the last "
         "whole checkpoint. A checkpoint with optimizer state takes 12 bytes per trained parameter more "
         "(train.save_optim).",
     ),
@@ -104,7 +104,7 @@ FAULTS = (
         "no device",
         r"(?:Torch not compiled with|No) (?:NPU|Ascend) (?:devices?|enabled)|npu.*not available|drvGetDevNum"
         r"|libascend_hal\.so|libhccl\.so",
-        "no NPU is to be had here: run on a node with one (see `doctor`), or set mindspeed.stand_in to "
+        "no NPU is available here: run on a node with one (see `doctor`), or set mindspeed.stand_in to "
         "rehearse on a CPU.",
     ),
     _fault(
@@ -122,7 +122,7 @@ FAULTS = (
     _fault(
         "picture",
         r"cannot identify image file|image file is truncated|FileNotFoundError.*\.(?:jpe?g|png)",
-        "a picture is gone or can't be decoded (see the log for which); mend it, or convert the data "
+        "a picture is gone or can't be decoded (see the log for which); fix it, or convert the data "
         "again.",
     ),
     _fault(

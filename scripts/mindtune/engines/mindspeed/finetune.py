@@ -90,7 +90,7 @@ def finetune(job: FinetuneJob) -> None:
         finally:
             open_to_owner(job.save_dir)
             if not watch.loaded:
-                # Nobody may go on from what random weights became.
+                # Nobody may resume from what random weights became.
                 remove_after(job.save_dir, begun)
     check_success(job, layout, watch, status)
 
@@ -158,19 +158,19 @@ def check_base(mm_dir: Path, layout: ParallelLayout) -> None:
         raise UserError(
             f"the base checkpoint {mm_dir} is not one of {layout.describe()}: {missing[0].name} of "
             f"{missing[0].parent.name} is missing or not whole; remove it and run the same command "
-            "again to make it anew."
+            "again to recreate it."
         )
     found = len(list((mm_dir / str(tracked(mm_dir))).glob("mp_rank_*")))
     wanted = layout.tp_size * layout.pp_size
     if found != wanted:
         raise UserError(
             f"the base checkpoint {mm_dir} has {found} ranks, but parallel asks for {wanted} "
-            f"({layout.describe()}); remove it and run the same command again to make it anew."
+            f"({layout.describe()}); remove it and run the same command again to recreate it."
         )
 
 
 def say_what_resumes(begun: int, save_optim: bool) -> None:
-    log.info("going on from iteration %d", begun)
+    log.info("resuming from iteration %d", begun)
     if not save_optim:
         log.warning(
             "without train.save_optim nothing but the weights is left of iteration %d: Adam's "
@@ -339,7 +339,7 @@ def check_success(
     if status == 0 and missing and watch.done:
         raise UserError(
             f"training said that it is done, but {missing[0]} is missing or not whole; run the same "
-            "command again to go on from the last whole checkpoint."
+            "command again to resume from the last whole checkpoint."
         )
     raise UserError(
         f"training {ended(status)} before iteration {wanted} was saved (whole checkpoint: "

@@ -1,6 +1,6 @@
 """Answering as the tutorial does: inference_vlm.py, once for each prompt, read off its output.
 
-It loads the model anew for each question, and asks with the question before the
+It loads the model again for each question, and asks with the question before the
 picture, in the form of the chat template in the model's directory; it is here as a cross-check of
 the other way.
 """

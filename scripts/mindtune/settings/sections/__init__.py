@@ -63,7 +63,7 @@ class Settings(Section):
     keep_checkpoints: Annotated[Literal["all", "last"], Choice()] = key(
         "all",
         "Which checkpoints a training keeps: `all`, or the `last` whole one, before which the others are "
-        "removed as soon as it is written. With `last` a change of settings goes on from the last one or "
+        "removed as soon as it is written. With `last` a change of settings resumes from the last one or "
         "from the base. An edit runs nothing again.",
         "训练保留哪些检查点：`all` 全部保留；`last` 只留最新的完整检查点，写完后立即删除更早的。用 `last` 时，改动设置后只能从最新的检查点"
         "或基座继续。改动此项不会重跑任何东西。",

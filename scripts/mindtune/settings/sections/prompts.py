@@ -9,7 +9,7 @@ from mindtune.settings.section import Section, key
 
 
 class Named(Section):
-    """A question of the user's own."""
+    """The user's own question."""
 
     image: Annotated[str, Text(maximum=1000, not_blank=True)] = key(
         ...,

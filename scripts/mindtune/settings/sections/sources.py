@@ -120,7 +120,7 @@ class Download(Section):
     )
     timeout: Annotated[float, Number(above=0, at_most=86_400)] = key(
         60,
-        "Seconds without a byte after which a connection is tried anew.",
+        "Seconds without a byte after which a connection is retried.",
         "多少秒收不到字节就重新连接。",
     )
     offline: Annotated[bool, Flag()] = key(

@@ -2,7 +2,7 @@
 
 Names, parameters and results are those of torch_npu's documentation. A case that the framework does not
 reach for this model raises NotImplementedError and names what it lacks, rather than compute something
-else. How exact each is stands in its own docstring; the order of summation within an operator is the
+else. Each one's docstring says how exact it is; the order of summation within an operator is the
 CPU's, so that no result equals the NPU's to the last bit.
 """
 

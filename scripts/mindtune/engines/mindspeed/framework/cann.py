@@ -71,7 +71,7 @@ def version_row(found: str | None, wanted: str) -> Row:
     if found is None:
         return Row(
             "CANN", FAIL,
-            f"no version file is in {HOME}; install CANN {wanted}, toolkit and kernels, or mend "
+            f"no version file is in {HOME}; install CANN {wanted}, toolkit and kernels, or fix "
             "mindspeed.set_env.",
         )  # fmt: skip
     if found.lower() == wanted.lower():

@@ -93,7 +93,7 @@ def _make_root(plan: Plan) -> None:
         if problems:
             raise UserError(
                 f"{root} isn't MindSpeed-MM at the pinned commits ({problems[0]}); move it away to have "
-                "it made anew, or, if it was changed on purpose, name it in mindspeed.home."
+                "it recreated, or, if it was changed on purpose, name it in mindspeed.home."
             )
         log.info("MindSpeed-MM is there: %d files are those of the pinned commits", len(pins.files))
         return
@@ -247,7 +247,7 @@ def pip_remedy(said: str, plan: Plan) -> str:
         )
     if "No space left" in said or "Errno 28" in said:
         return "The disk is full: free some space and run the same command again."
-    return "Run the same command again to go on from there."
+    return "Run the same command again to resume from there."
 
 
 # --- apex, and the framework itself ------------------------------------------------------

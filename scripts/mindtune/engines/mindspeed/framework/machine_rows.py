@@ -60,7 +60,7 @@ def writable_row(errors: Mapping[str, str | None]) -> Row:
     path, error = next(iter(failed.items()))
     return Row(
         "writable", FAIL,
-        f"nothing can be written to {path} ({error}); mend its permissions, or name another place in "
+        f"nothing can be written to {path} ({error}); fix its permissions, or name another place in "
         "mindspeed.cache, mindspeed.install.directory or sources.download.directory.",
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ def hosts_row(
         host, error = next(iter(failed.items()))
         return Row(
             name, FAIL,
-            f"{host} can't be reached by ssh without a password ({error}); mend mindspeed.hosts, or "
+            f"{host} can't be reached by ssh without a password ({error}); fix mindspeed.hosts, or "
             f"run `ssh-copy-id {host}`.",
         )  # fmt: skip
     return Row(name, OK, f"{', '.join(hosts)} answer")
@@ -181,7 +181,7 @@ def _import_remedy(module: str, reason: str, stand_in: bool) -> str:
         return "mindspeed.stand_in must be a directory with a package of this name."
     if ".so" in reason and module == "torch_npu":
         return (
-            "a library of CANN or of the driver isn't found: mend mindspeed.set_env, and in a container "
+            "a library of CANN or of the driver isn't found: fix mindspeed.set_env, and in a container "
             "mount /usr/local/Ascend/driver."
         )
     return f"install {module} again in mindspeed.python."
