@@ -11,6 +11,7 @@ sys.path.insert(0, str(SCRIPTS))
 from mindtune.settings import LAYOUT, SHARED, STAGES, Configuration
 from mindtune.checkpoint.peft_adapter import is_adapter
 from mindtune.checkpoint.tuned_model import has_processor, state_of
+from mindtune.glue.adopting import refuse_training_again
 from mindtune.glue.clock import refuse_future
 from mindtune.errors import UserError
 from mindtune.glue.graph import (
@@ -35,6 +36,7 @@ from mindtune.glue.sourcecode import (
     record,
     recorded,
 )
+from mindtune.glue.made import adopted_below
 from mindtune.glue.run_lock import below, check_writable, enter
 from mindtune.glue.settings_reading import (
     Sources,
@@ -140,6 +142,7 @@ onstart:
     try:
         check_writable([*below(Path("results")), *below(Path("logs"), files=True)])
         refuse_future(needed_inputs(workflow))
+        refuse_training_again(list(workflow.dag.needrun_jobs()))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -253,6 +256,11 @@ def scopes(wildcards):
     """Every scope that an experiment's results lie in: its own, and those it shares."""
     name = wildcards.experiment
     return sorted({name, *(CONFIG.scope(name, stage) for stage in STAGES)})
+
+
+def adopted_results(wildcards):
+    """What other code made of an experiment's results, see scripts/adopt.py."""
+    return adopted_below(scopes(wildcards))
 
 
 def source(name, demo, aged=False):

@@ -107,6 +107,7 @@ rule record_provenance:
     params:
         config=recorded_settings,
         scopes=scopes,
+        adopted=adopted_results,
         benchmarks="results/benchmarks",
         code=code("record_provenance"),
     message:

@@ -6,11 +6,10 @@ python scripts/explain.py all --configfile config/qwen2-vl-2b.yaml
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from mindtune.glue.explain import explanation
+from mindtune.glue.explain import explanation, known_code
 from mindtune.glue.plan import PlanError, plan
-from mindtune.glue.sourcecode import RECORDS, recorded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if str(error):
             print(error, file=sys.stderr)
         return 1
-
-    def code_of(name: str) -> Mapping[str, str] | None:
-        return found.code.get(name) or recorded(name, RECORDS)
-
-    print(explanation(found, code_of))
+    print(explanation(found, known_code(found)))
     return 0
 
 

@@ -19,7 +19,12 @@ from mindtune.engines import stage, training_check
 from mindtune.engines.loss_table import LOSS
 from mindtune.engines.pruning import LAST, keep_last
 from mindtune.engines.requests import FinetuneJob
-from mindtune.engines.training_directory import claimed, content_of, content_of_checkpoint
+from mindtune.engines.training_directory import (
+    adoptions,
+    claimed,
+    training_content,
+    training_settings,
+)
 from mindtune.files import write_json, writing
 from mindtune.glue.script_runner import optional_path, run
 
@@ -33,25 +38,12 @@ def finetune(
 
     alone: whether there is no other experiment.
     """
-    settings = {
-        "engine": engine,
-        "code": code,
-        "train": dict(job.train),
-        "processor": dict(job.processor),
-        "parallel": dict(job.parallel),
-        "machine": dict(job.machine),
-        "content": content_of(
-            {
-                "train_data": job.train_data,
-                "held_out_data": job.held_out_data,
-                "config": job.hf_dir / "config.json",
-            }
-        )
-        | {"base_checkpoint": content_of_checkpoint(job.mm_dir)},
-    }
+    content = training_content(job.train_data, job.held_out_data, job.hf_dir, job.mm_dir)
+    settings = training_settings(engine, code, vars(job), content)
     check = partial(training_check(engine), job)
     with claimed(job.save_dir, settings, check) as fingerprint:
         diverged = trained(job, engine, alone)
+        adopted = adoptions(job.save_dir)
         with open(job.save_dir / LOSS, "rb") as own, writing(loss, "wb") as handle:
             shutil.copyfileobj(own, handle)
         with open(loss, encoding="utf-8", newline="") as handle:
@@ -65,6 +57,7 @@ def finetune(
                 "loss": rows[-1]["loss"],
                 "held_out_loss": rows[-1]["held_out_loss"],
                 **({KEY: diverged} if diverged else {}),
+                **({"adopted": adopted} if adopted else {}),
             },
         )
 

@@ -22,6 +22,7 @@ def main(snakemake) -> None:
         snakemake.params.config,
         benchmarks=Path(snakemake.params.benchmarks),
         scopes=snakemake.params.scopes,
+        adopted=snakemake.params.adopted,
         mm=optional_path(snakemake.input.mm),
         finetune=optional_path(snakemake.input.finetune),
         framework=optional_path(snakemake.input.framework),

@@ -31,7 +31,7 @@ class Engine:
 
     answers_from: `hf` when it answers from a Hugging Face directory, `mm` when from an mm
         checkpoint or a save_dir. machine: the section of the configuration that describes its
-        machine. keys: for each of its roles, the keys of that section on which the result depends; an
+        machine. keys: its roles, and for each the keys of that section on which the result depends; an
         edit of any other key of it runs nothing again. framework: whether it wants a framework
         of its own, which is installed and looked at before anything heavy.
     """
@@ -67,6 +67,11 @@ ENGINES = {
     ),
 }
 ROLES = ("finetune", "answer")
+
+
+def playing(role: str) -> tuple[str, ...]:
+    """The names of the engines that have a role."""
+    return tuple(name for name, engine in ENGINES.items() if role in engine.keys)
 
 
 def stage(engine: str, name: str) -> Callable:

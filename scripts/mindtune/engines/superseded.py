@@ -22,6 +22,7 @@ from mindtune.files import discard_partials, regular, sync_directory
 
 SETTINGS = "settings.json"
 MARK = "fingerprint"
+ADOPTED = "adopted"
 UNKNOWN = "unknown"
 REMOVING = ".removing."
 _MARK = re.compile(r"[0-9a-f]{16}")
@@ -91,7 +92,13 @@ class Generation:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that it was made with; empty where they are not known."""
-        return {key: value for key, value in self.recorded.items() if key != MARK}
+        return {key: value for key, value in self.recorded.items() if key not in (MARK, ADOPTED)}
+
+    @property
+    def adopted(self) -> list[dict[str, Any]]:
+        """Which code made it, up to which iteration, each time that it was taken for later code's."""
+        found = self.recorded.get(ADOPTED)
+        return found if isinstance(found, list) else []
 
     @cached_property
     def tracked(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mindtune.engines import ENGINES
 from mindtune.glue.plan import Job, Plan
+from mindtune.glue.sourcecode import RECORDS, recorded
 
 # Parameters that are not named like the section of the configuration that they hold.
 KEYS = {
@@ -35,12 +36,19 @@ KEYS = {
     "experiment": "experiments",
     "config": "",
     "scopes": "experiments",
+    "adopted": "",
     "settings": "mindspeed",
     "pins": "mindspeed.install",
     **{name: f"mindspeed.{name}" for name in ("home", "python", "set_env", "stand_in", "install")},
 }
 # Parameters that follow from the job's wildcards or are always the same.
 CONSTANT = {"save_dir", "benchmarks"}
+# What is read off finished answers in seconds: such tables and pages are made again by today's code,
+# whoever made the answers, so that they have today's columns and say what was adopted.
+READ_OFF = {
+    "compare_answers", "score_answers", "summarize_scores", "plot_training", "draw_samples",
+    "record_provenance", "build_report",
+}  # fmt: skip
 SHOWN = 60  # characters of a value
 NAMED = 3  # names in a list
 
@@ -56,10 +64,16 @@ class Cause:
 CodeOf = Callable[[str], Mapping[str, str] | None]
 
 
-def causes(plan: Plan, code_of: CodeOf) -> list[Cause]:
+def known_code(plan: Plan) -> CodeOf:
+    """The files of each hash of code: of today's, and of those of which a record was kept here."""
+    return lambda name: plan.code.get(name) or recorded(name, RECORDS)
+
+
+def causes(plan: Plan, code_of: CodeOf | None) -> list[Cause]:
     """All that makes jobs run, each once, in the order of the jobs.
 
-    code_of: gives the files that a hash of code stands for, None when that is not known.
+    code_of: gives the files that a hash of code stands for, None when that is not known. None: what
+    changed of the code is left out.
     """
     found: dict[str, list[int]] = {}
     for job in plan.needed():
@@ -73,7 +87,7 @@ def causes(plan: Plan, code_of: CodeOf) -> list[Cause]:
     return [Cause(text, tuple(jobs)) for text, jobs in found.items()]
 
 
-def _of_job(job: Job, config: Mapping, code_of: CodeOf) -> Iterator[str]:
+def _of_job(job: Job, config: Mapping, code_of: CodeOf | None) -> Iterator[str]:
     if job.incomplete:
         yield f"{job.rule} was broken off"
     for name in job.newer:
@@ -82,7 +96,7 @@ def _of_job(job: Job, config: Mapping, code_of: CodeOf) -> Iterator[str]:
         return
     for key, old, new in changed_settings(job):
         if key == "code":
-            yield from _code_changes(job.rule, old, new, code_of)
+            yield from code_changes(job.rule, old, new, code_of) if code_of else ()
         else:
             yield f"{_full_key(key, job, config)}: {_shown(old)} -> {_shown(new)}"
     yield from _input_changes(job)
@@ -129,16 +143,16 @@ def _counterpart(name: str, value: Any, old: Sequence[Any]) -> Any:
     """The recorded value that was this parameter's: of the same kind, with most keys in common."""
     alike = [other for other in old if type(other) is type(value)]
     if name == "code":
-        alike = [other for other in alike if _is_hash(other)]
+        alike = [other for other in alike if is_hash(other)]
     elif isinstance(value, str):
-        alike = [other for other in alike if not _is_hash(other)]
+        alike = [other for other in alike if not is_hash(other)]
     if isinstance(value, Mapping):
         alike = [other for other in alike if set(other) & set(value)]
         alike.sort(key=lambda other: -len(set(other) & set(value)))
     return alike[0] if alike else Absent
 
 
-def _is_hash(text: str) -> bool:
+def is_hash(text: str) -> bool:
     return len(text) == 16 and set(text) <= set("0123456789abcdef")
 
 
@@ -168,7 +182,8 @@ def _full_key(key: str, job: Job, config: Mapping) -> str:
     return key if place is None else f"experiments.{name}.{key}"
 
 
-def _code_changes(rule: str, old: Any, new: str, code_of: CodeOf) -> Iterator[str]:
+def code_changes(rule: str, old: Any, new: str, code_of: CodeOf) -> Iterator[str]:
+    """What of the code of a rule changed between two hashes, in words."""
     before, now = (code_of(name) if isinstance(name, str) else None for name in (old, new))
     if before is None or now is None:
         yield f"the code of {rule} changed"
@@ -255,7 +270,7 @@ def explanation(plan: Plan, code_of: CodeOf) -> str:
         _paragraph("\n".join(texts), [job for job in plan.jobs if job.number in numbers])
         for numbers, texts in paragraphs.items()
     ]
-    return "\n\n".join([*parts, _sum(needed) + _without_record(plan)])
+    return "\n\n".join([*parts, _sum(needed) + _without_record(plan) + _of_code(needed)])
 
 
 def _paragraph(text: str, jobs: Sequence[Job]) -> str:
@@ -310,6 +325,23 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _of_code(needed: Sequence[Job]) -> str:
+    """What to do where results differ from today's in nothing but the code that made them."""
+    found = [job for job in needed if _is_other_code(job)]
+    if not found:
+        return ""
+    count = f"{len(found)} of them" if len(found) < len(needed) else "They"
+    return (
+        f"\n{count} would run because of other code and not of other settings; `python "
+        "scripts/adopt.py` lists the results that can be taken over as they are."
+    )
+
+
+def _is_other_code(job: Job) -> bool:
+    known = job.recorded_params is not None and not job.missing and job.rule not in READ_OFF
+    return known and [key for key, _, _ in changed_settings(job)] == ["code"]
 
 
 def _without_record(plan: Plan) -> str:

@@ -6,7 +6,8 @@ has others.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord, Persist
 from mindtune.glue.made import recorded, unknown
 
 NAMED = 3
+# Output -> the params that it is taken to be made with, see `taken_for`.
+_assumed: dict[str, list[str]] = {}
 
 
 def look_past_ancient_inputs() -> None:
@@ -77,6 +80,8 @@ def look_beside_the_results(say: Callable[[str], None]) -> None:
     def metadata(self: PersistenceBase, target: Any) -> MetadataRecord | None:
         nonlocal said
         found = original(self, target) or _record_of(target)
+        if found and str(target) in _assumed:
+            return found.model_copy(update={"params": _assumed[str(target)]})
         if found is None and not said and Path(target).exists():
             said = True
             say(unknown(_without_record(self, original)))
@@ -84,6 +89,16 @@ def look_beside_the_results(say: Callable[[str], None]) -> None:
 
     metadata.looks_beside_the_results = True
     PersistenceBase.metadata = metadata
+
+
+@contextmanager
+def taken_for(params: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Let Snakemake take it that outputs, by path, were made with other params than recorded."""
+    _assumed.update(params)
+    try:
+        yield
+    finally:
+        _assumed.clear()
 
 
 def _record_of(output: Any) -> MetadataRecord | None:

@@ -15,6 +15,8 @@ from mindtune.files import write_json
 
 RESULTS = Path("results")
 PLACE = RESULTS / ".made"
+ADOPTED = "adopted"
+LISTS = ("params", "input")
 
 
 def place_of(output: str | Path) -> Path | None:
@@ -43,12 +45,60 @@ def keep(rule: str, outputs: Iterable[str], params: Iterable[Any], inputs: Itera
         write_json(place, record)
 
 
+def adopt(
+    rule: str,
+    output: str | Path,
+    params: Iterable[str],
+    inputs: Iterable[str],
+    before: str,
+    now: str,
+) -> None:
+    """Record that an output which other code made is taken for the work of today's.
+
+    params: the texts of today's. before, now: hashes of the two codes. What is recorded already is
+    not written again; the code that made it stays named however often it is adopted.
+    """
+    place = place_of(output)
+    if place is None:
+        return
+    note = adopted(output) or {"made_by": before}
+    record = {
+        "rule": rule,
+        "params": sorted(params),
+        "input": sorted(map(str, inputs)),
+        ADOPTED: note | {"adopted_as": now},
+    }
+    write_json(place, record)
+
+
+def adopted(output: str | Path) -> dict[str, str] | None:
+    """The code that made an output, `made_by`, and that which it counts for, `adopted_as`."""
+    found = _read(place_of(output))
+    return found.get(ADOPTED) if found else None
+
+
+def adopted_below(scopes: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What was adopted of the results of some experiments, by output."""
+    found = {}
+    for scope in scopes:
+        for place in sorted((PLACE / scope).rglob("*.json")):
+            inner = place.relative_to(PLACE)
+            output = RESULTS / inner.with_name(inner.name.removesuffix(".json"))
+            if note := adopted(output):
+                found[str(output)] = note
+    return found
+
+
 def recorded(output: str | Path) -> dict[str, Any] | None:
     """What an output was made with; None where that isn't known.
 
     A record that can't be read, as from another version, is none.
     """
-    place = place_of(output)
+    found = _read(place_of(output))
+    return {key: found[key] for key in ("rule", *LISTS)} if found else None
+
+
+def _read(place: Path | None) -> dict[str, Any] | None:
     try:
         record = json.loads(place.read_text(encoding="utf-8")) if place else None
     except (OSError, ValueError):
@@ -62,7 +112,7 @@ def _is_record(value: Any) -> bool:
         and isinstance(value.get("rule"), str)
         and all(
             isinstance(value.get(key), list) and all(isinstance(item, str) for item in value[key])
-            for key in ("params", "input")
+            for key in LISTS
         )
     )
 

@@ -13,8 +13,11 @@ from typing import Any
 
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_args, parse_config
+from snakemake.persistence.file import FilePersistence
 from snakemake.settings.enums import ChangeType
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+from mindtune.glue.graph import taken_for
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Job:
     Snakemake has no record. recorded_inputs: likewise. missing: outputs that are not there.
     newer: inputs that changed after the outputs were made. incomplete: whether it was broken off.
     benchmark: where its seconds are kept. needs: numbers of the jobs whose outputs it reads.
+    outputs: paths. files: those of its inputs that are named, by name.
     """
 
     number: int
@@ -41,6 +45,8 @@ class Job:
     incomplete: bool
     benchmark: str | None
     needs: Sequence[int]
+    outputs: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,10 @@ class PlanError(Exception):
     """Snakemake could not make a plan, and has said why."""
 
 
-def plan(arguments: Sequence[str]) -> Plan:
+def plan(arguments: Sequence[str], assumed: Mapping[str, Sequence[str]] | None = None) -> Plan:
     """The plan for a command line of Snakemake, without the word `snakemake`.
+
+    assumed: the texts of other params than recorded, which outputs are taken to be made with.
 
     Raises
     ------
@@ -102,7 +110,7 @@ def plan(arguments: Sequence[str]) -> Plan:
                 )
             )
             # Of what the API offers, this builds the graph and executes nothing.
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), taken_for(assumed or {}):
                 graph.list_changes(ChangeType.PARAMS)
             found = workflow._workflow
             return Plan(
@@ -115,6 +123,18 @@ def plan(arguments: Sequence[str]) -> Plan:
         except Exception as error:
             api.print_exception(error)
             raise PlanError from error
+
+
+def record_params(output: str, params: Sequence[str]) -> None:
+    """Write other params into Snakemake's own record of an output; nothing where it has none.
+
+    A record that a kill left half-written counts as none for Snakemake, which then looks at what
+    is kept beside the results (see `mindtune.glue.graph`).
+    """
+    records = FilePersistence(nolock=True)
+    found = records._read_record(output)
+    if found is not None:
+        records._write_record(output, found.model_copy(update={"params": sorted(params)}))
 
 
 def _jobs(dag: Any, persistence: Any) -> Iterator[Job]:
@@ -138,4 +158,6 @@ def _jobs(dag: Any, persistence: Any) -> Iterator[Job]:
             incomplete=bool(reason.incomplete_output),
             benchmark=str(job.benchmark) if job.benchmark else None,
             needs=[numbers[needed] for needed in dag.dependencies[job] if needed in numbers],
+            outputs=[str(path) for path in job.output],
+            files={name: str(value) for name, value in job.input.items() if isinstance(value, str)},
         )

@@ -14,6 +14,7 @@ import pwd
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mindtune.errors import UserError
@@ -26,6 +27,8 @@ NAME = "mindtune.lock"
 LEAST_BYTES = 1 << 20
 # Held until this process ends: an open file that nobody closes.
 _open: list[int] = []
+# The handle while this process works `alone`; what it does there need not enter.
+_by_myself: list[int] = []
 
 
 def enter(state: Path) -> str | None:
@@ -43,6 +46,8 @@ def enter(state: Path) -> str | None:
             f"the disk is full ({free} bytes are free in {state.parent.resolve()}); free some space "
             "and run the same command again."
         )
+    if _by_myself:
+        return None
     try:
         state.mkdir(exist_ok=True)
         check_writable([state, *(path for path in state.iterdir() if path.is_dir())])
@@ -55,6 +60,37 @@ def enter(state: Path) -> str | None:
         raise UserError(
             f"{error.filename or state} can't be written: {sentence(error) or error.strerror}"
         ) from error
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[str | None]:
+    """Work here with no Snakemake beside; one that starts waits. Yields what `enter` returns.
+
+    Raises
+    ------
+    UserError: one is at work here, or may be on another machine.
+    """
+    state.mkdir(exist_ok=True)
+    check_writable([state])
+    handle, said = os.open(state / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666), None
+    with suppress(NoLocks):
+        if not try_lock(handle):
+            raise UserError(
+                f"{_among_others(handle) or 'Snakemake is at work here.'} Nothing is changed; give the "
+                "same command again when it has ended."
+            )
+        said = _alone(handle, state / "locks")
+        os.write(handle, json.dumps(myself()).encode() + b"\n")
+    if left := [path for path in (state / "locks").glob("*.lock") if path.is_file()]:
+        raise UserError(
+            f"{left[0]} is a lock of a Snakemake on another machine, or of one that was killed there. "
+            "Nothing is changed; wait until it has ended, or remove its lock by `snakemake --unlock`."
+        )
+    _by_myself.append(handle)
+    try:
+        yield said
+    finally:
+        os.close(_by_myself.pop())
 
 
 def check_writable(paths: Iterable[Path]) -> None:

@@ -35,14 +35,16 @@ def record(
     after: Path,
     benchmarks: Path,
     scopes: Iterable[str],
+    adopted: Mapping[str, Mapping[str, str]],
     framework: Path | None = None,
     controls: Mapping[str, Path] | None = None,
 ) -> dict:
     """All that is to be known of a finished experiment.
 
-    mm, finetune: None for a model that was trained elsewhere. framework: what `doctor` recorded, None
-    for an engine without a framework of its own. controls: the answers of each control's stages, by
-    name (`before_blind`).
+    mm, finetune: None for a model that was trained elsewhere. adopted: by output, the code that made
+    a result (`made_by`) and the later one that it was taken for (`adopted_as`). framework: what
+    `doctor` recorded, None for an engine without a framework of its own. controls: the answers of
+    each control's stages, by name (`before_blind`).
     """
     machine = json.loads(framework.read_text(encoding="utf-8")) if framework else None
     if finetune is None:
@@ -51,6 +53,7 @@ def record(
         "form": FORM,
         "experiment": experiment,
         "workflow": {"version": __version__, **(commit(Path(__file__).parent) or NO_COMMIT)},
+        "adopted": {output: dict(note) for output, note in adopted.items()},
         "config": config,
         "seeds": seeds(config),
         "packages": packages() | framework_packages(machine),

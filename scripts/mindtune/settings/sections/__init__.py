@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 
+from mindtune.engines import playing
 from mindtune.settings.kinds import Choice, Name, Place
 from mindtune.settings.section import Section, key, section
 from mindtune.settings.sections.answer import Answer
@@ -29,7 +30,7 @@ EXPERIMENT = Name(
 class Settings(Section):
     """A whole configuration."""
 
-    engine: Annotated[Literal["hf", "mindspeed"], Choice()] = key(
+    engine: Annotated[Literal[playing("finetune")], Choice()] = key(
         "hf",
         "What trains and answers. `hf`: transformers and torch, on a CPU or any torch device. "
         "`mindspeed`: MindSpeed-MM on Ascend NPUs.",

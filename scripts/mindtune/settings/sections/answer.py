@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from mindtune.engines import playing
 from mindtune.settings.kinds import Choice, Whole
 from mindtune.settings.section import Section, key
 
@@ -30,7 +31,7 @@ class Answer(Section):
         "每次回答 `answer.batch_size` 个。",
         later=True,
     )
-    engine: Annotated[Literal["hf", "mindspeed"] | None, Choice()] = key(
+    engine: Annotated[Literal[playing("answer")] | None, Choice()] = key(
         None,
         "Who answers, before and after: `hf`, or `mindspeed`; null for the engine that trains. `hf` answers from "
         "the base and from the exported model, whoever trained it, on the machine of the section `hf`.",
