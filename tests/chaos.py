@@ -11,7 +11,7 @@ hit again, or) until it ends well; every file in results/ must then have the byt
 undisturbed run, but for what tells the time:
 
 - results/benchmarks/: what each job took;
-- loss.csv: the columns ms_per_iteration and samples_per_second;
+- loss.csv: the columns ms_per_iteration, samples_per_second and tokens_per_second;
 - scores.csv, metrics.csv: seconds and tokens per second;
 - answers_*.jsonl: `seconds`;
 - provenance.json: the seconds of the jobs; report.html, loss.svg and check.html, drawn from these;
@@ -56,7 +56,7 @@ CLI = "convert_checkpoint.py"
 ONE_EXPERIMENT = {**SMALL, "experiments": {"baseline": {}}}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("snakemake", "job", "group")
-TIMES = ("ms_per_iteration", "samples_per_second")
+TIMES = ("ms_per_iteration", "samples_per_second", "tokens_per_second")
 CLOCKS = ("seconds", "tokens_per_second")
 # Commands after which a run must have ended well: one that may say what to type, and one more.
 MOST_COMMANDS = 3

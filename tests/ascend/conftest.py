@@ -61,9 +61,9 @@ class Played:
         """How the framework was started so far."""
         return [json.loads(line) for line in (self.here / "starts.jsonl").read_text().splitlines()]
 
-    def finetune(self, launch=None, parallel=None, mm=None, keep="all", **train) -> list[str]:
+    def finetune(self, launch=None, parallel=None, mm=None, keep="all", followers=None, **train):
         """Check and fine-tune, as scripts/finetune_model.py does; returns loss.csv's lines."""
-        job = replace(self.job(launch, parallel, mm, **train), keep=keep)
+        job = replace(self.job(launch, parallel, mm, **train), keep=keep, followers=followers)
         training_check("mindspeed")(job, 0)
         self.save_dir.mkdir(exist_ok=True)
         stage("mindspeed", "finetune")(job)

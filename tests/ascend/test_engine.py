@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.ordering import in_order
 from mindtune.engines.requests import PrepareJob
 from mindtune.errors import UserError
+from mindtune.trackers import PLACE, Followers
+from tracked import in_table, same, shown
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +51,18 @@ def test_a_training_leaves_checkpoints_and_a_table(played):
     assert data["basic_parameters"]["dataset"] == str(played.base / "train.json")
     assert data["basic_parameters"]["dataset_dir"] == str(played.base / "images")
     assert not list(played.here.rglob("hacked"))
+
+
+def test_trackers_show_a_training_that_was_interrupted(played):
+    followers = Followers(["tensorboard"], played.save_dir / PLACE, "baseline", {})
+    played.play(die_at=3)
+    with closing(followers), pytest.raises(UserError):
+        played.finetune(followers=followers)
+    played.play()
+    with closing(followers):
+        played.finetune(followers=followers)
+    assert list(shown(played.save_dir)["loss"]) == [1, 2, 3, 4]
+    assert same(shown(played.save_dir), in_table(played.save_dir))
 
 
 def test_the_framework_is_given_its_samples_in_the_order_of_the_seed(played):

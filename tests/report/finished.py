@@ -238,10 +238,12 @@ def loss_csv(path: Path, rng: random.Random, iterations: int = 60) -> None:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(
             ["iteration", "consumed_samples", "lr", "loss", "grad_norm", "ms_per_iteration",
-             "samples_per_second", "held_out_loss"]
+             "samples_per_second", "held_out_loss", "tokens_per_second"]
         )  # fmt: skip
         for i in range(1, iterations + 1):
             rate = 1e-3 * min(1, i / 6) * (1 + math.cos(math.pi * i / iterations)) / 2
             loss = 0.1 + 5 * math.exp(-i / 12) * rng.uniform(0.9, 1.1)
             held_out = loss * 1.05 if i % 10 == 0 else ""
-            writer.writerow([i, 16 * i, rate, loss, 1.5, 200 + rng.random() * 20, 78.0, held_out])
+            writer.writerow(
+                [i, 16 * i, rate, loss, 1.5, 200 + rng.random() * 20, 78.0, held_out, 9e3]
+            )

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -22,6 +23,7 @@ from mindtune.engines.converting import converter
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
+from mindtune.engines.hf.loading import loader_processes
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
@@ -163,6 +165,26 @@ def test_a_training_in_another_order_resumes_exactly(place, tmp_path):
     assert train(place, tmp_path / "a", order_seed=1) == whole
 
 
+@pytest.mark.parametrize("machine", [{}, {"tokens_per_pass": 300}])
+def test_more_loader_processes_change_no_byte(place, tmp_path, monkeypatch, machine):
+    loaders = []
+    found = {}
+    for count in (1, 3):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=count: set(range(count + 1)))
+        found[count] = train(place, tmp_path / str(count), machine=machine)
+        loaders.append(loader_processes(1))
+    assert loaders == [1, 3]
+    assert found[1] == found[3] and rows(tmp_path / "1") == rows(tmp_path / "3")
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "processes"), [(1, 1, 1), (2, 1, 1), (2, 4, 1), (6, 2, 4), (64, 1, 8)]
+)
+def test_loader_processes_take_the_cores_that_are_spare(monkeypatch, cores, threads, processes):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert loader_processes(threads) == processes
+
+
 def test_without_dropout_the_seed_has_no_effect(place, tmp_path):
     """What the documentation of train.seed says; only the saved states of generators differ."""
     train(place, tmp_path / "a")
@@ -185,7 +207,8 @@ def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_pat
     """Recomputed by hand from the base model and the first samples in MindSpeed-MM's order."""
     train(place, tmp_path / "a")
     with open(tmp_path / "a/loss.csv", newline="") as handle:
-        first = float(next(csv.DictReader(handle))["loss"])
+        row = next(csv.DictReader(handle))
+    first = float(row["loss"])
     processor = Processor(place / "base")
     records = json.loads((place / "train.json").read_text())
     data = Conversations(records, place / "images", processor, 256)
@@ -197,9 +220,17 @@ def test_the_loss_is_megatrons_mean_of_the_means_of_micro_batches(place, tmp_pat
         losses = [base(**half).loss.item() for half in halves]
     tokens = [(half["labels"] != -100).sum().item() for half in halves]
     assert first == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert passed(row) == pytest.approx(
+        sum(half["attention_mask"].sum().item() for half in halves), rel=0.01
+    )
     # The micro batches have different numbers of tokens, so a mean over tokens would differ.
     by_tokens = sum(n * loss for n, loss in zip(tokens, losses, strict=True)) / sum(tokens)
     assert first != pytest.approx(by_tokens, rel=1e-4)
+
+
+def passed(row):
+    """The tokens of an iteration, by its line: as many as its time and its speed say."""
+    return float(row["tokens_per_second"]) * float(row["ms_per_iteration"]) / 1000
 
 
 @pytest.mark.parametrize("tokens_per_pass", [200, 4096])
@@ -212,6 +243,9 @@ def test_packed_passes_train_alike(place, tmp_path, tokens_per_pass):
     expected, found = (pd.read_csv(tmp_path / name / "loss.csv") for name in ("plain", "packed"))
     for column in ("lr", "loss", "grad_norm", "held_out_loss"):
         np.testing.assert_allclose(found[column], expected[column], rtol=2e-5)
+    np.testing.assert_allclose(
+        found.apply(passed, axis=1), expected.apply(passed, axis=1), rtol=0.02
+    )
     train(place, tmp_path / "halves", machine=packed, train_iters=2, **constant)
     assert train(place, tmp_path / "halves", machine=packed, **constant) == whole
 

@@ -1,18 +1,18 @@
 """Trackers follow a training from the rows of its loss.csv; no result depends on them."""
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from mindtune.engines.loss_table import COLUMNS, LossTable
+from mindtune.engines.loss_table import LossTable
 from mindtune.errors import UserError
 from mindtune.glue import settings_reading
 from mindtune.settings import load
 from mindtune.trackers import TRACKERS, Followers
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tracked import in_table, same, shown
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SETTINGS = {"engine": "hf", "train": {"lr": 1e-5}}
 
 
@@ -38,34 +38,6 @@ def train(save_dir, begun, until, names=("tensorboard",), loss=None):
     for iteration in range(begun + 1, until + 1):
         table.append(row(iteration, loss))
     followers.close()
-
-
-def shown(save_dir):
-    """What TensorBoard's own reader makes of it: column -> iteration -> value."""
-    found = EventAccumulator(str(save_dir / "trackers" / "tensorboard"), {"tensors": 0})
-    found.Reload()
-    return {
-        name: {event.step: float(event.tensor_proto.float_val[0]) for event in found.Tensors(name)}
-        for name in found.Tags()["tensors"]
-    }
-
-
-def in_table(save_dir):
-    with open(save_dir / "loss.csv", encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    columns = [name for name in COLUMNS if name != "iteration"]
-    found = {
-        name: {int(row["iteration"]): float(row[name]) for row in rows if row[name]}
-        for name in columns
-    }
-    return {name: values for name, values in found.items() if values}
-
-
-def same(first, second):
-    """Equal but for single precision, in which TensorBoard keeps numbers."""
-    return first.keys() == second.keys() and all(
-        first[name] == pytest.approx(second[name], rel=1e-6) for name in first
-    )
 
 
 def test_tensorboard_shows_the_rows_of_the_table(tmp_path):
@@ -101,7 +73,7 @@ def test_rows_are_there_while_the_training_runs(tmp_path):
 @pytest.mark.parametrize("name", ["swanlab", "wandb"])
 def test_the_others_write_their_files_without_a_network(tmp_path, name):
     program = (
-        "import sys; sys.path[:0] = sys.argv[2:4]\n"
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
         "from test_trackers import train\n"
         "place = Path(sys.argv[1])\n"
@@ -109,7 +81,7 @@ def test_the_others_write_their_files_without_a_network(tmp_path, name):
     )
     here = Path(__file__).resolve()
     done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path, here.parent, here.parents[2] / "scripts"],
+        [sys.executable, "-c", program, tmp_path, here.parent, here.parents[1], SCRIPTS],
         capture_output=True,
         text=True,
         timeout=300,

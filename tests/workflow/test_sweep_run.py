@@ -6,19 +6,21 @@ import re
 
 import pytest
 from mindtune.settings.checks import SHARED
-from workflow.conftest import SMALL, Checkout
+from tracked import in_table, same, shown
+from workflow.conftest import SMALL, Checkout, merged
 
 SWEPT = [f"lr-{rate}_order_seed-{seed}" for rate in ("0.001", "0.005") for seed in (1, 2, 3)]
 # Weights grow a hundredfold in each iteration, until nothing is a number.
 WILD = {"train": {"lr": 1.0, "weight_decay": 100.0, "clip_grad": 0.0, "train_iters": 30}}
 ALONE = {**SMALL, "experiments": {"baseline": WILD}}
 SWEEP = {**ALONE, "grid": {"train.lr": [1e-3, 5e-3], "train.order_seed": [1, 2, 3]}}
+FOLLOWED = merged(SWEEP, {"train": {"report_to": ["tensorboard"]}})
 SECONDS = 1800  # seven trainings and all that follows, on a busy machine
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    checkout = Checkout.make(tmp_path_factory.mktemp("sweep") / "checkout", SWEEP)
+    checkout = Checkout.make(tmp_path_factory.mktemp("sweep") / "checkout", FOLLOWED)
     said = checkout.snakemake("all", seconds=SECONDS)
     (checkout.path / "said.txt").write_text(said)
     return checkout
@@ -61,6 +63,14 @@ def test_the_page_shows_the_sweep(swept):
     trainings = [re.search(r'<td class="num">(\d+)</td>', line)[1] for line in lines]
     assert rates == ["1.0", "0.001", "0.005"] and trainings == ["0", "3", "3"]
     assert page.count(">diverged</span>") == 2, "in the ranking and in the table of trainings"
+
+
+def test_trackers_show_each_training_and_nothing_depends_on_them(swept):
+    for name in (*SWEPT, "baseline"):
+        save_dir = swept.path / f"results/{name}/save_dir"
+        assert same(shown(save_dir), in_table(save_dir))
+    swept.configure(SWEEP)
+    assert swept.planned() == {}
 
 
 def test_a_diverged_training_alone_stops_the_run(swept, tmp_path):

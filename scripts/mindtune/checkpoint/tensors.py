@@ -12,7 +12,7 @@ from mindtune.checkpoint.reading import hf_views, mm_views
 from mindtune.checkpoint.writing import rank_trees, sync_tree, target_directory, write_ranks
 from mindtune.errors import UserError
 from mindtune.formats.sources import FileSource, MemorySource, RecordSource
-from mindtune.formats.streaming import Buffers, stream
+from mindtune.formats.streaming import Buffers, Progress, stream
 from mindtune.formats.views import ITEM_BYTES, View, stored
 from mindtune.models.shape import model_shape
 from mindtune.models.tensors import hf_shapes, tensors_of
@@ -28,6 +28,7 @@ def save_trained(
     config: dict[str, Any],
     *,
     extra: dict[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a trained model as `save_dir/iter_NNNNNNN`, as Megatron does at one rank.
 
@@ -36,7 +37,7 @@ def save_trained(
     holds `checkpoint_version`, `iteration`, `model` and the entries of `extra` (plain values,
     containers, torch tensors), and can be loaded with `torch.load(weights_only=True)`. The
     directory appears by rename and flushed to disk, and only then does the tracker name it.
-    Returns the directory.
+    `progress(bytes done, bytes in all)` may raise to call it off. Returns the directory.
     """
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
         raise UserError(f"iteration is {iteration!r}; a whole number from 0 is needed")
@@ -62,7 +63,7 @@ def save_trained(
     save_dir = Path(save_dir)
     directory = save_dir / iteration_name(iteration)
     with target_directory(directory) as temporary:
-        write_ranks(temporary, trees, sync=True)
+        write_ranks(temporary, trees, progress=progress, sync=True)
         sync_tree(temporary)
     track(save_dir, iteration)
     return directory

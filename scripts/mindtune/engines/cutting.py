@@ -289,7 +289,7 @@ def check_pictures_kept(
         and not _is_sure(record, [bound] * len(record["images"]), lengths, seq_length)
     ]
     names = list(dict.fromkeys(name for number in unsure for name in records[number]["images"]))
-    tokens = _tokens_of_all(images, names, lengths.pictures) if names else {}
+    tokens = tokens_of_all(images, names, lengths.pictures) if names else {}
     cut = [
         (number, turns)
         for number in unsure
@@ -326,7 +326,7 @@ def _cut(record, tokens, lengths: Lengths, seq_length: int) -> list[Turn] | None
     return None if keeps_pictures(turns, seq_length) else turns
 
 
-def _tokens_of_all(images: Path, names: Sequence[str], pictures: PictureTokens) -> dict[str, int]:
+def tokens_of_all(images: Path, names: Sequence[str], pictures: PictureTokens) -> dict[str, int]:
     """Tokens of each picture, by its header."""
     by_size: dict[tuple[int, int], int] = {}
     found = {}

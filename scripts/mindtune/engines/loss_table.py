@@ -18,6 +18,7 @@ COLUMNS = (
     "ms_per_iteration",
     "samples_per_second",
     "held_out_loss",
+    "tokens_per_second",
 )
 
 
@@ -57,7 +58,10 @@ class LossTable:
 
 
 def _is_up_to(row: Mapping, iteration: int) -> bool:
-    """Whether a line is whole, and of an iteration that is not run again."""
+    """Whether a line is whole, and of an iteration that is not run again.
+
+    A file of an earlier version has fewer columns; what is missing stays empty.
+    """
     number = row.get("iteration") or ""
-    whole = row.get("held_out_loss") is not None
+    whole = all(value is not None for value in row.values())
     return whole and number.isdigit() and int(number) <= iteration

@@ -3,18 +3,23 @@
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.engines.chat import warn_of_other_template
+from mindtune.engines.cutting import PictureTokens, tokens_of_all
 from mindtune.engines.hf.dataset import picture_inputs
 from mindtune.engines.hf.device import DTYPES, open_device
+from mindtune.engines.hf.grouping import groups
+from mindtune.engines.hf.loading import Pictures, pictures_ahead
 from mindtune.engines.hf.model import load_model
-from mindtune.engines.hf.processing import Processor
+from mindtune.engines.hf.processing import Picture, Processor
 from mindtune.engines.requests import AnswerJob, answered
 from mindtune.files import read_json_lines, writing
 from mindtune.progress import Progress
@@ -29,22 +34,111 @@ def answer(job: AnswerJob) -> None:
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
     model = load_model(job.model_dir, DTYPES[job.machine["precision"]]).to(device).eval()
     prompts = read_json_lines(job.prompts)
-    size = job.answer["batch_size"]
+    together = by_budget if job.answer.get("tokens_per_batch") else in_file_order
+    lines: dict[int, dict] = {}
     with writing(job.answers) as handle, Progress("answering", "prompts", len(prompts)) as shown:
-        for start in range(0, len(prompts), size):
-            part = prompts[start : start + size]
-            for line in answer_batch(
-                model, processor, part, job.images, job.answer["max_new_tokens"]
-            ):
-                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
-            shown.advance(len(part))
+        for numbers, part in together(job, model, processor, prompts):
+            lines.update(zip(numbers, part, strict=True))
+            shown.advance(len(numbers))
+        for number in range(len(prompts)):
+            handle.write(json.dumps(lines[number], ensure_ascii=False) + "\n")
+
+
+Answered = Iterator[tuple[Sequence[int], Sequence[dict]]]  # prompts' numbers, and their lines
+
+
+def in_file_order(job: AnswerJob, model, processor: Processor, prompts: Sequence[dict]) -> Answered:
+    """Answer `answer.batch_size` prompts at once, as they come."""
+    size = job.answer["batch_size"]
+    for start in range(0, len(prompts), size):
+        part = prompts[start : start + size]
+        lines = answer_batch(model, processor, part, job.images, job.answer["max_new_tokens"])
+        yield range(start, start + len(part)), list(lines)
+
+
+def by_budget(job: AnswerJob, model, processor: Processor, prompts: Sequence[dict]) -> Answered:
+    """Answer prompts of like length at once, up to `answer.tokens_per_batch` tokens."""
+    shown = [tuple(pictures_of(prompt)) for prompt in prompts]
+    names = list(dict.fromkeys(name for pictures in shown for name in pictures))
+    measure = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
+    tokens = tokens_of_all(job.images, names, measure) if names else {}
+    lengths = [
+        len(
+            processor.encode_prompt(
+                text_of(prompt),
+                [torch.tensor(tokens[name] * processor.merge_length) for name in pictures],
+                prompt.get("system"),
+            )
+        )
+        for prompt, pictures in zip(prompts, shown, strict=True)
+    ]
+    found = groups(lengths, shown, job.answer["tokens_per_batch"], job.answer["batch_size"])
+    every = [name for numbers in found for number in numbers for name in shown[number]]
+    pictures = Pictures(job.images, list(dict.fromkeys(every)), processor)
+    seen = Seen(model, pictures_ahead(pictures, job.machine["threads"]), Counter(every))
+    for numbers in found:
+        part = [prompts[number] for number in numbers]
+        lines = answer_group(model, processor, part, seen, job.answer["max_new_tokens"])
+        yield numbers, list(lines)
+
+
+class Seen:
+    """What the vision tower makes of pictures: computed once, one picture at a time, and kept as
+    long as there are questions about it, so that it is the same whatever is asked beside it.
+
+    pictures: in the order in which they are first taken. left: how often each is still shown.
+    """
+
+    def __init__(self, model, pictures: Iterator[Picture], left: Counter) -> None:
+        self.model, self.pictures, self.left = model, pictures, left
+        self.kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def take(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A picture's grid (1, 3), and (merged patches, hidden) that stand for its tokens."""
+        if name not in self.kept:
+            picture = next(self.pictures)
+            device = self.model.device
+            (features,) = self.model.get_image_features(
+                picture.pixel_values.to(device), picture.grid_thw.to(device), return_dict=True
+            ).pooler_output
+            self.kept[name] = picture.grid_thw, features
+        found = self.kept[name]
+        self.left[name] -= 1
+        if not self.left[name]:
+            del self.kept[name]
+        return found
+
+
+@torch.inference_mode()
+def answer_group(
+    model, processor: Processor, prompts: Sequence[dict], seen: Seen, max_new_tokens: int
+) -> Iterator[dict]:
+    """Answer some prompts at once, with pictures that have been seen."""
+    begun = time.perf_counter()
+    pictures = [[seen.take(name) for name in pictures_of(prompt)] for prompt in prompts]
+    rows = [
+        processor.encode_prompt(
+            text_of(prompt), [grid[0] for grid, _ in shown], prompt.get("system")
+        )
+        for prompt, shown in zip(prompts, pictures, strict=True)
+    ]
+    ids, mask = padded(rows, processor.pad_id)
+    inputs = {"input_ids": ids, "attention_mask": mask, **picture_inputs(ids, [], processor)}
+    every = [picture for shown in pictures for picture in shown]
+    given = {}
+    if every:
+        inputs["image_grid_thw"] = torch.cat([grid for grid, _ in every])
+        features = BaseModelOutputWithPooling(pooler_output=tuple(found for _, found in every))
+        given["mm_encoder_outputs"] = {"image": features}
+    said = generated(model, processor, inputs, max_new_tokens, **given)
+    yield from lines_of(prompts, said, processor, time.perf_counter() - begun)
 
 
 @torch.inference_mode()
 def answer_batch(
     model, processor: Processor, prompts: Sequence[dict], images: Path, max_new_tokens: int
 ) -> Iterator[dict]:
-    """Answer some prompts at once, padded on the left."""
+    """Answer some prompts at once."""
     begun = time.perf_counter()
     pictures = [
         [processor.picture(processor.open_image(images / name)) for name in pictures_of(prompt)]
@@ -56,32 +150,54 @@ def answer_batch(
         )
         for prompt, shown in zip(prompts, pictures, strict=True)
     ]
+    ids, mask = padded(rows, processor.pad_id)
+    every = [picture for shown in pictures for picture in shown]
+    inputs = {"input_ids": ids, "attention_mask": mask, **picture_inputs(ids, every, processor)}
+    said = generated(model, processor, inputs, max_new_tokens)
+    yield from lines_of(prompts, said, processor, time.perf_counter() - begun)
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask (prompts, length), padded on the left."""
     length = max(map(len, rows))
-    ids = torch.full((len(rows), length), processor.pad_id)
+    ids = torch.full((len(rows), length), pad_id)
     mask = torch.zeros_like(ids)
     for number, row in enumerate(rows):
         ids[number, length - len(row) :] = torch.tensor(row)
         mask[number, length - len(row) :] = 1
-    every = [picture for shown in pictures for picture in shown]
-    inputs = {"input_ids": ids, "attention_mask": mask, **picture_inputs(ids, every, processor)}
-    stops = [processor.end_id, processor.pad_id]
-    output = model.generate(
+    return ids, mask
+
+
+def generated(model, processor: Processor, inputs: dict, max_new_tokens: int, **given):
+    """Token ids that the model says to each prompt, on the CPU.
+
+    inputs: tensors, which are brought to the model's device. given: what else `generate` takes.
+    """
+    length = inputs["input_ids"].shape[1]
+    return model.generate(
         **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+        **given,
         generation_config=GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=stops,
+            eos_token_id=[processor.end_id, processor.pad_id],
             pad_token_id=processor.pad_id,
         ),
     )[:, length:].cpu()
-    seconds = (time.perf_counter() - begun) / len(prompts)
-    for prompt, row in zip(prompts, output.tolist(), strict=True):
+
+
+def lines_of(
+    prompts: Sequence[dict], said: torch.Tensor, processor: Processor, seconds: float
+) -> Iterator[dict]:
+    """The lines of prompts answered together. said: (prompts, tokens). seconds: of all of them."""
+    stops = [processor.end_id, processor.pad_id]
+    for prompt, row in zip(prompts, said.tolist(), strict=True):
         end = next((n for n, token in enumerate(row) if token in stops), None)
-        said = row if end is None else row[:end]
+        own = row if end is None else row[:end]
         yield answered(
             prompt,
-            answer=processor.decode_answer(said),
-            tokens=len(said),
+            answer=processor.decode_answer(own),
+            tokens=len(own),
             cut=end is None,
-            seconds=seconds,
+            seconds=seconds / len(prompts),
         )

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,22 @@ from mindtune.progress import Progress
 log = logging.getLogger(__name__)
 
 
+class TokenCount:
+    """Counts the tokens, text's and pictures', that go through the model in training; padding is none."""
+
+    def __init__(self) -> None:
+        self.total: Any = 0
+
+    def add(self, tokens: Any) -> None:
+        """tokens: a number, or a tensor with one, which is not waited for."""
+        self.total = self.total + tokens
+
+    def take(self) -> int:
+        """The tokens since this was last called."""
+        total, self.total = int(self.total), 0
+        return total
+
+
 class IterationLog(TrainerCallback):
     """Writes `loss.csv`, a line per iteration, and saves the checkpoints that are due.
 
@@ -32,6 +49,7 @@ class IterationLog(TrainerCallback):
         begun: int,
         train: Mapping,
         checkpoints: Checkpoints,
+        tokens: TokenCount,
         evaluated: bool,
         keep: str = ALL,
         followers: Any = None,
@@ -40,10 +58,12 @@ class IterationLog(TrainerCallback):
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
+        self.tokens = tokens
         self.evaluated = evaluated
         self.keep = keep
         self.row: dict[str, float | int | str] = {}
         self.started = 0.0
+        self.prepared = False
 
     def iteration(self, state) -> int:
         return self.begun + state.global_step
@@ -76,6 +96,7 @@ class IterationLog(TrainerCallback):
             "ms_per_iteration": f"{seconds * 1000:.1f}",
             "samples_per_second": f"{self.train['global_batch_size'] / seconds:.2f}",
             "held_out_loss": "",
+            "tokens_per_second": f"{self.tokens.take() / seconds:.1f}",
         }
         if not math.isfinite(loss):
             self.table.append(self.row)
@@ -91,12 +112,19 @@ class IterationLog(TrainerCallback):
     def finish(self, iteration: int, *, model, optimizer, **kwargs) -> None:
         """Write the iteration's line, and save a checkpoint when one is due."""
         self.table.append(self.row)
+        self.checkpoints.beside.look()
         if self.due(iteration, self.train["save_interval"]):
             self.table.sync()
-            self.checkpoints.save(iteration, model, optimizer)
-            log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
-            if self.keep == LAST:
-                keep_last(self.checkpoints.save_dir, iteration)
+            self.checkpoints.save(iteration, model, optimizer, partial(self.saved, iteration))
+        elif not self.prepared:
+            self.checkpoints.prepare(model, optimizer)
+        self.prepared = True
+
+    def saved(self, iteration: int) -> None:
+        """A checkpoint is whole; this may be called in another thread."""
+        log.info("saved checkpoint at iteration %d to %s", iteration, self.checkpoints.save_dir)
+        if self.keep == LAST:
+            keep_last(self.checkpoints.save_dir, iteration)
 
 
 class Watch(TrainerCallback):

@@ -7,14 +7,17 @@ fp32 weights when the model's are bfloat16, and the states of the random generat
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 
 from mindtune.checkpoint import save_trained
 from mindtune.checkpoint.megatron import iteration_name, iterations, track
+from mindtune.engines.hf.beside import Beside, HostCopies, changed
 from mindtune.engines.hf.device import DTYPES
 from mindtune.models.tensors import tensors_of
 
@@ -35,6 +38,8 @@ class Checkpoints:
         self.dtype = DTYPES[precision]
         self.train = train
         self.random: Mapping | None = None
+        self.beside = Beside()
+        self.copies = HostCopies()
 
     def newest(self) -> int:
         """The newest whole checkpoint's iteration, 0 for none; the tracker is brought up to it.
@@ -52,18 +57,62 @@ class Checkpoints:
     def _file(self, iteration: int) -> Path:
         return self.save_dir / iteration_name(iteration) / "mp_rank_00" / "model_optim_rng.pt"
 
+    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Get the memory into which tensors are copied, beside the training, where that is slow.
+
+        To be called after the first step: an optimizer has no moments before.
+        """
+        if model.device.type == "cuda":
+            content = self._content(model, optimizer)
+            if self.copies.fit(content, model.device):
+                self.beside.begin(partial(self.copies.prepare, content))
+
     def save(
-        self, iteration: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        iteration: int,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        whole: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write a checkpoint, whole or not at all."""
-        tensors = {
-            name: tensor.to("cpu", self.dtype) for name, tensor in published_tensors(model).items()
+        """Copy what a checkpoint holds, and let a thread write it, whole or not at all.
+
+        It waits for the one before to be whole. Where host memory has no room for the copies, the
+        checkpoint is whole when this returns. whole: called then, in the thread.
+
+        Raises
+        ------
+        UserError, OSError: the one before could not be written (or this one, without the thread).
+        """
+        self.beside.wait()
+        content = self._content(model, optimizer)
+        if self.copies.ready(content, model.device):
+            content = self.copies.of(content, model.device)
+            self.beside.begin(partial(self._write, iteration, content, whole))
+        else:
+            self._write(iteration, to_cpu(content), whole)
+
+    def _content(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """What a checkpoint holds; its tensors are those of the training."""
+        content: dict[str, Any] = {
+            "tensors": {
+                name: tensor.to(self.dtype) for name, tensor in published_tensors(model).items()
+            }
         }
-        extra = {}
         if self.train["save_optim"]:
             state = {"optimizer": optimizer.state_dict(), "random": random_states(model.device)}
-            extra[STATE] = to_cpu(state)
-        save_trained(self.save_dir, iteration, tensors, self.config, extra=extra)
+            content["extra"] = {STATE: state}
+        return content
+
+    def _write(self, iteration: int, content: Mapping, whole: Callable[[], None]) -> None:
+        save_trained(
+            self.save_dir,
+            iteration,
+            content["tensors"],
+            self.config,
+            extra=content.get("extra", {}),
+            progress=self.beside.progress,
+        )
+        whole()
 
     def restore(self, iteration: int, optimizer: torch.optim.Optimizer) -> None:
         """Bring optimizer and main weights to where they were at `iteration`.
@@ -105,13 +154,7 @@ def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def to_cpu(value):
     """The same containers with all tensors on the CPU."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu")
-    if isinstance(value, Mapping):
-        return {key: to_cpu(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_cpu(item) for item in value]
-    return value
+    return changed(value, lambda _, tensor: tensor.detach().to("cpu"))
 
 
 def random_states(device: torch.device) -> dict:

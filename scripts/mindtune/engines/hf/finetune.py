@@ -13,10 +13,11 @@ from mindtune.data.mllm import read_mllm
 from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
-from mindtune.engines.hf.callbacks import IterationLog, Watch
+from mindtune.engines.hf.callbacks import IterationLog, TokenCount, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import DTYPES, open_device
+from mindtune.engines.hf.loading import batches_ahead, loader_processes, own_words
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.packing import Packer, packed_loss
@@ -31,9 +32,6 @@ from mindtune.models.shape import read_config
 from mindtune.models.tensors import tensors_of
 
 log = logging.getLogger(__name__)
-
-# Pictures are decoded and cut into patches in a process of their own, ahead of the training.
-LOADER_PROCESSES = 1
 
 
 def finetune(job: FinetuneJob) -> None:
@@ -72,6 +70,7 @@ def finetune(job: FinetuneJob) -> None:
     if begun:
         checkpoints.restore(begun, optimizer)
     evaluated = held_out_part(held_out, train)
+    tokens = TokenCount()
     with tempfile.TemporaryDirectory() as unused:
         packed = job.machine.get("tokens_per_pass")
         trainer = (PackedTrainer if packed else MegatronOrderTrainer)(
@@ -87,6 +86,7 @@ def finetune(job: FinetuneJob) -> None:
                     begun,
                     train,
                     checkpoints,
+                    tokens,
                     evaluated is not None,
                     job.keep,
                     job.followers,
@@ -95,10 +95,12 @@ def finetune(job: FinetuneJob) -> None:
             ],
             consumed_samples=begun * train["global_batch_size"],
             micro_batch_size=train["micro_batch_size"],
+            tokens=tokens,
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train()
+            with checkpoints.beside:
+                trainer.train()
         except Diverged:
             raise
         except UserError as error:
@@ -146,11 +148,6 @@ def check_amount(samples: int, train) -> None:
         )
 
 
-def own_words(error: UserError) -> str:
-    """An error's sentence, without the traceback that torch wraps it in on its way from a loader."""
-    return str(error).rsplit("UserError: ", 1)[-1].strip()
-
-
 class SampleOrder(Sampler):
     """The samples of iterations still to come, in MindSpeed-MM's order."""
 
@@ -169,8 +166,11 @@ class SampleOrder(Sampler):
 class MegatronOrderTrainer(Trainer):
     """transformers' Trainer with Megatron's sampler and Megatron's mean of a global batch."""
 
-    def __init__(self, *args, consumed_samples: int, micro_batch_size: int, **kwargs) -> None:
+    def __init__(
+        self, *args, consumed_samples: int, micro_batch_size: int, tokens: TokenCount, **kwargs
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.tokens = tokens
         self.consumed_samples = consumed_samples
         self.micro_batch_size = micro_batch_size
         # Megatron averages the means of micro batches; transformers would weigh them by tokens.
@@ -186,6 +186,10 @@ class MegatronOrderTrainer(Trainer):
             args.max_steps * step,
         )
 
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        self.tokens.add(inputs["attention_mask"].sum())
+        return super().training_step(model, inputs, num_items_in_batch)
+
 
 class PackedTrainer(MegatronOrderTrainer):
     """The same numbers from packed passes; see `mindtune.engines.hf.packing`."""
@@ -198,6 +202,7 @@ class PackedTrainer(MegatronOrderTrainer):
         model.train()
         total = torch.zeros((), device=self.args.device)
         for part in inputs["passes"]:
+            self.tokens.add(sum(part.lengths))
             loss = packed_loss(model, part.to(self.args.device))
             self.accelerator.backward(loss)
             total += loss.detach()
@@ -242,6 +247,7 @@ def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> Trainin
     batch = train["micro_batch_size"]
     if job.machine.get("tokens_per_pass"):
         batch = train["global_batch_size"]  # which the collator packs
+    loaders = loader_processes(job.machine["threads"])
     arguments = TrainingArguments(
         output_dir=output_dir,
         max_steps=train["train_iters"] - begun,
@@ -257,7 +263,8 @@ def training_arguments(job: FinetuneJob, output_dir: str, begun: int) -> Trainin
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_num_workers=LOADER_PROCESSES,
+        dataloader_num_workers=loaders,
+        dataloader_prefetch_factor=batches_ahead(loaders),
         dataloader_pin_memory=job.machine["device"] != "cpu",
     )
     if job.machine["device"] != "cpu":

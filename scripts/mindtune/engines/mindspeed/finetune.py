@@ -312,6 +312,7 @@ class TrainingWatch(Watch):
                 "ms_per_iteration": iteration.milliseconds,
                 "samples_per_second": "" if speed is None else f"{speed:.2f}",
                 "held_out_loss": "",
+                "tokens_per_second": "",
             }
         )
         if lost:
