@@ -35,7 +35,7 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 
 # The working directory's, or else the workflow's own: with `-s` it may run from anywhere.
 DEFAULT = Path("config/config.yaml")
-if not DEFAULT.exists():
+if not DEFAULT.exists() and (ROOT / DEFAULT).exists():
     DEFAULT = ROOT / DEFAULT
 
 # A job of a cluster has its settings from the run that submitted it.
