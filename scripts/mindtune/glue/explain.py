@@ -41,8 +41,8 @@ KEYS = {
     "pins": "mindspeed.install",
     **{name: f"mindspeed.{name}" for name in ("home", "python", "set_env", "stand_in", "install")},
 }
-# Parameters that follow from the job's wildcards or are always the same.
-CONSTANT = {"save_dir", "benchmarks"}
+# Parameters that follow from the job's wildcards, are always the same, or say what was adopted.
+CONSTANT = {"save_dir", "benchmarks", "adopted"}
 # What is read off finished answers in seconds: such tables and pages are made again by today's code,
 # whoever made the answers, so that they have today's columns and say what was adopted.
 READ_OFF = {
