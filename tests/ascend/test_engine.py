@@ -38,7 +38,7 @@ def options(start):
 def test_a_training_leaves_checkpoints_and_a_table(played):
     lines = played.finetune()
     assert lines[0].startswith("iteration,consumed_samples,lr,loss")
-    assert lines[1] == "1,2,7.5e-06,10.0,,100.0,20.00,"
+    assert lines[1] == "1,2,7.5e-06,10.0,,100.0,20.00,,"
     assert len(lines) == 5
     assert (played.save_dir / "iter_0000004/mp_rank_00/distrib_optim.pt").is_file()
     (start,) = played.starts()
