@@ -63,4 +63,4 @@ def test_an_answering_engine_is_a_folder_and_a_line(finished, tmp_path):
 
     checkout.configure(merged(SMALL, {"engine": "toy"}))
     said = checkout.snakemake(ANSWERS, fails=True)
-    assert "engine is toy, but must be one of hf, mindspeed." in said
+    assert 'engine is "toy", but must be one of hf, mindspeed.' in said

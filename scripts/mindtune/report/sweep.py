@@ -14,7 +14,7 @@ import pandas as pd
 
 SEEDS = ("train.order_seed", "train.seed")
 # Keys that came later than others' settings are absent there; they had these values.
-LATER = {"train.order_seed": None, "answer.engine": None}
+LATER = {"train.order_seed": None, "answer.tokens_per_batch": None, "answer.engine": None}
 DIVERGED, ROSE = "diverged", "rose"
 LEAST = 5  # iterations at each end of a training, between which a rise can be told
 ERRORS = 3  # standard errors by which the loss must have risen
