@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from mindtune import files, locks, process
+from mindtune import files, process
 from mindtune.errors import UserError
-from mindtune.glue import clock
+from mindtune.glue import clock, locks
 from mindtune.glue import run_lock as workdir
 from mindtune.glue import script_runner as job
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mindtune.errors import UserError
+from mindtune.glue.locks import NoLocks, myself, told, try_lock
 from mindtune.glue.script_runner import sentence
-from mindtune.locks import NoLocks, myself, told, try_lock
 from mindtune.process import is_alive
 
 NAME = "mindtune.lock"

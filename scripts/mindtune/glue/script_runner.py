@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 from mindtune.errors import UserError
 from mindtune.glue.clock import refuse_future
+from mindtune.glue.locks import Held, held
 from mindtune.glue.made import forget, keep
-from mindtune.locks import Held, held
 from mindtune.process import Stopped, end_with_snakemake, named, signal_in, stoppable
 
 log = logging.getLogger("mindtune")
