@@ -86,6 +86,7 @@ os.environ[SNAKEMAKE] = str(os.getpid())  # jobs end with it
 ENVIRONMENT = str(ROOT / "envs" / "workflow.yaml")
 ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
+FAMILIES = SOURCES.families()
 EXPERIMENTS = list(CONFIG.experiments)
 CONTROLS = CONFIG.common["compare"].get("controls", [])
 # Experiment -> the directory of its model, where that was trained elsewhere.
@@ -230,9 +231,7 @@ if (
 
 def code(script, *chosen, data=()):
     """Hash of a script and of all that it imports, with the files that are chosen at run time."""
-    files = code_files(
-        SCRIPTS / f"{script}.py", *chosen, data=data, families=SOURCES.families()
-    )
+    files = code_files(SCRIPTS / f"{script}.py", *chosen, data=data, families=FAMILIES)
     name, found = script, hash_of(files)
     CODE[found] = files
     CODE_OF[name] = found
@@ -361,13 +360,23 @@ def shown_pictures(wildcards):
     return images(wildcards)
 
 
+def answers_of(experiment, stage):
+    """The answers of a stage that count for an experiment."""
+    before = stage.startswith("before")
+    scope = CONFIG.scope(experiment, "before") if before else experiment
+    return f"results/{scope}/answers_{stage}.jsonl"
+
+
+def answers(stage):
+    """A function for the answers of a stage that count for the job's experiment."""
+    return lambda wildcards: answers_of(wildcards.experiment, stage)
+
+
 def control_answers():
     """The answers of all controls as inputs that go with those of `before` and `after`."""
     return {
         f"{control}_{stage}": [
-            f"results/{scope}/answers_{stage}_{control}.jsonl"
-            for name in EXPERIMENTS
-            for scope in [CONFIG.scope(name, "before") if stage == "before" else name]
+            answers_of(name, f"{stage}_{control}") for name in EXPERIMENTS
         ]
         for control in CONTROLS
         for stage in ("before", "after")

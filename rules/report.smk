@@ -2,8 +2,8 @@
 
 ANSWERS = dict(
     prompts=shared("prompts", rules.select_prompts.output.prompts),
-    before=shared("before", "results/{scope}/answers_before.jsonl"),
-    after="results/{experiment}/answers_after.jsonl",
+    before=answers("before"),
+    after=answers("after"),
 )
 
 
@@ -78,11 +78,7 @@ rule record_provenance:
     input:
         **ANSWERS,
         **{
-            f"{stage}_{control}": (
-                shared("before", f"results/{{scope}}/answers_before_{control}.jsonl")
-                if stage == "before"
-                else f"results/{{experiment}}/answers_after_{control}.jsonl"
-            )
+            f"{stage}_{control}": answers(f"{stage}_{control}")
             for control in CONTROLS
             for stage in ("before", "after")
         },
