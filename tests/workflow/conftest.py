@@ -92,6 +92,16 @@ class Checkout:
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout
 
+    def tool(self, name: str, *arguments: str, status: int = 0) -> str:
+        """Run a script of the checkout; what it prints, or its sentences where it is to fail."""
+        done = subprocess.run(
+            [sys.executable, f"scripts/{name}.py", *arguments], cwd=self.path, text=True,
+            capture_output=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if status == 0 else done.stderr
+
     def asked(self, *arguments: str):
         """What would run, as a `Plan`, and all its causes; see planning.py."""
         return asked(self.path, arguments)

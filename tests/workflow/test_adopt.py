@@ -28,13 +28,7 @@ adopt.main(["--yes"])
 
 
 def adopt(checkout, *arguments, status=0):
-    done = subprocess.run(
-        [sys.executable, "scripts/adopt.py", *arguments], cwd=checkout.path, text=True,
-        capture_output=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if status == 0 else done.stderr
+    return checkout.tool("adopt", *arguments, status=status)
 
 
 def files(checkout, place):

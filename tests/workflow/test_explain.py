@@ -2,21 +2,13 @@
 
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 from workflow.conftest import SMALL, merged
 
 
 def explain(checkout, *arguments, status=0):
-    done = subprocess.run(
-        [sys.executable, "scripts/explain.py", *arguments], cwd=checkout.path, text=True,
-        capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if status == 0 else done.stderr
+    return checkout.tool("explain", *arguments, status=status)
 
 
 @pytest.fixture
