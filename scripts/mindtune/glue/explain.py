@@ -36,7 +36,6 @@ KEYS = {
     "experiment": "experiments",
     "config": "",
     "scopes": "experiments",
-    "adopted": "",
     "settings": "mindspeed",
     "pins": "mindspeed.install",
     **{name: f"mindspeed.{name}" for name in ("home", "python", "set_env", "stand_in", "install")},
