@@ -1,5 +1,5 @@
 # The framework of an engine that has one of its own: installed or found, and looked at before
-# anything heavy runs. Another installation makes whatever was made with the one before again. Its
+# anything heavy runs. Another installation makes again whatever was made with the one before. Its
 # rules have no `code`: they check what is there, and a better check changes no result.
 
 from mindtune.glue.doctor_settings import doctor_settings

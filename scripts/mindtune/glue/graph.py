@@ -1,8 +1,7 @@
 """Where Snakemake's graph of jobs needs help: ancient inputs, lost records, and what was left.
 
-It uses parts of Snakemake 9.27
-that are not its public interface; tests/workflow/test_broken_off.py fails where another version
-has others.
+It uses parts of Snakemake 9.27 that are not its public interface; tests/workflow/test_broken_off.py
+fails where another version has others.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """The settings that a run began with, handed over to the jobs that it submits to a cluster.
 
-A job of a cluster reads the Snakefile again, hours later maybe. Were it to read the
-configuration again too, it would work with another one than the run that submitted it, and that
+A job of a cluster reads the Snakefile once more, hours later maybe. Were it to read the
+configuration once more, too, it would work with another one than the run that submitted it, and that
 records what it knows: settings that were never used. So a run keeps its settings in a file named
 by its content, and jobs read that; its path goes with them in an environment variable.
 """

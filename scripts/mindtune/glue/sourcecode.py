@@ -31,8 +31,8 @@ def code_files(
 ) -> dict[str, str]:
     """Some source files, all that they import from this project, and data files.
 
-    families: the model families that can be met. By name relative to `scripts/`, so that the place of the checkout doesn't matter, a hash of
-    the content of each.
+    By name relative to `scripts/`, so that the place of the checkout doesn't matter, a hash of the
+    content of each. families: the model families that can be met.
     """
     return {
         str(path.relative_to(ROOT)): file_hash(path)

@@ -98,7 +98,8 @@ class Processor:
         """Token ids and labels of a whole conversation, cut at `seq_length`.
 
         As with MindSpeed-MM's templates, each turn is tokenized by itself, the loss is on the
-        answers (with the token that ends a turn and the line end), everything else is -100. A conversation that is too long is cut turn by turn.
+        answers (with the token that ends a turn and the line end), everything else is -100. A
+        conversation that is too long is cut turn by turn.
         """
         system, messages = system_and_turns(messages)
         grids = list(grids)
