@@ -63,7 +63,7 @@ class ExportJob:
     """Turn the newest checkpoint of a save_dir into a Hugging Face model.
 
     hf_dir: the base model, whose config, tokenizer and index are taken over. out_dir: gets
-    a directory that transformers loads.
+    a directory that transformers loads, or with `adapter` one that peft loads.
     """
 
     save_dir: Path
@@ -72,6 +72,7 @@ class ExportJob:
     parallel: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
+    adapter: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Checkpoints of a training: Megatron's layout, and beside it all that an exact resume needs.
 
 `save_dir/iter_0000050/mp_rank_00/model_optim_rng.pt` holds the model under MindSpeed-MM's
-names, so that either engine can read it. Its entry `hf_engine` holds the optimizer, the
+names, so that either engine can read it, or with `train.lora` the adapters alone. Its entry `hf_engine` holds the optimizer, the
 fp32 weights when the model's are bfloat16, and the states of the random generators.
 """
 
@@ -16,7 +16,9 @@ import numpy
 import torch
 
 from mindtune.checkpoint import save_trained
+from mindtune.checkpoint.adapters import save_adapters
 from mindtune.checkpoint.megatron import iteration_name, iterations, track
+from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.beside import Beside, HostCopies, changed
 from mindtune.engines.hf.device import DTYPES
 from mindtune.models.tensors import tensors_of
@@ -30,6 +32,7 @@ class Checkpoints:
     """The checkpoints in a save_dir.
 
     config: content of config.json. precision: `fp32` or `bf16`, of the model's tensors in files.
+    adapters: those of the model, where they are trained and not the model itself.
     """
 
     def __init__(self, save_dir: Path, config: dict, precision: str, train: Mapping) -> None:
@@ -37,6 +40,7 @@ class Checkpoints:
         self.config = config
         self.dtype = DTYPES[precision]
         self.train = train
+        self.adapters: Adapters | None = None
         self.random: Mapping | None = None
         self.beside = Beside()
         self.copies = HostCopies()
@@ -93,18 +97,20 @@ class Checkpoints:
 
     def _content(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """What a checkpoint holds; its tensors are those of the training."""
-        content: dict[str, Any] = {
-            "tensors": {
-                name: tensor.to(self.dtype) for name, tensor in published_tensors(model).items()
-            }
-        }
+        if self.adapters:
+            tensors = self.adapters.tensors()
+        else:
+            published = published_tensors(model).items()
+            tensors = {name: tensor.to(self.dtype) for name, tensor in published}
+        content: dict[str, Any] = {"tensors": tensors}
         if self.train["save_optim"]:
             state = {"optimizer": optimizer.state_dict(), "random": random_states(model.device)}
             content["extra"] = {STATE: state}
         return content
 
     def _write(self, iteration: int, content: Mapping, whole: Callable[[], None]) -> None:
-        save_trained(
+        save = partial(save_adapters, lora=self.train["lora"]) if self.adapters else save_trained
+        save(
             self.save_dir,
             iteration,
             content["tensors"],

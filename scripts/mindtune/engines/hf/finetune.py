@@ -9,10 +9,12 @@ from torch.utils.data import Sampler, Subset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from mindtune.checkpoint import load_hf_tensors
+from mindtune.checkpoint.adapters import load_adapters
 from mindtune.data.mllm import read_mllm
 from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
+from mindtune.engines.hf.adapters import Adapters, check_lora
 from mindtune.engines.hf.callbacks import IterationLog, TokenCount, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -51,11 +53,18 @@ def finetune(job: FinetuneJob) -> None:
     held_out = Conversations(
         read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
     )
-    source, iteration = (job.save_dir, begun) if begun else (job.mm_dir, None)
+    own = begun and not train.get("lora")  # adapters are beside the base, and not instead of it
+    source, iteration = (job.save_dir, begun) if own else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
     model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
     del tensors
-    trained = freeze(model, train)
+    if train.get("lora"):
+        checkpoints.adapters = Adapters(model, config, train)
+        if begun:
+            checkpoints.adapters.load(load_adapters(job.save_dir, config, begun))
+    trained = trained_in(model, train)
+    if job.machine.get("recompute") == "full":
+        recompute(model)
     log.info(
         "%s parameters are trained, %s frozen; %d samples, %d held out; from %s",
         f"{sum(p.numel() for p in trained):,}",
@@ -132,7 +141,10 @@ def check(job: FinetuneJob, begun: int) -> None:
     check_whole_pictures(
         job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
     )
-    check_room(job.save_dir, read_config(job.hf_dir), job.train, job.machine["precision"])
+    config = read_config(job.hf_dir)
+    if job.train.get("lora"):
+        check_lora(config, job.train)
+    check_room(job.save_dir, config, job.train, job.machine["precision"])
 
 
 def check_amount(samples: int, train) -> None:
@@ -225,6 +237,21 @@ def collator(processor: Processor, micro_batch_size: int, tokens_per_pass: int |
         processor.image_token_id,
         processor.image_processor.merge_size,
     )
+
+
+def recompute(model: torch.nn.Module) -> None:
+    """Keep of each layer what it is given, and compute the rest again for the gradients.
+
+    What a dropout draws is the same then: torch keeps the state of its generator as well.
+    """
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+
+def trained_in(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
+    """What is trained of a model: its adapters, or all that is not frozen."""
+    if not train.get("lora"):
+        return freeze(model, train)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:

@@ -47,3 +47,10 @@ class Hf(Section):
         "损失与梯度和逐个微批次相同，只差末几位数字。null 表示逐个微批次计算。",
         later=True,
     )
+    recompute: Annotated[Literal["none", "full"], Choice()] = key(
+        "none",
+        "`full` keeps of each layer only what it was given, and computes the rest once more for the "
+        "gradients: less memory, about a third more time, the same losses. `none` keeps all.",
+        "`full` 每层只保留输入，求梯度时再算一遍：省显存，约多花三分之一的时间，损失不变；`none` 全部保留。",
+        later=True,
+    )
