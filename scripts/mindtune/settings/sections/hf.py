@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from mindtune.engines.feature_cache import AUTO, OFF, SIZE
 from mindtune.settings.kinds import Choice, Text, Whole
 from mindtune.settings.section import Section, key
 
@@ -9,6 +10,8 @@ DEVICE = Text(
     pattern="(cpu|cuda|npu|xpu|mps)(:[0-9]{1,3})?",
     form="a torch device such as `cpu`, `cuda`, `cuda:1` or `npu`",
 )
+
+CACHE = Text(pattern=f"{AUTO}|{OFF}|{SIZE}", form="`auto`, `off` or a size such as `50 GB`")
 
 
 class Hf(Section):
@@ -45,5 +48,18 @@ class Hf(Section):
         "micro batches one after another, but for last digits. null for one micro batch after another.",
         "训练时一次送入模型的 token 数上限：一个全局批次的样本不加填充地拼成若干行，每行不超过此数；"
         "损失与梯度和逐个微批次相同，只差末几位数字。null 表示逐个微批次计算。",
+        later=True,
+    )
+    feature_cache: Annotated[str, CACHE] = key(
+        "auto",
+        "Whether training keeps what a frozen vision tower makes of a picture, in memory and in "
+        "results/shared/features, for later epochs and other experiments: `off`, a size such as `50 GB` "
+        "that the directory may take, or `auto`, which is 10 GB on a CPU and `off` elsewhere. Each "
+        "picture then goes through the tower alone, on a CPU to the same bytes at the demo's size; on "
+        "other devices last digits may differ. Without effect where the tower is trained.",
+        "训练时是否保留冻结的视觉编码器对图片的输出（在内存和 results/shared/features 中），供之后的轮次"
+        "和其他实验使用：`off` 不保留；`50 GB` 这样的大小是该目录的上限；`auto` 在 CPU 上为 10 GB，在其他"
+        "设备上为 `off`。保留时每张图片单独经过视觉编码器：在 CPU 上、演示模型的规模下结果逐字节相同，"
+        "在其他设备上末几位数字可能不同。视觉编码器参与训练时不起作用。",
         later=True,
     )
