@@ -1,8 +1,9 @@
-"""Show and remove checkpoints that were put aside for those of other settings.
+"""Show and remove checkpoints that were put aside for those of other settings, and kept features.
 
     python scripts/clean.py                        what is put aside, its size and its settings
     python scripts/clean.py baseline/0123456789abcdef     asks, and removes it
-    python scripts/clean.py --yes --all            removes all that is put aside
+    python scripts/clean.py shared/features        the features of pictures that trainings share
+    python scripts/clean.py --yes --all            removes all that is listed
 
 A training never removes what it puts aside: with its settings it is taken up again. Results as
 they are now (save_dir, answers, tables) are never touched. Exit status: 0 done, 1 not done, 2 the
@@ -14,11 +15,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindtune.engines.cleaning import Aside, chosen, put_aside_below, remove_aside
+from mindtune.engines.cleaning import (
+    Aside,
+    KeptFeatures,
+    chosen,
+    removable_below,
+    remove_aside,
+)
 from mindtune.errors import UserError
 
 
-def agreed(asides: Sequence[Aside]) -> bool:
+def agreed(asides: Sequence[Aside | KeptFeatures]) -> bool:
     """Ask whether these may be removed.
 
     Raises
@@ -40,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="as the list shows it")
-    parser.add_argument("--all", action="store_true", help="all that is put aside")
+    parser.add_argument("--all", action="store_true", help="all that is listed")
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
@@ -51,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.names and given.all:
         parser.error("--all: leave the names out")
     try:
-        found = list(put_aside_below(given.results))
+        found = list(removable_below(given.results))
         asides = found if given.all else chosen(found, given.names)
         if not found:
             print(f"Nothing is put aside below {given.results}.")

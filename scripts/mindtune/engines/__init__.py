@@ -51,7 +51,7 @@ ENGINES = {
         answers_from="hf",
         machine="hf",
         keys={
-            "finetune": (*DEVICE, "tokens_per_pass", "recompute"),
+            "finetune": (*DEVICE, "tokens_per_pass", "recompute", "feature_cache"),
             "answer": DEVICE,
         },
     ),

@@ -1,5 +1,6 @@
-"""What trainings put aside below results/: what it is, what it takes, and its removal."""
+"""What trainings put aside or keep below results/: what it is, what it takes, and its removal."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mindtune.engines.continuation import differences
+from mindtune.engines.feature_cache import place_of_features
 from mindtune.engines.superseded import (
     Generation,
     kept,
@@ -55,6 +57,29 @@ class Aside:
         return f"now -> there: {', '.join(found)}"
 
 
+@dataclass(frozen=True)
+class KeptFeatures:
+    """Features of pictures, which trainings keep (`hf.feature_cache`). size: bytes of their files."""
+
+    name: str
+    place: Path
+    size: int
+
+    def line(self) -> str:
+        return (
+            f"{self.name}  {self.size / 1e9:.3f} GB, features of pictures that trainings share; "
+            "they are computed again when they are wanted"
+        )
+
+
+def removable_below(results: Path) -> Iterator[Aside | KeptFeatures]:
+    """All that trainings put aside, and the features that they keep."""
+    yield from put_aside_below(results)
+    place = place_of_features(results / "any" / "save_dir")
+    if place.is_dir():
+        yield KeptFeatures(f"{place.parent.name}/{place.name}", place, _size_below(place))
+
+
 def put_aside_below(results: Path) -> Iterator[Aside]:
     """All that trainings put aside, experiment by experiment.
 
@@ -69,7 +94,9 @@ def put_aside_below(results: Path) -> Iterator[Aside]:
             yield _aside(f"{experiment.name}/{generation.path.name}", place, generation)
 
 
-def chosen(found: Iterable[Aside], names: Iterable[str]) -> list[Aside]:
+def chosen(
+    found: Iterable[Aside | KeptFeatures], names: Iterable[str]
+) -> list[Aside | KeptFeatures]:
     """Those with these names.
 
     Raises
@@ -84,13 +111,16 @@ def chosen(found: Iterable[Aside], names: Iterable[str]) -> list[Aside]:
     return [aside for aside in found if aside.name in set(names)]
 
 
-def remove_aside(aside: Aside) -> None:
+def remove_aside(aside: Aside | KeptFeatures) -> None:
     """
     Raises
     ------
     UserError: a training of the experiment runs, or it can't be removed.
     """
     try:
+        if isinstance(aside, KeptFeatures):  # a training that runs computes what it misses
+            shutil.rmtree(aside.place)
+            return
         with FileLock(lock_of(aside.place)).acquire(timeout=0):
             remove(aside.generation)
             remove_leftovers(aside.generation.path.parent)
@@ -102,6 +132,14 @@ def remove_aside(aside: Aside) -> None:
         ) from error
     except OSError as error:
         raise UserError(f"{error.filename} can't be removed: {error.strerror}.") from error
+
+
+def _size_below(place: Path) -> int:
+    sizes = 0
+    for path in place.rglob("*"):
+        with suppress(FileNotFoundError):  # a training that runs renames what it has written
+            sizes += path.lstat().st_size if not path.is_dir() else 0
+    return sizes
 
 
 def _aside(name: str, place: Path, generation: Generation) -> Aside:

@@ -39,7 +39,8 @@ class FinetuneJob:
     training that was interrupted resumes from its newest whole checkpoint; the caller
     ensures that save_dir holds nothing of other settings (`mindtune.engines.training_directory`).
     keep: `all` checkpoints, or the `last` (`mindtune.engines.pruning`). followers: whoever shows the
-    training while it runs (`mindtune.trackers`).
+    training while it runs (`mindtune.trackers`). features: where an engine may keep what a frozen
+    vision tower makes of pictures, None for nowhere; it is for trainings of the same code.
     """
 
     train_data: Path
@@ -56,6 +57,7 @@ class FinetuneJob:
     operation: Settings = field(default_factory=dict)
     keep: str = "all"
     followers: Any = None
+    features: Path | None = None
 
 
 @dataclass(frozen=True)

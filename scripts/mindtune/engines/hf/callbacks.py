@@ -73,10 +73,10 @@ class IterationLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.table.begin(self.begun)
+        self.started = time.perf_counter()
 
     def on_step_begin(self, args, state, control, *, model, **kwargs) -> None:
         self.checkpoints.restore_random(model.device)
-        self.started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if self.evaluated and self.due(self.iteration(state), self.train["eval_interval"]):
@@ -119,6 +119,7 @@ class IterationLog(TrainerCallback):
         elif not self.prepared:
             self.checkpoints.prepare(model, optimizer)
         self.prepared = True
+        self.started = time.perf_counter()
 
     def saved(self, iteration: int) -> None:
         """A checkpoint is whole; this may be called in another thread."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler, Subset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mindtune.checkpoint import load_hf_tensors
 from mindtune.checkpoint.adapters import load_adapters
@@ -14,15 +15,17 @@ from mindtune.data.mllm import read_mllm
 from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
+from mindtune.engines.feature_cache import is_kept, room
 from mindtune.engines.hf.adapters import Adapters, check_lora
 from mindtune.engines.hf.callbacks import IterationLog, TokenCount, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import DTYPES, open_device
+from mindtune.engines.hf.features import Features, Tower, prepare
 from mindtune.engines.hf.loading import batches_ahead, loader_processes, own_words
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
-from mindtune.engines.hf.packing import Packer, packed_loss
+from mindtune.engines.hf.packing import Packer, Pass, packed_loss
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.hf.segments import use_segments
@@ -49,10 +52,7 @@ def finetune(job: FinetuneJob) -> None:
     set_seed(train["seed"])
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
     records = in_order(read_mllm(job.train_data), train.get("order_seed"))
-    data = Conversations(records, job.images, processor, train["seq_length"])
-    held_out = Conversations(
-        read_mllm(job.held_out_data), job.images, processor, train["seq_length"]
-    )
+    held_out_records = read_mllm(job.held_out_data)
     own = begun and not train.get("lora")  # adapters are beside the base, and not instead of it
     source, iteration = (job.save_dir, begun) if own else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
@@ -69,9 +69,14 @@ def finetune(job: FinetuneJob) -> None:
         "%s parameters are trained, %s frozen; %d samples, %d held out; from %s",
         f"{sum(p.numel() for p in trained):,}",
         f"{sum(p.numel() for p in model.parameters() if not p.requires_grad):,}",
-        len(data), len(held_out), f"iteration {begun}" if begun else "the base model",
+        len(records), len(held_out_records), f"iteration {begun}" if begun else "the base model",
     )  # fmt: skip
     model.to(device)
+    features = kept_features(job, model, processor)
+    data, held_out = (
+        Conversations(some, job.images, processor, train["seq_length"], features)
+        for some in (records, held_out_records)
+    )
     optimizer = MainWeightsAdamW(model, train)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate(step + begun, train) / train["lr"]
@@ -105,6 +110,7 @@ def finetune(job: FinetuneJob) -> None:
             consumed_samples=begun * train["global_batch_size"],
             micro_batch_size=train["micro_batch_size"],
             tokens=tokens,
+            features=features,
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -179,10 +185,17 @@ class MegatronOrderTrainer(Trainer):
     """transformers' Trainer with Megatron's sampler and Megatron's mean of a global batch."""
 
     def __init__(
-        self, *args, consumed_samples: int, micro_batch_size: int, tokens: TokenCount, **kwargs
+        self,
+        *args,
+        consumed_samples: int,
+        micro_batch_size: int,
+        tokens: TokenCount,
+        features: Features | None,
+        **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.tokens = tokens
+        self.features = features
         self.consumed_samples = consumed_samples
         self.micro_batch_size = micro_batch_size
         # Megatron averages the means of micro batches; transformers would weigh them by tokens.
@@ -198,6 +211,16 @@ class MegatronOrderTrainer(Trainer):
             args.max_steps * step,
         )
 
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        inputs = super()._prepare_inputs(inputs)
+        found = inputs.pop("features", None)
+        if shown := inputs.pop("pictures", None):
+            found = torch.cat([self.features.of(picture) for picture in shown])
+        if found is not None:
+            kept = BaseModelOutputWithPooling(pooler_output=(found,))
+            inputs["mm_encoder_outputs"] = {"image": kept}
+        return inputs
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         self.tokens.add(inputs["attention_mask"].sum())
         return super().training_step(model, inputs, num_items_in_batch)
@@ -206,24 +229,24 @@ class MegatronOrderTrainer(Trainer):
 class PackedTrainer(MegatronOrderTrainer):
     """The same numbers from packed passes; see `mindtune.engines.hf.packing`."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        use_segments(self.model)
-
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         model.train()
         total = torch.zeros((), device=self.args.device)
         for part in inputs["passes"]:
             self.tokens.add(sum(part.lengths))
-            loss = packed_loss(model, part.to(self.args.device))
+            loss = self.loss_of(model, part)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
+    def loss_of(self, model, part: Pass) -> torch.Tensor:
+        features_of = self.features.of if self.features else None
+        return packed_loss(model, part.to(self.args.device), features_of)
+
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         model.eval()
-        losses = [packed_loss(model, part.to(self.args.device)) for part in inputs["passes"]]
+        losses = [self.loss_of(model, part) for part in inputs["passes"]]
         return torch.stack(losses).sum(), None, None
 
 
@@ -260,6 +283,20 @@ def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(family.is_trained(family.published_name(name), train))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def kept_features(job: FinetuneJob, model, processor: Processor) -> Features | None:
+    """What keeps the features of pictures; None where nothing is kept, or the tower is trained."""
+    if job.machine.get("tokens_per_pass"):
+        use_segments(model)
+    trained = any(parameter.requires_grad for parameter in model.model.visual.parameters())
+    if trained or not is_kept(job.machine):
+        return None
+    if job.features is not None:
+        prepare(job.features)
+    tower = Tower(model.model, packed=bool(job.machine.get("tokens_per_pass")))
+    loaders = loader_processes(job.machine["threads"])
+    return Features(tower, processor, job.features, room(job.operation), loaders)
 
 
 def held_out_part(held_out: Conversations, train) -> Subset | None:

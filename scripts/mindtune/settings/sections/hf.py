@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from mindtune.engines.feature_cache import AUTO, OFF, SIZE
 from mindtune.settings.kinds import Choice, Text, Whole
 from mindtune.settings.section import Section, key
 
@@ -9,6 +10,8 @@ DEVICE = Text(
     pattern="(cpu|cuda|npu|xpu|mps)(:[0-9]{1,3})?",
     form="a torch device such as `cpu`, `cuda`, `cuda:1` or `npu`",
 )
+
+CACHE = Text(pattern=f"{AUTO}|{OFF}|{SIZE}", form="`auto`, `off` or a size such as `50 GB`")
 
 
 class Hf(Section):
@@ -52,5 +55,18 @@ class Hf(Section):
         "`full` keeps of each layer only what it was given, and computes the rest once more for the "
         "gradients: less memory, about a third more time, the same losses. `none` keeps all.",
         "`full` 每层只保留输入，求梯度时再算一遍：省显存，约多花三分之一的时间，损失不变；`none` 全部保留。",
+        later=True,
+    )
+    feature_cache: Annotated[str, CACHE] = key(
+        "auto",
+        "Whether training keeps what a frozen vision tower makes of a picture, in memory and in "
+        "results/shared/features, for later epochs and other experiments: `off`, a size such as `50 GB` "
+        "that the directory may take, or `auto`, which is 10 GB on a CPU and `off` elsewhere. Each "
+        "picture then goes through the tower alone, on a CPU to the same bytes at the demo's size; on "
+        "other devices last digits may differ. Without effect where the tower is trained.",
+        "训练时是否保留冻结的视觉编码器对图片的输出（在内存和 results/shared/features 中），供之后的轮次"
+        "和其他实验使用：`off` 不保留；`50 GB` 这样的大小是该目录的上限；`auto` 在 CPU 上为 10 GB，在其他"
+        "设备上为 `off`。保留时每张图片单独经过视觉编码器：在 CPU 上、演示模型的规模下结果逐字节相同，"
+        "在其他设备上末几位数字可能不同。视觉编码器参与训练时不起作用。",
         later=True,
     )
