@@ -215,6 +215,11 @@ def machine(engine, role):
     return in_effect({key: section[key] for key in engine.keys[role] if key in section})
 
 
+def training_threads(machine):
+    """Threads of a training on one node, in all of its processes."""
+    return machine.get("threads", 1) * machine.get("devices", 1)
+
+
 def accelerators(engine):
     """Whether a job of an engine takes the accelerator of the machine it runs on, as 1 or 0."""
     return int(CONFIG.common[engine.machine].get("device") != "cpu")
