@@ -181,7 +181,5 @@ def test_what_cannot_work_is_said_before_anything_runs(machine, batch, words):
 
 def test_fewer_samples_than_all_replicas_take_are_refused(place, tmp_path):  # noqa: F811
     job = job_of(place, tmp_path, machine={"devices": 4}, micro_batch_size=2, global_batch_size=8)
-    with pytest.raises(
-        UserError, match="7 samples to train on, fewer than train.micro_batch_size 2 x 4 devices"
-    ):
+    with pytest.raises(UserError, match=r"7 samples to train on, fewer .* 2 x 4 devices"):
         training_check("hf")(job, 0)
