@@ -1,11 +1,12 @@
-"""Show and remove checkpoints that were put aside for those of other settings.
+"""Show and remove what was put aside: checkpoints of other settings, and answers of an interrupted
+answering, which the same command would take up.
 
     python scripts/clean.py                        what is put aside, its size and its settings
     python scripts/clean.py baseline/0123456789abcdef     asks, and removes it
     python scripts/clean.py --yes --all            removes all that is put aside
 
-A training never removes what it puts aside: with its settings it is taken up again. Results as
-they are now (save_dir, answers, tables) are never touched. Exit status: 0 done, 1 not done, 2 the
+A training never removes what it puts aside: with its settings it is taken up again; so are the
+answers. Results as they are now (save_dir, answers, tables) are never touched. Exit status: 0 done, 1 not done, 2 the
 command line is wrong.
 """
 
@@ -14,11 +15,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindtune.engines.cleaning import Aside, chosen, put_aside_below, remove_aside
+from mindtune.engines.cleaning import (
+    Aside,
+    Left,
+    chosen,
+    journals_below,
+    put_aside_below,
+    remove_aside,
+    remove_journal,
+)
 from mindtune.errors import UserError
 
 
-def agreed(asides: Sequence[Aside]) -> bool:
+def agreed(asides: Sequence[Aside | Left]) -> bool:
     """Ask whether these may be removed.
 
     Raises
@@ -51,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.names and given.all:
         parser.error("--all: leave the names out")
     try:
-        found = list(put_aside_below(given.results))
+        found = [*put_aside_below(given.results), *journals_below(given.results)]
         asides = found if given.all else chosen(found, given.names)
         if not found:
             print(f"Nothing is put aside below {given.results}.")
@@ -59,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(aside.line() for aside in found))
         elif given.yes or agreed(asides):
             for aside in asides:
-                remove_aside(aside)
+                remove_journal(aside) if isinstance(aside, Left) else remove_aside(aside)
                 print(f"removed {aside.name}")
     except UserError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What trainings put aside below results/: what it is, what it takes, and its removal."""
+"""What trainings put aside and answerings left below results/: what it is, its size, and its removal."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mindtune.engines.continuation import differences
+from mindtune.engines.journal import NAME, parsed
 from mindtune.engines.superseded import (
     Generation,
     kept,
@@ -19,6 +20,7 @@ from mindtune.engines.superseded import (
     remove_leftovers,
 )
 from mindtune.errors import UserError
+from mindtune.files import regular
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,51 @@ class Aside:
         return f"now -> there: {', '.join(found)}"
 
 
+@dataclass(frozen=True)
+class Left:
+    """The journal of an answering that did not end. name: experiment/answers.hash."""
+
+    name: str
+    path: Path
+    size: int
+    answers: int
+    prompts: int
+
+    @classmethod
+    def read(cls, path: Path) -> "Left":
+        content = regular(path).read_bytes()
+        prompts, batches, _ = parsed(content)
+        match = NAME.fullmatch(path.name)
+        name = f"{path.parent.name}/{match['answers']}.{match['key']}"
+        return cls(name, path, len(content), sum(map(len, batches)), prompts or 0)
+
+    def line(self) -> str:
+        """What it is, in words."""
+        return (
+            f"{self.name}  {self.size / 1e9:.3f} GB, {self.answers} of {self.prompts} answers of an "
+            "interrupted answering"
+        )
+
+
+def journals_below(results: Path) -> Iterator[Left]:
+    """What interrupted answerings left, experiment by experiment."""
+    for path in sorted(results.glob("*/.*.journal")):
+        if NAME.fullmatch(path.name) and path.is_file():
+            yield Left.read(path)
+
+
+def remove_journal(left: Left) -> None:
+    """
+    Raises
+    ------
+    UserError: it can't be removed.
+    """
+    try:
+        left.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{error.filename} can't be removed: {error.strerror}.") from error
+
+
 def put_aside_below(results: Path) -> Iterator[Aside]:
     """All that trainings put aside, experiment by experiment.
 
@@ -69,7 +116,7 @@ def put_aside_below(results: Path) -> Iterator[Aside]:
             yield _aside(f"{experiment.name}/{generation.path.name}", place, generation)
 
 
-def chosen(found: Iterable[Aside], names: Iterable[str]) -> list[Aside]:
+def chosen(found: Iterable[Aside | Left], names: Iterable[str]) -> list[Aside | Left]:
     """Those with these names.
 
     Raises
