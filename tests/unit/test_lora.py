@@ -105,7 +105,7 @@ def test_the_seed_decides_how_adapters_begin(place, tmp_path, trained):  # noqa:
 )
 def test_merged_is_base_and_adapter_in_transformers_to_the_bit(
     place, tmp_path, trained, name, count
-):  # noqa: F811
+):
     """peft loads the adapter onto the base, and merges it: the same float32 bits as ours."""
     from peft import PeftModel
 
