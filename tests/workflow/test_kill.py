@@ -38,8 +38,7 @@ def wait_for(path, process, seconds=120):
 
 @pytest.mark.parametrize("target", ["Snakemake alone", "all of it"])
 def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(finished, tmp_path, target):
-    checkout = Checkout.make(tmp_path / "killed")
-    checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
+    checkout = finished.without(tmp_path / "killed", "baseline")
     process = start(checkout, "results/baseline/hf")
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000002", process)
     if target == "all of it":
@@ -57,6 +56,7 @@ def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(finished, tmp_
     )
 
 
+@pytest.mark.long
 def test_kills_at_random_moments_one_after_another(finished, tmp_path):
     """A run that is hit again and again ends like one that was not: `tests/chaos.py` has more."""
     checkout = Checkout.make(tmp_path / "chaos")
@@ -149,8 +149,7 @@ def test_a_mistake_costs_no_finished_training(finished, tmp_path, change, words)
 
 
 def test_a_loader_that_the_kernel_ended_is_told_as_that(finished, tmp_path):
-    checkout = Checkout.make(tmp_path / "memory", ONE)
-    checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
+    checkout = finished.without(tmp_path / "memory", "baseline")
     process = start(checkout, DONE)
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000002", process)
     job, _ = chaos.job_of(process.pid)
@@ -166,8 +165,7 @@ def test_a_loader_that_the_kernel_ended_is_told_as_that(finished, tmp_path):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_of_it_leaves_checkpoints_to_go_on_from(finished, tmp_path, signal_number):
-    checkout = Checkout.make(tmp_path / "signalled")
-    checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
+    checkout = finished.without(tmp_path / "signalled", "baseline")
     process = start(checkout, "results/baseline/finetune.json")
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000004", process)
     os.killpg(process.pid, signal_number)
