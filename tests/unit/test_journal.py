@@ -15,7 +15,7 @@ import pytest
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import scenes
 from mindtune.engines import journal as journals
-from mindtune.engines.cleaning import journals_below, remove_journal
+from mindtune.engines.cleaning import journals_below, remove_for_good
 from mindtune.engines.hf import answer as answering
 from mindtune.engines.journal import Journal, in_order, key_of
 from mindtune.engines.requests import AnswerJob
@@ -76,7 +76,7 @@ def test_what_was_added_is_there_for_the_same_job_only(job):
     (left,) = left_by(job)
     assert left.line().endswith("4 of 10 answers of an interrupted answering")
     assert left.name.startswith("baseline/answers_after.jsonl.")
-    remove_journal(left)
+    remove_for_good(left)
     assert not left_by(job)
 
 

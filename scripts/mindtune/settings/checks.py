@@ -17,6 +17,8 @@ from mindtune.demo.scenes import image_names
 from mindtune.engines import ENGINES
 from mindtune.errors import UserError
 from mindtune.files import read_json
+from mindtune.settings.hf import hf_problems
+from mindtune.settings.lora import lora_problems
 from mindtune.settings.mindspeed import mindspeed_problems
 from mindtune.settings.vllm import vllm_problems
 
@@ -128,8 +130,11 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
             "train.eval_iters to 0, or hold some images out."
         )
     yield from _layer_problems(parallel)
+    yield from lora_problems(settings)
     if settings["engine"] == "mindspeed":
         yield from mindspeed_problems(settings)
+    if settings["engine"] == "hf":
+        yield from hf_problems(settings)
     elif parallel["context_parallel_size"] > 1:
         yield (
             f"parallel.context_parallel_size is {parallel['context_parallel_size']}, which the hf "
