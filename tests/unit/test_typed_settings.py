@@ -349,7 +349,7 @@ def test_no_result_depends_on_how_a_key_is_described():
         for path in stage_sources(name, role)
     ]
     engines += [path for name in CONVERTERS for path in converter_sources(name)]
-    assert len(scripts) > 15 and len(engines) == 9 and all(path.is_file() for path in engines)
+    assert len(scripts) > 15 and len(engines) == 10 and all(path.is_file() for path in engines)
     settings = ROOT / "scripts/mindtune/settings"
     assert [path for path in closure([*scripts, *engines]) if path.is_relative_to(settings)] == []
 
