@@ -16,6 +16,7 @@ from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
 from mindtune.files import read_json
+from mindtune.settings.hf import hf_problems
 from mindtune.settings.lora import lora_problems
 from mindtune.settings.mindspeed import mindspeed_problems
 
@@ -130,6 +131,8 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
     yield from lora_problems(settings)
     if settings["engine"] == "mindspeed":
         yield from mindspeed_problems(settings)
+    if settings["engine"] == "hf":
+        yield from hf_problems(settings)
     elif parallel["context_parallel_size"] > 1:
         yield (
             f"parallel.context_parallel_size is {parallel['context_parallel_size']}, which the hf "

@@ -7,7 +7,7 @@ fp32 weights when the model's are bfloat16, and the states of the random generat
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,37 @@ from mindtune.checkpoint.megatron import iteration_name, iterations, track
 from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.beside import Beside, HostCopies, changed
 from mindtune.engines.hf.device import DTYPES
+from mindtune.engines.hf.replicas import Replicas
 from mindtune.models.tensors import tensors_of
 
 log = logging.getLogger(__name__)
 
 STATE = "hf_engine"
+# In it: the generators of the replicas but the first.
+OTHERS = "random_of_others"
 
 
 class Checkpoints:
     """The checkpoints in a save_dir.
 
     config: content of config.json. precision: `fp32` or `bf16`, of the model's tensors in files.
-    adapters: those of the model, where they are trained and not the model itself.
+    adapters: those of the model, where they are trained and not the model itself. replicas: of the
+    copies that train together the first one writes.
     """
 
-    def __init__(self, save_dir: Path, config: dict, precision: str, train: Mapping) -> None:
+    def __init__(
+        self,
+        save_dir: Path,
+        config: dict,
+        precision: str,
+        train: Mapping,
+        replicas: Replicas | None = None,
+    ) -> None:
         self.save_dir = save_dir
         self.config = config
         self.dtype = DTYPES[precision]
         self.train = train
+        self.replicas = replicas or Replicas()
         self.adapters: Adapters | None = None
         self.random: Mapping | None = None
         self.beside = Beside()
@@ -66,8 +78,8 @@ class Checkpoints:
 
         To be called after the first step: an optimizer has no moments before.
         """
-        if model.device.type == "cuda":
-            content = self._content(model, optimizer)
+        if model.device.type == "cuda" and self.replicas.is_first:
+            content = self._content(model, optimizer, [random_states(model.device)])
             if self.copies.fit(content, model.device):
                 self.beside.begin(partial(self.copies.prepare, content))
 
@@ -80,7 +92,7 @@ class Checkpoints:
     ) -> None:
         """Copy what a checkpoint holds, and let a thread write it, whole or not at all.
 
-        It waits for the one before to be whole. Where host memory has no room for the copies, the
+        To be called in every replica. It waits for the one before to be whole. Where host memory has no room for the copies, the
         checkpoint is whole when this returns. whole: called then, in the thread.
 
         Raises
@@ -88,15 +100,26 @@ class Checkpoints:
         UserError, OSError: the one before could not be written (or this one, without the thread).
         """
         self.beside.wait()
-        content = self._content(model, optimizer)
+        random = self.replicas.gathered(random_states(model.device))
+        if not self.replicas.is_first:
+            return
+        content = self._content(model, optimizer, random)
         if self.copies.ready(content, model.device):
             content = self.copies.of(content, model.device)
             self.beside.begin(partial(self._write, iteration, content, whole))
         else:
             self._write(iteration, to_cpu(content), whole)
 
-    def _content(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """What a checkpoint holds; its tensors are those of the training."""
+    def _content(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        random: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """What a checkpoint holds; its tensors are those of the training.
+
+        random: the states of the generators of each replica.
+        """
         if self.adapters:
             tensors = self.adapters.tensors()
         else:
@@ -104,7 +127,9 @@ class Checkpoints:
             tensors = {name: tensor.to(self.dtype) for name, tensor in published}
         content: dict[str, Any] = {"tensors": tensors}
         if self.train["save_optim"]:
-            state = {"optimizer": optimizer.state_dict(), "random": random_states(model.device)}
+            state = {"optimizer": optimizer.state_dict(), "random": random[0]}
+            if len(random) > 1:
+                state[OTHERS] = random[1:]
             content["extra"] = {STATE: state}
         return content
 
@@ -138,7 +163,8 @@ class Checkpoints:
             return
         state = content[STATE]
         optimizer.load_state_dict(state["optimizer"])
-        self.random = state["random"]
+        rank = self.replicas.rank
+        self.random = state[OTHERS][rank - 1] if rank else state["random"]
 
     def restore_random(self, device: torch.device) -> None:
         """Bring the generators to where they were, when a checkpoint was restored."""
