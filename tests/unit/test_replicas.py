@@ -175,7 +175,11 @@ def test_one_replica_needs_nobody():
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_said_before_anything_runs(machine, batch, words):
-    settings = {"train": TRAIN | {"global_batch_size": batch}, "hf": MACHINE | machine}
+    settings = {
+        "train": TRAIN | {"global_batch_size": batch},
+        "parallel": {"context_parallel_size": 1},
+        "hf": MACHINE | machine,
+    }
     assert any(words in problem for problem in hf_problems(settings))
 
 
