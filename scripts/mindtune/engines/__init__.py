@@ -51,7 +51,7 @@ ENGINES = {
         answers_from="hf",
         machine="hf",
         keys={
-            "finetune": (*DEVICE, "tokens_per_pass", "feature_cache"),
+            "finetune": (*DEVICE, "tokens_per_pass", "kernels", "feature_cache"),
             "answer": DEVICE,
         },
     ),

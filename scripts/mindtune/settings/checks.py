@@ -133,6 +133,9 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
             f"parallel.context_parallel_size is {parallel['context_parallel_size']}, which the hf "
             "engine can't do; write 1."
         )
+    kernels, device = (settings["hf"].get(key) for key in ("kernels", "device"))
+    if settings["engine"] == "hf" and kernels == "liger" and not device.startswith("cuda"):
+        yield f"hf.kernels is liger, whose kernels run on CUDA, but hf.device is {device}; write torch."
     for family, pattern in settings["prompts"]["families"].items():
         try:
             re.compile(pattern)
