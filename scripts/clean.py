@@ -1,13 +1,14 @@
-"""Show and remove checkpoints that were put aside for those of other settings, and kept features.
+"""Show and remove what was put aside or kept: checkpoints of other settings, answers of an interrupted
+answering, which the same command would take up, and features of pictures.
 
     python scripts/clean.py                        what is put aside, its size and its settings
     python scripts/clean.py baseline/0123456789abcdef     asks, and removes it
     python scripts/clean.py shared/features        the features of pictures that trainings share
     python scripts/clean.py --yes --all            removes all that is listed
 
-A training never removes what it puts aside: with its settings it is taken up again. Results as
-they are now (save_dir, answers, tables) are never touched. Exit status: 0 done, 1 not done, 2 the
-command line is wrong.
+A training never removes what it puts aside: with its settings it is taken up again; so are the
+answers. Results as they are now (save_dir, answers, tables) are never touched. Exit status: 0 done,
+1 not done, 2 the command line is wrong.
 """
 
 import argparse
@@ -16,16 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindtune.engines.cleaning import (
-    Aside,
-    KeptFeatures,
+    Removable,
     chosen,
     removable_below,
-    remove_aside,
+    remove_for_good,
 )
 from mindtune.errors import UserError
 
 
-def agreed(asides: Sequence[Aside | KeptFeatures]) -> bool:
+def agreed(asides: Sequence[Removable]) -> bool:
     """Ask whether these may be removed.
 
     Raises
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(aside.line() for aside in found))
         elif given.yes or agreed(asides):
             for aside in asides:
-                remove_aside(aside)
+                remove_for_good(aside)
                 print(f"removed {aside.name}")
     except UserError as error:
         print(error, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -174,3 +175,35 @@ def test_a_signal_to_all_of_it_leaves_checkpoints_to_go_on_from(finished, tmp_pa
     assert "an error of the program" not in log
     checkout.snakemake("results/baseline/finetune.json")
     assert checkout.read(MODEL) == finished.read(MODEL)
+
+
+ANSWERS = "results/shared/answers_before.jsonl"
+
+
+def test_a_killed_answering_goes_on_and_ends_with_the_answers_of_an_undisturbed_one(
+    finished, tmp_path
+):
+    """One prompt at a time, so that a kill falls between two of them."""
+    checkout = finished.without(tmp_path / "answering", "hot")
+    checkout.configure(
+        merged(ONE, {"answer": {"batch_size": 1}, "prompts": {"held_out_questions": 40}})
+    )
+    checkout.snakemake(ANSWERS)
+    undisturbed = without_times("answers_before.jsonl", checkout.read(ANSWERS))
+    (checkout.path / ANSWERS).unlink()
+    process = start(checkout, ANSWERS)
+    shared = checkout.path / "results/shared"
+    end = time.monotonic() + 120
+    while not (found := list(shared.glob(".answers_before.jsonl.*.journal"))):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < end, "no answer was kept"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (checkout.path / ANSWERS).exists()
+    said = checkout.tool("clean")
+    kept = int(re.search(r"GB, (\d+) of (\d+) answers of an interrupted answering", said)[1])
+    said = checkout.snakemake(ANSWERS)
+    assert kept and re.search(rf"{kept} of \d+ answers are there already; the others follow", said)
+    assert without_times("answers_before.jsonl", checkout.read(ANSWERS)) == undisturbed
+    assert not found[0].exists() and "Nothing is put aside" in checkout.tool("clean")

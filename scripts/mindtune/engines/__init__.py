@@ -47,6 +47,7 @@ class Engine:
 
 
 DEVICE = ("device", "precision", "threads")
+PACKING = ("tokens_per_pass", "recompute", "feature_cache")
 LAUNCH = ("npus_per_node", "nodes", "environment", "extra_arguments")
 ENGINES = {
     "hf": Engine(
@@ -54,9 +55,15 @@ ENGINES = {
         answers_from="hf",
         machine="hf",
         keys={
-            "finetune": (*DEVICE, "tokens_per_pass", "kernels", "feature_cache"),
+            "finetune": (*DEVICE, *PACKING, "kernels", "devices", "nodes"),
             "answer": DEVICE,
         },
+    ),
+    "vllm": Engine(
+        "vllm",
+        answers_from="hf",
+        machine="vllm",
+        keys={"answer": ("device", "precision", "threads", "environment", "arguments")},
     ),
     "mindspeed": Engine(
         "mindspeed",
@@ -104,7 +111,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def stage_sources(engine: str, name: str) -> list[Path]:
-    """The file in which that function is, and its program for the framework's own Python."""
+    """The file in which that function is, and its program, which runs in processes of its own."""
     package = Path(__file__).parent / engine
     program = package / "programs" / f"{name}.py"
     return [package / f"{name}.py", *([program] if program.is_file() else [])]

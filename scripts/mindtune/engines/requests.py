@@ -65,7 +65,7 @@ class ExportJob:
     """Turn the newest checkpoint of a save_dir into a Hugging Face model.
 
     hf_dir: the base model, whose config, tokenizer and index are taken over. out_dir: gets
-    a directory that transformers loads.
+    a directory that transformers loads, or with `adapter` one that peft loads.
     """
 
     save_dir: Path
@@ -74,6 +74,7 @@ class ExportJob:
     parallel: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
+    adapter: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class AnswerJob:
     prompts: JSON lines with `id`, `prompt`, and `image` or `images` (relative to `images`), see
     `mindtune.data.prompts`. model_dir: as the engine's `answers_from` says. hf_dir: a Hugging Face
     directory, for tokenizer, processor and config.
-    answers: gets the lines of `answered`, in the order of the prompts.
+    answers: gets the lines of `answered`, in the order of the prompts. code: a hash of the code that
+    answers; an interrupted answering is taken up by the same code only (`mindtune.engines.journal`).
     """
 
     prompts: Path
@@ -97,6 +99,7 @@ class AnswerJob:
     machine: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
+    code: str = ""
 
 
 def answered(

@@ -65,21 +65,30 @@ class Packer:
     """Collates the samples of a global batch into passes.
 
     micro_batch_size: samples whose mean Megatron takes first. tokens_per_pass: the most tokens of
-    a pass; a sample that is longer goes alone. image_token_id, merge_size: of the model.
+    a pass; a sample that is longer goes alone. image_token_id, merge_size: of the model. replicas: how
+    many copies of the model share the global batch; the samples are the part of one.
     """
 
     def __init__(
-        self, micro_batch_size: int, tokens_per_pass: int, image_token_id: int, merge_size: int
+        self,
+        micro_batch_size: int,
+        tokens_per_pass: int,
+        image_token_id: int,
+        merge_size: int,
+        replicas: int = 1,
     ) -> None:
         self.micro_batch_size = micro_batch_size
         self.tokens_per_pass = tokens_per_pass
         self.image_token_id = image_token_id
         self.merge_size = merge_size
+        self.replicas = replicas
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`passes`, and `samples`, a tensor (samples,) by which the Trainer counts them."""
         weights = token_weights(
-            [answer_tokens(sample["labels"]) for sample in samples], self.micro_batch_size
+            [answer_tokens(sample["labels"]) for sample in samples],
+            self.micro_batch_size,
+            self.replicas,
         )
         lengths = [len(sample["input_ids"]) for sample in samples]
         return {
@@ -161,15 +170,18 @@ def answer_tokens(labels: Sequence[int]) -> int:
     return sum(label != IGNORE_INDEX for label in labels[1:])
 
 
-def token_weights(answers: Sequence[int], micro_batch_size: int) -> list[float]:
-    """The weight of each sample's answer tokens; NaN in a micro batch without any, as its mean is."""
+def token_weights(answers: Sequence[int], micro_batch_size: int, replicas: int = 1) -> list[float]:
+    """The weight of each sample's answer tokens; NaN in a micro batch without any, as its mean is.
+
+    answers: answer tokens of the samples of one of `replicas`, which have as many micro batches each.
+    """
     micro_batches = [
         answers[start : start + micro_batch_size]
         for start in range(0, len(answers), micro_batch_size)
     ]
     weights = []
     for batch in micro_batches:
-        total = sum(batch) * len(micro_batches)
+        total = sum(batch) * len(micro_batches) * replicas
         weights += [1 / total if total else float("nan")] * len(batch)
     return weights
 

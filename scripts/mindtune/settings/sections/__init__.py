@@ -18,6 +18,7 @@ from mindtune.settings.sections.prompts import Prompts
 from mindtune.settings.sections.report import Report
 from mindtune.settings.sections.sources import Sources
 from mindtune.settings.sections.train import Train
+from mindtune.settings.sections.vllm import Vllm
 
 EXPERIMENT = Name(
     "[A-Za-z0-9][A-Za-z0-9_.-]*",
@@ -70,6 +71,14 @@ class Settings(Section):
         "或基座继续。改动此项不会重跑任何东西。",
         later=True,
     )
+    export: Annotated[Literal["merged", "adapter"], Choice()] = key(
+        "merged",
+        "What results/NAME/hf is after a training with train.lora: the `merged` model, or the `adapter` "
+        "alone, as peft loads it; answers then come from results/NAME/merged.",
+        "用 train.lora 训练之后 results/NAME/hf 里放什么：`merged` 为合并后的模型；`adapter` 只放 peft 可加载的适配器，"
+        "此时回答用 results/NAME/merged 中的模型。",
+        later=True,
+    )
     hf: Hf = section(
         Hf,
         "The machine, as the `hf` engine uses it.",
@@ -79,6 +88,12 @@ class Settings(Section):
         Mindspeed,
         "The machine and the framework, as the `mindspeed` engine uses them.",
         "`mindspeed` 引擎所用的机器和框架。",
+    )
+    vllm: Vllm = section(
+        Vllm,
+        "The machine and vLLM, as the `vllm` engine uses them.",
+        "`vllm` 引擎所用的机器和 vLLM。",
+        later=True,
     )
     answer: Answer = section(
         Answer,
