@@ -27,7 +27,7 @@ MOMENTS = 2  # of Adam, in fp32
 # fp32 numbers for each logit as the loss begins to go backward: itself, its logarithm, and the
 # gradients of both.
 LOGIT = 4 * FP32
-FUSED = "mindspeed"
+TORCH, MINDSPEED = "torch", "mindspeed"
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class Step:
     """What goes through a model at once on a device.
 
     tokens: of all samples together, at most. predicted: those of which logits are computed.
-    recompute: whether layers keep their input only. fused: whether by MindSpeed-MM's operators.
+    recompute: whether layers keep their input only. operators: whose norms and functions, `torch`'s,
+    `liger`'s or `mindspeed`'s; the latter two keep no steps between.
     """
 
     tokens: int
     predicted: int
     recompute: bool = False
-    fused: bool = False
+    operators: str = TORCH
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def training_memory(
         optimizer=FP32 * copies * trained,
         activations=activation_bytes(shape, train, precision, step),
         logits=LOGIT * shape.vocab * step.predicted,
-        stepping=0 if step.fused else FP32 * trained,  # roots of all second moments at once
+        stepping=0
+        if step.operators == MINDSPEED
+        else FP32 * trained,  # roots of all second moments at once
     )
 
 
@@ -88,15 +91,16 @@ def step_of(settings: Mapping[str, Any]) -> Step:
     """What the settings of an experiment put through the model at once; conversations at their longest."""
     train = settings["train"]
     tokens = train["micro_batch_size"] * train["seq_length"]
-    if settings["engine"] == FUSED:
+    if settings["engine"] == MINDSPEED:
         tokens //= settings["parallel"]["context_parallel_size"]
-        return Step(tokens, tokens, fused=True)
+        return Step(tokens, tokens, operators=MINDSPEED)
     packed = settings["hf"].get("tokens_per_pass")
     recompute = settings["hf"].get("recompute") == "full"
+    operators = settings["hf"].get("kernels") or TORCH
     if packed:
         tokens = max(packed, train["seq_length"])
-        return Step(tokens, round(tokens * ANSWERED), recompute)
-    return Step(tokens, tokens, recompute)
+        return Step(tokens, round(tokens * ANSWERED), recompute, operators)
+    return Step(tokens, tokens, recompute, operators)
 
 
 # Of the tokens of a packed pass, how many are in answers: of LLaVA-Instruct's conversations.
@@ -107,29 +111,31 @@ def activation_bytes(
     shape: ModelShape, train: Mapping[str, Any], precision: str, step: Step
 ) -> float:
     """What is kept of the language model until its gradients are computed."""
-    layer = layer_bytes(shape, train, precision, step.fused) * step.tokens
+    layer = layer_bytes(shape, train, precision, step.operators) * step.tokens
     if not step.recompute:
         return layer * shape.llm_layers
     return layer + WIDTH[precision] * shape.hidden * step.tokens * shape.llm_layers
 
 
 def layer_bytes(
-    shape: ModelShape, train: Mapping[str, Any], precision: str, fused: bool = False
+    shape: ModelShape, train: Mapping[str, Any], precision: str, operators: str = TORCH
 ) -> float:
     """What a layer keeps of a token.
 
     Of each norm its input in fp32, what is multiplied with its weight, and its output; of attention what
     it is given and gives; of the feed-forward layer both inputs of the product, the one before its
-    function too, and the product. A frozen weight has no use for what it is multiplied with; an adapter
+    function too, and the product. Fused operators keep inputs and outputs. A frozen weight has no use for what it is multiplied with; an adapter
     has it, and adds its own small inner vector.
     """
     width, lora = WIDTH[precision], train.get("lora")
     inputs = _kept_inputs(shape, train)
-    norm = (width if fused else FP32) + (0 if lora or fused else width)
-    attention = width * (shape.heads + 2 * (shape.heads if not fused else shape.kv_heads))
+    plain = operators == TORCH
+    norm = FP32 + (0 if lora else width) if plain else width
+    repeated = shape.kv_heads if operators == MINDSPEED else shape.heads
+    attention = width * (shape.heads + 2 * repeated)
     kept = 2 * norm * shape.hidden
     kept += attention * shape.head_dim + FP32 * shape.heads
-    kept += width * (2 if fused else 3) * shape.ffn
+    kept += width * (3 if plain else 2) * shape.ffn
     kept += width * (
         shape.hidden * (inputs["attention"] + inputs["feed-forward"])
         + shape.ffn * inputs["product"]

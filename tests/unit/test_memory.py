@@ -100,19 +100,23 @@ MEASURED = [
     ("24", 24 * 624, 2367, False, 52.9),
     ("packed, 4,096", 3964, 887, True, 20.6),
     ("packed", 11343, 2367, False, 42.0),
+    ("packed, liger", 11343, 2367, False, 33.1),
 ]
 
 
 @pytest.mark.parametrize("measured", MEASURED, ids=[row[0] for row in MEASURED])
-def test_sums_are_within_a_tenth_of_what_a_gpu_measured(measured):
-    _, tokens, predicted, before, gib = measured
+def test_sums_are_within_4_percent_of_what_a_gpu_measured(measured):
+    name, tokens, predicted, before, gib = measured
+    operators = "liger" if "liger" in name else "torch"
     shape = model_shape(PUBLISHED["2B"])
     counts = count_parameters(shape)
-    need = training_memory(shape, counts.all, TRAIN, "bf16", Step(tokens, predicted))
+    need = training_memory(
+        shape, counts.all, TRAIN, "bf16", Step(tokens, predicted, False, operators)
+    )
     pixels = 30504 * 1176 * 4  # of all samples, which that trial had on the device
     found = need.weights + need.activations + need.logits + pixels
     found += need.gradients / 2 if before else 0  # 2 bytes each there, and not 4
-    assert found == pytest.approx(gib * GIB, rel=0.1)
+    assert found == pytest.approx(gib * GIB, rel=0.04)
 
 
 def test_settings_say_what_goes_through_at_once():
@@ -122,7 +126,7 @@ def test_settings_say_what_goes_through_at_once():
     assert of({"train": {"micro_batch_size": 2, "seq_length": 512}}) == Step(1024, 1024)
     packed = of({"hf": {"tokens_per_pass": 4096, "recompute": "full"}})
     assert packed == Step(4096, 1024, recompute=True)
-    assert of({"engine": "mindspeed"}) == Step(1024, 1024, fused=True)
+    assert of({"engine": "mindspeed"}) == Step(1024, 1024, operators="mindspeed")
 
 
 def test_adapters_take_next_to_nothing():
