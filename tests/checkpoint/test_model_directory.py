@@ -90,7 +90,7 @@ MISTAKES = {
     "a pipe": (fifo("config.json"), "config.json is a named pipe, but must be a file."),
     "a pipe for a tokenizer": (fifo("tokenizer.json"), "tokenizer.json is a named pipe"),
     "no processor": (lambda model: (model / PROCESSOR).unlink(), f"{PROCESSOR} is missing"),
-    "another model": (config(model_type="qwen2_5_vl"), "it is a qwen2_5_vl model, but must be"),
+    "another model": (config(model_type="llava"), "it is a llava model, but must be a qwen2_vl or"),
     "AWQ": (
         config(quantization_config={"quant_method": "awq", "bits": 4}),
         "config.json has a quantization_config (awq), and quantized weights can't be trained; give",
