@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from ascend.values import LAUNCH, OPERATION
+from mindtune.engines.launching import Processes, master_address
 from mindtune.engines.mindspeed.arguments import World
-from mindtune.engines.mindspeed.launching import TRAINING, Launch, environment_of, master_address
+from mindtune.engines.mindspeed.launching import TRAINING, environment_of, framework_launch
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
 
@@ -23,7 +24,7 @@ def machine_of(played) -> Machine:
 
 
 def launch_of(played, world=None, machine=None, program=("/p/pretrain_vlm.py",)):
-    return Launch(
+    return framework_launch(
         played.here, program, ["--x", "a b; $(touch hacked)"], machine or machine_of(played),
         world or World(2, 1, 1, 1), environment_of(TRAINING, LAUNCH["environment"]),
     )  # fmt: skip
@@ -37,7 +38,7 @@ def test_nothing_in_a_script_is_run_but_what_is_meant(played):
         machine_of(played), python=Path(sys.executable), stand_in=played.here / "st and"
     )
     launch = launch_of(played, machine=machine, program=[str(played.here / "x.py")])
-    launch = replace(launch, world=None)
+    launch = replace(launch, processes=None)
     said = []
     assert launch.run(said.append) == 0
     arguments, environment, where = json.loads(said[-1])
@@ -68,7 +69,7 @@ def test_a_start_leaves_no_folders(played):
     )
     machine = replace(machine_of(played), python=Path(sys.executable))
     made = launch_of(played, machine=machine, program=[str(played.here / "x.py")])
-    assert replace(made, world=None).run(said.append) == 0
+    assert replace(made, processes=None).run(said.append) == 0
     assert not (played.here / ".torchrun").exists()
 
 
@@ -112,7 +113,7 @@ def test_a_slurm_job_gives_the_nodes(played, monkeypatch, tmp_path):
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert "--master_addr n1 --master_port 6000" in launch.script()
     with pytest.raises(UserError, match="but the Slurm job has 2"):
-        master_address(machine_of(played), World(8, 3, 1, 1))
+        master_address(Processes("mindspeed", 8, 3))
 
 
 def test_several_nodes_without_slurm_or_hosts_are_refused(played, monkeypatch):
@@ -124,7 +125,7 @@ def test_several_nodes_without_slurm_or_hosts_are_refused(played, monkeypatch):
 
 def test_a_mistake_that_is_heard_ends_all_processes(played):
     played.play(say=["bad news"], wait=600)
-    launch = replace(launch_of(played), world=None, program=["pretrain_vlm.py"])
+    launch = replace(launch_of(played), processes=None, program=["pretrain_vlm.py"])
 
     def heard(line):
         if line:
@@ -142,10 +143,11 @@ def test_the_framework_dies_with_us_however_we_die(played):
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from mindtune.engines.mindspeed.launching import Launch
+from mindtune.engines.mindspeed.launching import framework_launch
 from mindtune.engines.mindspeed.machine import Machine
 here = Path({str(played.here)!r})
-launch = Launch(here, ["pretrain_vlm.py"], [], Machine.read(here / "machine.json", {OPERATION!r}))
+machine = Machine.read(here / "machine.json", {OPERATION!r})
+launch = framework_launch(here, ["pretrain_vlm.py"], [], machine)
 launch.run(lambda line: line and print(line, flush=True))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

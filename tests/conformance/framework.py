@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindtune.engines.mindspeed.launching import free_port
+from mindtune.engines.launching import free_port
 
 STANDIN = Path(__file__).parents[1] / "standin"
 EXAMPLES = "examples/qwen2vl"

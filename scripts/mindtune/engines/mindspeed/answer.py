@@ -12,10 +12,11 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.engines import chat
 from mindtune.engines.chat import warn_of_other_template
+from mindtune.engines.launching import Launch
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, answering_arguments
 from mindtune.engines.mindspeed.checkpoints import missing_weights, open_to_owner, tracked
-from mindtune.engines.mindspeed.launching import ANSWERING, Launch, environment_of
+from mindtune.engines.mindspeed.launching import ANSWERING, environment_of, framework_launch
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.mindspeed.tutorial_script import answer_by_script, check_script_can_ask
 from mindtune.engines.mindspeed.watching import Watch
@@ -84,7 +85,7 @@ class Asking:
             model_file=model_file,
         )
         given = self.job.machine["environment"]
-        return Launch(
+        return framework_launch(
             directory,
             [str(program)],
             [*arguments, *extra],

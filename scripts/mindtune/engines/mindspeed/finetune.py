@@ -17,6 +17,7 @@ from mindtune.data.mllm import read_mllm
 from mindtune.divergence import Diverged
 from mindtune.engines.checks import check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
+from mindtune.engines.launching import Launch
 from mindtune.engines.loss_table import LOSS, LossTable
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, training_arguments
@@ -29,7 +30,7 @@ from mindtune.engines.mindspeed.checkpoints import (
     remove_after,
     tracked,
 )
-from mindtune.engines.mindspeed.launching import TRAINING, Launch, environment_of
+from mindtune.engines.mindspeed.launching import TRAINING, environment_of, framework_launch
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.mindspeed.training_log import (
     DONE,
@@ -232,7 +233,7 @@ def make_launch(
         timeout_minutes=machine.distributed_timeout_minutes,
         extra=job.machine["extra_arguments"],
     )
-    return Launch(
+    return framework_launch(
         run,
         [str(machine.home / "pretrain_vlm.py")],
         arguments,

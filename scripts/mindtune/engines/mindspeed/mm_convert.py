@@ -15,7 +15,7 @@ from mindtune.checkpoint.finite import check_finite
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.engines.mindspeed.checkpoints import open_to_owner
 from mindtune.engines.mindspeed.faults import FaultWatch
-from mindtune.engines.mindspeed.launching import Launch, environment_of
+from mindtune.engines.mindspeed.launching import environment_of, framework_launch
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.requests import ExportJob, PrepareJob
 from mindtune.errors import UserError
@@ -92,7 +92,7 @@ def _convert(
     arguments = [command, *(f"--cfg.{name}={value}" for name, value in options.items())]
     model_type = family(read_config(job.hf_dir), str(job.hf_dir / "config.json"))
     program = (*PROGRAM, framework_of(model_type).converter)
-    launch = Launch(directory, program, arguments, machine, None, environment_of({}, {}))
+    launch = framework_launch(directory, program, arguments, machine, None, environment_of({}, {}))
     faults = FaultWatch()
     status = launch.run(faults.hear)
     if status:
