@@ -4,6 +4,7 @@ Its pictures (10 x 8 patches at most) have up to six windows, so that layers wit
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -45,14 +46,19 @@ def write_base(directory: Path, seed: int = 0) -> Path:
 
 
 def random_vision(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
-    """bfloat16; weights of norms near 1, and no bias at 0."""
-    torch_random = torch.Generator().manual_seed(seed)
+    """bfloat16; queries and keys so large that it shows in a picture's tokens who attends to whom."""
+    chance = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in shapes.items():
         if name.startswith("visual."):
-            noise = torch.randn(shape, generator=torch_random)
-            norm = name.endswith(("norm1.weight", "norm2.weight", "ln_q.weight"))
-            found[name] = (1 + 0.1 * noise if norm else 0.05 * noise).bfloat16()
+            noise = torch.randn(shape, generator=chance)
+            if name.endswith(("norm1.weight", "norm2.weight", "ln_q.weight")):
+                noise = 1 + 0.1 * noise
+            elif name.endswith(".bias"):
+                noise *= 0.05
+            else:
+                noise *= (1.4 if "attn.qkv" in name else 0.7) / math.prod(shape[1:]) ** 0.5
+            found[name] = noise.bfloat16()
     return found
 
 

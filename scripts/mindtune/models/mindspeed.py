@@ -1,7 +1,7 @@
 """What MindSpeed-MM ships for a family, and calls what belongs to it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ class Framework:
     tokens: the ids of special tokens in the published models, which config.json may leave out. converter,
     picture_plugin: names of the framework's classes for checkpoints and pictures. fill: puts into a
     `--mm-model` file, which it changes, all that follows from config.json, its sizes, and the vision and
-    language layers of each stage.
+    language layers of each stage. flash_attention: whether `--use-flash-attn` computes what the model is.
+    reads: for JSON files of a model's directory, keys without which the framework's transformers (4.45.0)
+    can't read them, with the values with which it does.
     """
 
     examples: Path
@@ -27,6 +29,8 @@ class Framework:
     converter: str
     picture_plugin: str
     fill: Callable[[dict, Mapping[str, Any], ModelShape, Sequence[int], Sequence[int]], None]
+    flash_attention: bool = True
+    reads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def framework_of(model_type: str) -> Framework:

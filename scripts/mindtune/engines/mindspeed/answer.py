@@ -62,7 +62,7 @@ class Asking:
                 rendering.shipped(self.machine.home, "inference", self.shape),
                 self.config,
                 self.layout,
-                hf_dir=self.job.hf_dir,
+                hf_dir=rendering.readable(self.job.hf_dir, self.shape, self.run / "processor"),
                 end=end,
                 text_end=text_end,
                 max_new_tokens=self.job.answer["max_new_tokens"],
@@ -83,6 +83,7 @@ class Asking:
             seed=SEED,
             load=self.checkpoint,
             model_file=model_file,
+            flash_attention=framework_of(self.shape.model_type).flash_attention,
         )
         given = self.job.machine["environment"]
         return framework_launch(

@@ -50,4 +50,15 @@ FRAMEWORK = replace(
     size=lambda shape: "7b",
     converter="Qwen2_5_VLConverter",
     fill=fill,
+    # Its attention of the vision encoder then takes pictures' bounds in every layer, and no windows
+    # (examples/qwen2vl/dot_product_attention.py), although the patches are in the windows' order.
+    flash_attention=False,
+    # Its transformers knows no Qwen2.5-VL, whose tokenizer and image processor are Qwen2-VL's.
+    reads={
+        "config.json": {"model_type": "qwen2_vl"},
+        "preprocessor_config.json": {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen2VLProcessor",
+        },
+    },
 )
