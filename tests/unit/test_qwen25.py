@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from mindtune.checkpoint import hf_to_mm, load_hf_tensors
+from mindtune.checkpoint import hf_to_mm, load_hf_tensors, mm_to_hf
 from mindtune.engines.hf.checkpoints import published_tensors
+from mindtune.engines.hf.dataset import Collator
 from mindtune.engines.hf.model import build_model, load_model
 from mindtune.engines.hf.packing import Packer, packed_loss
 from mindtune.engines.hf.processing import IGNORE_INDEX
@@ -171,3 +172,17 @@ def test_the_model_from_an_mm_checkpoint_is_the_model_from_the_download(base, tm
     loaded = published_tensors(load_model(base, torch.float32))
     assert set(built) == set(loaded)
     assert all(torch.equal(built[name], loaded[name]) for name in built)
+
+
+def test_a_model_that_went_there_and_back_says_the_same(base, processor, tmp_path):
+    """transformers' logits of text and a picture, to the last bit."""
+    mm, layout = tmp_path / "mm", {"llm_pp_layers": [1, 3], "vit_pp_layers": [2, 2]}
+    hf_to_mm(base, mm, tp_size=2, **layout)
+    mm_to_hf(mm, base, tmp_path / "hf")
+    batch = Collator(processor)([sample(processor, 1, [(140, 112)], 1)])
+    with torch.no_grad():
+        logits = [
+            load_model(path, torch.float32).eval()(**batch).logits
+            for path in (base, tmp_path / "hf")
+        ]
+    assert torch.equal(*logits)

@@ -25,7 +25,7 @@ from mindtune.engines.tokenizer import token_ids
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
 from mindtune.models.conversation import GROUNDING
-from mindtune.models.mindspeed import framework_of
+from mindtune.models.mindspeed import framework_of, tool_problems
 from mindtune.models.shape import ModelShape, model_shape, read_config
 from mindtune.models.template import template_of
 from mindtune.process import ended
@@ -83,7 +83,6 @@ class Asking:
             seed=SEED,
             load=self.checkpoint,
             model_file=model_file,
-            flash_attention=framework_of(self.shape.model_type).flash_attention,
         )
         given = self.job.machine["environment"]
         return framework_launch(
@@ -120,6 +119,8 @@ def prepare_asking(job: AnswerJob) -> Asking:
     """
     config = read_config(job.hf_dir)
     shape = model_shape(config)
+    for problem in tool_problems(shape.model_type, job.machine):
+        raise UserError(problem)
     layout = ParallelLayout.make(
         shape,
         **layout_options(job.parallel),

@@ -110,18 +110,12 @@ def training_arguments(
 
 
 def answering_arguments(
-    world: World,
-    *,
-    vocab: int,
-    seed: int,
-    load: Path,
-    model_file: Path,
-    flash_attention: bool = True,
+    world: World, *, vocab: int, seed: int, load: Path, model_file: Path
 ) -> list[str]:
     """Arguments of inference_vlm.py, and of our own driver of the same pipeline."""
     return [
         *_structure(world, 1, 1),
-        *_sizes(vocab, 1024, seed, flash_attention),
+        *_sizes(vocab, 1024, seed),
         *("--load", str(load), "--no-load-optim", "--no-load-rng"),
         "--exit-on-missing-checkpoint",
         *("--mm-model", str(model_file)),
@@ -144,7 +138,7 @@ def _structure(world: World, micro_batch_size: int, global_batch_size: int) -> l
     return arguments
 
 
-def _sizes(vocab: int, seq_length: int, seed: int, flash_attention: bool) -> list[str]:
+def _sizes(vocab: int, seq_length: int, seed: int, flash_attention: bool = True) -> list[str]:
     return [
         *("--tokenizer-type", "NullTokenizer", "--vocab-size", str(vocab)),
         *("--make-vocab-size-divisible-by", "1"),

@@ -53,6 +53,9 @@ FRAMEWORK = replace(
     # Its attention of the vision encoder then takes pictures' bounds in every layer, and no windows
     # (examples/qwen2vl/dot_product_attention.py), although the patches are in the windows' order.
     flash_attention=False,
+    # Qwen2_5_VLConverter writes nothing on the way back, and needs another transformers on the way there;
+    # the inference pipeline gives the encoder pixels in a form in which it finds no windows.
+    tools=False,
     # Its transformers knows no Qwen2.5-VL, whose tokenizer and image processor are Qwen2-VL's.
     reads={
         "config.json": {"model_type": "qwen2_vl"},

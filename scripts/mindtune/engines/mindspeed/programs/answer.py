@@ -22,6 +22,7 @@ import torch
 from megatron.core import mpu
 from megatron.training import get_args
 from megatron.training.initialize import initialize_megatron
+from mindspeed.utils import set_actual_seq_len
 from mindspeed_mm.arguments import extra_args_provider_decorator
 from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
 from mindspeed_mm.data.data_utils.func_utils import mm_plugin
@@ -44,6 +45,9 @@ def main():
     with open(job["prompts"], encoding="utf-8") as handle:
         prompts = [json.loads(line) for line in handle]
     pipeline = vlm_pipeline_dict[args.mm.model.pipeline_class](args.mm.model)
+    if has_windows(pipeline):
+        for layer in layers_with_windows(pipeline.model.model):
+            layer.register_forward_pre_hook(attend_as_masked, with_kwargs=True)
     speaks = mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
     if speaks:
         with open(job["answers"], "w", encoding="utf-8") as handle:
@@ -60,6 +64,30 @@ def with_job(parser):
     parser = mm_extra_args_provider(parser)
     parser.add_argument("--mindtune-job", required=True)
     return parser
+
+
+def has_windows(pipeline):
+    encoder = pipeline.infer_config.image_encoder.vision_encoder
+    return getattr(encoder, "window_attn_size", None) is not None
+
+
+def layers_with_windows(model):
+    """The layers of a vision encoder that has windows; some of them see whole pictures."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if hasattr(module, "layers") and getattr(config, "window_attn_size", None) is not None:
+            yield from module.layers
+
+
+def attend_as_masked(layer, args, kwargs):
+    """Before a vision layer: bounds of what it attends within, from the mask that it is given.
+
+    Flash attention knows the bounds only, which the framework sets once, to those of pictures. The mask,
+    (1, patches, patches), true where nobody looks, has windows in the layers that have them.
+    """
+    mask = kwargs["attention_mask"][0]
+    ends = (mask.diagonal(offset=1).nonzero()[:, 0] + 1).tolist()
+    set_actual_seq_len((*ends, len(mask)))
 
 
 def answers(pipeline, prompts, job):
@@ -95,7 +123,9 @@ def ask(pipeline, pictures, text):
         text=[text], images=pictures, padding=True, return_tensors="pt"
     )
     inputs = inputs.to(pipeline.infer_config.device)
-    inputs["pixel_values"] = inputs["pixel_values"].unsqueeze(0)
+    if not has_windows(pipeline):
+        # Where there are windows, the framework takes the first dimension for that of the patches.
+        inputs["pixel_values"] = inputs["pixel_values"].unsqueeze(0)
     asked = inputs["input_ids"].shape[1]
     generated = pipeline.generate(**inputs, do_sample=False)
     pipeline.model.inference_params = None  # the cache of keys and values
