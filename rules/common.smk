@@ -46,6 +46,7 @@ from mindtune.glue.settings_reading import (
 )
 from mindtune.engines import stage_sources
 from mindtune.engines.converting import OWN, converter_sources
+from mindtune.engines.feature_cache import in_effect
 
 RULES = {
     path.name: file_hash(path)
@@ -211,7 +212,12 @@ def converting_framework(wildcards):
 def machine(engine, role):
     """What the result of an engine's role depends on, of the section of its machine."""
     section = CONFIG.common[engine.machine]
-    return {key: section[key] for key in engine.keys[role] if key in section}
+    return in_effect({key: section[key] for key in engine.keys[role] if key in section})
+
+
+def training_threads(machine):
+    """Threads of a training on one node, in all of its processes."""
+    return machine.get("threads", 1) * machine.get("devices", 1)
 
 
 def accelerators(engine):

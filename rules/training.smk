@@ -19,7 +19,7 @@ rule finetune_model:
         "results/benchmarks/finetune_model/{experiment}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.common[ENGINE.machine].get("threads", 1)
+    threads: training_threads(CONFIG.common[ENGINE.machine])
     resources:
         accelerator=accelerators(ENGINE),
     params:

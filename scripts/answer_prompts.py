@@ -43,6 +43,7 @@ def main(snakemake) -> None:
         machine=snakemake.params.machine,
         framework=optional_path(snakemake.input.framework),
         operation=operation["answerer"],
+        code=snakemake.params.code,
     )
     # Whoever converts a model looks at its weights; these were not converted.
     if snakemake.params.tuned_model is not None or not operation["trains"]:

@@ -1,12 +1,14 @@
-"""Show and remove checkpoints that were put aside for those of other settings.
+"""Show and remove what was put aside or kept: checkpoints of other settings, answers of an interrupted
+answering, which the same command would take up, and features of pictures.
 
     python scripts/clean.py                        what is put aside, its size and its settings
     python scripts/clean.py baseline/0123456789abcdef     asks, and removes it
-    python scripts/clean.py --yes --all            removes all that is put aside
+    python scripts/clean.py shared/features        the features of pictures that trainings share
+    python scripts/clean.py --yes --all            removes all that is listed
 
-A training never removes what it puts aside: with its settings it is taken up again. Results as
-they are now (save_dir, answers, tables) are never touched. Exit status: 0 done, 1 not done, 2 the
-command line is wrong.
+A training never removes what it puts aside: with its settings it is taken up again; so are the
+answers. Results as they are now (save_dir, answers, tables) are never touched. Exit status: 0 done,
+1 not done, 2 the command line is wrong.
 """
 
 import argparse
@@ -14,11 +16,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindtune.engines.cleaning import Aside, chosen, put_aside_below, remove_aside
+from mindtune.engines.cleaning import (
+    Removable,
+    chosen,
+    removable_below,
+    remove_for_good,
+)
 from mindtune.errors import UserError
 
 
-def agreed(asides: Sequence[Aside]) -> bool:
+def agreed(asides: Sequence[Removable]) -> bool:
     """Ask whether these may be removed.
 
     Raises
@@ -40,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="as the list shows it")
-    parser.add_argument("--all", action="store_true", help="all that is put aside")
+    parser.add_argument("--all", action="store_true", help="all that is listed")
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
@@ -51,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.names and given.all:
         parser.error("--all: leave the names out")
     try:
-        found = list(put_aside_below(given.results))
+        found = list(removable_below(given.results))
         asides = found if given.all else chosen(found, given.names)
         if not found:
             print(f"Nothing is put aside below {given.results}.")
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(aside.line() for aside in found))
         elif given.yes or agreed(asides):
             for aside in asides:
-                remove_aside(aside)
+                remove_for_good(aside)
                 print(f"removed {aside.name}")
     except UserError as error:
         print(error, file=sys.stderr)

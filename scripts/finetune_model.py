@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mindtune.divergence import KEY, Diverged
 from mindtune.engines import stage, training_check
+from mindtune.engines.feature_cache import place_of_features
 from mindtune.engines.loss_table import LOSS
 from mindtune.engines.pruning import LAST, keep_last
 from mindtune.engines.requests import FinetuneJob
@@ -106,6 +107,7 @@ def main(snakemake) -> None:
         operation=snakemake.config["operation"]["engine"],
         keep=snakemake.config["operation"]["keep_checkpoints"],
         followers=followers,
+        features=place_of_features(save_dir) / snakemake.params.code,
     )
     with closing(followers):
         finetune(

@@ -1,8 +1,11 @@
 """What several directories of tests need: one finished small run; and how tests share processes."""
 
+import os
 import signal
 
 import pytest
+from filelock import FileLock
+from lacking import NOTHING_SKIPPED
 from workflow.conftest import HOSTILE, Checkout
 
 # A shell that starts pytest in the background (nohup, some CI systems) ignores SIGINT, and what
@@ -17,15 +20,37 @@ def _outlives_the_jobs_that_it_stops():
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-# Begun first, for they take longest; everything else fills the gaps.
-LONG = ("tests/slurm/", "tests/workflow/", "tests/conformance/")
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run the long proofs too, as CI does")
+
+
+# Begun first, for they take longest; everything else fills the gaps. The very first needs no finished
+# run, which another process makes meanwhile.
+LONG = (
+    "tests/workflow/test_broken_off.py",
+    "tests/slurm/",
+    "tests/workflow/",
+    "tests/conformance/",
+)
 # Files whose tests share no fixture that is dear, so that each may go to any process.
 SPREAD = ("tests/workflow/test_kill.py",)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """The long tests first, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+    def place(item):
+        return next((n for n, begin in enumerate(LONG) if item.nodeid.startswith(begin)), len(LONG))
+
+    items.sort(key=place)
+    if not config.getoption("--long") and not os.environ.get(NOTHING_SKIPPED):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason="A LONG PROOF, NOT RUN: python -m pytest -n auto --long"
+                    )
+                )
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,10 +68,18 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
-    """A small run that is complete. Tests may dry-run in it, and restore what they change."""
-    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / HOSTILE)
-    checkout.snakemake("results/compare.csv")
-    return checkout
+    """A small run that is complete. Tests may dry-run in it, and restore what they change.
+
+    With `-n` one process makes it, and each gets a copy of its own.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent / "finished" if os.environ.get("PYTEST_XDIST_WORKER") else own / "finished"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            made = Checkout.make(own / "making" / HOSTILE)
+            made.snakemake("results/compare.csv")
+            made.path.parent.rename(shared)
+    return Checkout(shared / HOSTILE).without(own / "small run" / HOSTILE)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ QUESTIONS is a JSON file:
     batches: how many of the first batches to write, as ANSWERS/00000.npz and so on.
     rates: a list of changes to Megatron's arguments; for each the learning rates after 0, 1, …
         iterations, by its scheduler.
-    orders: a list of [samples, micro batch size, consumed, wanted]; for each the first indices, by
-        MindSpeed-MM's sampler.
+    orders: a list of [samples, micro batch size, consumed, wanted, rank, data parallel size]; for each
+        the first indices, by MindSpeed-MM's sampler.
 The last two are written to ANSWERS/answers.json.
 """
 
@@ -52,10 +52,12 @@ def rates(args, changes: dict) -> list[float]:
     return found
 
 
-def order(samples: int, micro_batch_size: int, consumed: int, wanted: int) -> list[int]:
+def order(
+    samples: int, micro_batch_size: int, consumed: int, wanted: int, rank: int, ranks: int
+) -> list[int]:
     """The first indices of samples on one rank, over as many epochs as it takes."""
     sampler = BaseRandomBatchSampler(
-        range(samples), micro_batch_size, num_replicas=1, rank=0, consumed_samples=consumed
+        range(samples), micro_batch_size, num_replicas=ranks, rank=rank, consumed_samples=consumed
     )
     found = []
     while len(found) < wanted:

@@ -156,7 +156,9 @@ class Place:
         (out / "train.log").write_text(log)
         return [found for line in log.splitlines() if (found := parse_iteration(line))]
 
-    def train_by_hf(self, save_dir: Path, settings: Mapping, precision: str) -> list[dict]:
+    def train_by_hf(
+        self, save_dir: Path, settings: Mapping, precision: str, **machine: int
+    ) -> list[dict]:
         """Our `hf` engine into `save_dir`; returns the rows of loss.csv."""
         save_dir.mkdir(exist_ok=True)
         job = FinetuneJob(
@@ -169,7 +171,7 @@ class Place:
             train=settings,
             processor={"image_resolution": RESOLUTION},
             parallel=ONE_DEVICE,
-            machine={"device": "cpu", "precision": precision, "threads": 1},
+            machine={"device": "cpu", "precision": precision, "threads": 1} | machine,
         )
         stage("hf", "finetune")(job)
         with open(save_dir / "loss.csv", encoding="utf-8", newline="") as handle:

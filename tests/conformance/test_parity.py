@@ -37,7 +37,14 @@ RATES = [
     _RATE | {"train_iters": 3, "lr_warmup_fraction": 0.0},
 ]
 STEADY = 160
-ORDERS = [(97, 1, 0, 500), (97, 4, 0, 500), (97, 4, 96 * 3 + 8, 300), (8, 8, 0, 40)]
+# Of one rank; and of several, also where an epoch is no multiple of what they take.
+ORDERS = [
+    *((97, 1, 0, 500, 0, 1), (97, 4, 0, 500, 0, 1), (97, 4, 96 * 3 + 8, 300, 0, 1), (8, 8, 0, 40, 0, 1)),
+    *((samples, size, 0, 400, rank, ranks)
+      for samples, size, ranks in ((96, 2, 2), (97, 1, 2), (97, 4, 2), (50, 3, 4))
+      for rank in range(ranks)),
+    *((96, 2, 96 * 2 + 8, 200, rank, 2) for rank in range(2)),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +65,10 @@ def answers(dumped):
 
 
 def test_the_order_of_samples_is_the_framework_samplers(answers):
-    for (samples, micro_batch_size, consumed, wanted), theirs in zip(
+    for (samples, micro_batch_size, consumed, wanted, *rank), theirs in zip(
         ORDERS, answers["orders"], strict=True
     ):
-        ours = sample_order(samples, micro_batch_size, consumed)
+        ours = sample_order(samples, micro_batch_size, consumed // rank[1], *rank)
         assert [next(ours) for _ in range(wanted)] == theirs
 
 
@@ -199,6 +206,12 @@ def compare(theirs, ours, tolerance):
 def test_losses_of_the_tutorials_settings_are_within_a_percent(mindspeed, place, dumped, tmp_path):
     theirs = place.train_by_framework(mindspeed, tmp_path / "framework", SHORT)
     compare(theirs, place.train_by_hf(tmp_path / "hf", SHORT, "bf16"), 0.01)
+
+
+def test_losses_of_two_processes_are_within_a_percent(mindspeed, place, dumped, tmp_path):
+    theirs = place.train_by_framework(mindspeed, tmp_path / "framework", SHORT, replicas=2)
+    ours = place.train_by_hf(tmp_path / "hf", SHORT, "bf16", tokens_per_pass=4096, devices=2)
+    compare(theirs, ours, 0.01)
 
 
 def test_losses_in_the_order_of_a_seed_are_within_a_percent(mindspeed, place, tmp_path):

@@ -20,7 +20,7 @@ from slurm.cluster import Run, set_node, state_of, wait_until
 from workflow.conftest import SMALL, Checkout, merged
 from workflow.test_kill import MODEL
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 PROFILE = ("profiles/slurm", "--slurm-init-seconds-before-status-checks", "5")
 SCENARIOS: dict[str, Callable[[Checkout, Path], SimpleNamespace]] = {}
 

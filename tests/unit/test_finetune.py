@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from mindtune.engines.converting import converter
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.device import open_device
+from mindtune.engines.hf.features import Tower
 from mindtune.engines.hf.loading import loader_processes
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
@@ -65,18 +67,18 @@ def place(tmp_path_factory):
     return place
 
 
-def job_of(place, save_dir, mm="mm", machine=None, hf="base", **changes):
+def job_of(place, save_dir, mm="mm", machine=None, hf="base", features=None, **changes):
     return FinetuneJob(
         train_data=place / "train.json", held_out_data=place / "held_out.json",
         images=place / "images", hf_dir=place / hf, mm_dir=place / mm, save_dir=save_dir,
         train=TRAIN | changes, processor={"image_resolution": 512 * 512}, parallel=ONE,
-        machine=MACHINE | (machine or {}),
+        machine=MACHINE | (machine or {}), features=features,
     )  # fmt: skip
 
 
-def train(place, save_dir, mm="mm", machine=None, **changes):
+def train(place, save_dir, mm="mm", machine=None, features=None, **changes):
     """Check and train, as scripts/finetune_model.py does; returns the last checkpoint's bytes."""
-    job = job_of(place, save_dir, mm, machine, **changes)
+    job = job_of(place, save_dir, mm, machine, features=features, **changes)
     training_check("hf")(job, 0)
     save_dir.mkdir(exist_ok=True)
     stage("hf", "finetune")(job)
@@ -248,6 +250,64 @@ def test_packed_passes_train_alike(place, tmp_path, tokens_per_pass):
     )
     train(place, tmp_path / "halves", machine=packed, train_iters=2, **constant)
     assert train(place, tmp_path / "halves", machine=packed, **constant) == whole
+
+
+def kept_files(features):
+    return [path for path in features.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("machine", "ahead"), [({}, True), ({"tokens_per_pass": 300}, False)])
+def test_kept_features_change_no_byte(place, tmp_path, monkeypatch, machine, ahead):
+    """With none, in memory, on the disk, from another experiment's, damaged, and after a kill.
+
+    ahead: whether processes that load data compute them, or the training does.
+    """
+    features = tmp_path / "features" / "code"
+    expected = train(place, tmp_path / "off", machine=machine | {"feature_cache": "off"})
+    method = "fork" if ahead else "spawn"
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    assert train(place, tmp_path / "memory", machine=machine) == expected
+    (tmp_path / "features" / "of other code").mkdir(parents=True)
+    assert train(place, tmp_path / "disk", machine=machine, features=features) == expected
+    assert [path.name for path in features.parent.iterdir()] == ["code"]
+    files = kept_files(features)
+    assert len(files) >= 7  # at least the pictures of training, and some of held-out data
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    files[1].write_bytes(b"")
+    files[2].write_bytes(files[2].read_bytes().replace(b"crc32", b"crc33"))
+    whole = files[3].read_bytes()
+    files[3].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    shutil.rmtree(tmp_path / "disk/iter_0000004")
+    assert train(place, tmp_path / "disk", machine=machine, features=features) == expected
+    assert train(place, tmp_path / "again", machine=machine, features=features) == expected
+    assert files[3].read_bytes() == whole
+    monkeypatch.setattr(Tower, "__call__", None)  # which nothing needs any more
+    assert train(place, tmp_path / "shared", machine=machine, features=features) == expected
+    assert rows(tmp_path / "shared") == rows(tmp_path / "off")
+
+
+def test_features_are_kept_only_of_a_frozen_tower_and_within_their_room(place, tmp_path):
+    features = tmp_path / "features" / "code"
+    train(place, tmp_path / "a", features=features, freeze_vision_projector=False)
+    assert not features.exists()
+    tiny = replace(
+        job_of(place, tmp_path / "b", features=features), operation={"feature_cache": "1 MB"}
+    )
+    features.mkdir(parents=True)
+    (features / "filled").write_bytes(bytes(10**6 - 9000))  # of 1 MB, so one picture fits
+    tiny.save_dir.mkdir()
+    stage("hf", "finetune")(tiny)
+    assert len(kept_files(features)) <= 2
+
+
+def test_a_picture_that_is_missing_is_reported_where_features_are_kept(place, tmp_path):
+    (tmp_path / "images").mkdir()
+    job = replace(
+        job_of(place, tmp_path / "a", features=tmp_path / "f" / "c"), images=tmp_path / "images"
+    )
+    job.save_dir.mkdir()
+    with pytest.raises(UserError, match=r"\.jpg"):
+        stage("hf", "finetune")(job)
 
 
 def test_an_export_of_a_bf16_training_is_bf16(place, tmp_path):

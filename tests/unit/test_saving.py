@@ -64,18 +64,19 @@ def test_a_thread_writes_the_bytes_that_were_there_when_the_save_was_due(
     assert len(contents(tmp_path / "beside")) == 2
 
 
-def test_twenty_kills_while_a_checkpoint_is_written_end_in_the_same_bytes(place, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("amount", [6, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_while_a_checkpoint_is_written_end_in_the_same_bytes(place, tmp_path, amount):  # noqa: F811
     """At any of the saving thread's writes, syncs, renames and removals (`keep_checkpoints: last`)."""
     here = Path(__file__).resolve().parents[1]
     done = subprocess.run(
-        [sys.executable, here / "killed_saves.py", place, tmp_path, "20", "1"],
+        [sys.executable, here / "killed_saves.py", place, tmp_path, str(amount), "1"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     kills = [json.loads(line) for line in done.stdout.splitlines()]
     print(done.stdout)
-    assert len(kills) == 20
+    assert len(kills) == amount
     assert all(kill["killed"] and kill["same"] for kill in kills)
     for kill in kills:
         newest = max(kill["whole"], default=0)

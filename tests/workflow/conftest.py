@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import forking
 import yaml
 from workflow.planning import asked
 
@@ -85,12 +86,9 @@ class Checkout:
 
     def snakemake(self, *arguments: str, fails: bool = False, seconds: int = 600) -> str:
         """Run snakemake here, at most so long; returns all it prints."""
-        done = subprocess.run(
-            self.command(*arguments), cwd=self.path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=seconds,
-        )  # fmt: skip
-        assert (done.returncode != 0) == fails, done.stdout
-        return done.stdout
+        status, said = forking.snakemake(self.path, ("--cores", "1", *arguments), seconds)
+        assert (status != 0) == fails, said
+        return said
 
     def tool(self, name: str, *arguments: str, status: int = 0) -> str:
         """Run a script of the checkout; what it prints, or its sentences where it is to fail."""

@@ -52,6 +52,7 @@ def upgraded(finished, tmp_path):
     return checkout
 
 
+@pytest.mark.long
 def test_results_of_other_code_are_kept_asked_for_and_taken_over(upgraded):
     before, code = files(upgraded, "results/baseline/save_dir"), code_of(upgraded)
     everything = files(upgraded, "results")

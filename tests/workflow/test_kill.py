@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -37,8 +38,7 @@ def wait_for(path, process, seconds=120):
 
 @pytest.mark.parametrize("target", ["Snakemake alone", "all of it"])
 def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(finished, tmp_path, target):
-    checkout = Checkout.make(tmp_path / "killed")
-    checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
+    checkout = finished.without(tmp_path / "killed", "baseline")
     process = start(checkout, "results/baseline/hf")
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000002", process)
     if target == "all of it":
@@ -56,6 +56,7 @@ def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(finished, tmp_
     )
 
 
+@pytest.mark.long
 def test_kills_at_random_moments_one_after_another(finished, tmp_path):
     """A run that is hit again and again ends like one that was not: `tests/chaos.py` has more."""
     checkout = Checkout.make(tmp_path / "chaos")
@@ -148,8 +149,7 @@ def test_a_mistake_costs_no_finished_training(finished, tmp_path, change, words)
 
 
 def test_a_loader_that_the_kernel_ended_is_told_as_that(finished, tmp_path):
-    checkout = Checkout.make(tmp_path / "memory", ONE)
-    checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
+    checkout = finished.without(tmp_path / "memory", "baseline")
     process = start(checkout, DONE)
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000002", process)
     job, _ = chaos.job_of(process.pid)
@@ -165,8 +165,7 @@ def test_a_loader_that_the_kernel_ended_is_told_as_that(finished, tmp_path):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_of_it_leaves_checkpoints_to_go_on_from(finished, tmp_path, signal_number):
-    checkout = Checkout.make(tmp_path / "signalled")
-    checkout.snakemake("results/shared/mm", "results/shared/data/train.json")
+    checkout = finished.without(tmp_path / "signalled", "baseline")
     process = start(checkout, "results/baseline/finetune.json")
     wait_for(checkout.path / "results/baseline/save_dir/iter_0000004", process)
     os.killpg(process.pid, signal_number)
@@ -176,3 +175,35 @@ def test_a_signal_to_all_of_it_leaves_checkpoints_to_go_on_from(finished, tmp_pa
     assert "an error of the program" not in log
     checkout.snakemake("results/baseline/finetune.json")
     assert checkout.read(MODEL) == finished.read(MODEL)
+
+
+ANSWERS = "results/shared/answers_before.jsonl"
+
+
+def test_a_killed_answering_goes_on_and_ends_with_the_answers_of_an_undisturbed_one(
+    finished, tmp_path
+):
+    """One prompt at a time, so that a kill falls between two of them."""
+    checkout = finished.without(tmp_path / "answering", "hot")
+    checkout.configure(
+        merged(ONE, {"answer": {"batch_size": 1}, "prompts": {"held_out_questions": 40}})
+    )
+    checkout.snakemake(ANSWERS)
+    undisturbed = without_times("answers_before.jsonl", checkout.read(ANSWERS))
+    (checkout.path / ANSWERS).unlink()
+    process = start(checkout, ANSWERS)
+    shared = checkout.path / "results/shared"
+    end = time.monotonic() + 120
+    while not (found := list(shared.glob(".answers_before.jsonl.*.journal"))):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < end, "no answer was kept"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (checkout.path / ANSWERS).exists()
+    said = checkout.tool("clean")
+    kept = int(re.search(r"GB, (\d+) of (\d+) answers of an interrupted answering", said)[1])
+    said = checkout.snakemake(ANSWERS)
+    assert kept and re.search(rf"{kept} of \d+ answers are there already; the others follow", said)
+    assert without_times("answers_before.jsonl", checkout.read(ANSWERS)) == undisturbed
+    assert not found[0].exists() and "Nothing is put aside" in checkout.tool("clean")

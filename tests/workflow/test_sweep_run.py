@@ -1,4 +1,4 @@
-"""A sweep in one command: two rates, three orders of the samples, and a training that diverges."""
+"""A sweep in one command: two rates, two orders of the samples, and a training that diverges."""
 
 import csv
 import json
@@ -9,13 +9,14 @@ from mindtune.settings.checks import SHARED
 from tracked import in_table, same, shown
 from workflow.conftest import SMALL, Checkout, merged
 
-SWEPT = [f"lr-{rate}_order_seed-{seed}" for rate in ("0.001", "0.005") for seed in (1, 2, 3)]
+pytestmark = pytest.mark.long
+SWEPT = [f"lr-{rate}_order_seed-{seed}" for rate in ("0.001", "0.005") for seed in (1, 2)]
 # Weights grow a hundredfold in each iteration, until nothing is a number.
 WILD = {"train": {"lr": 1.0, "weight_decay": 100.0, "clip_grad": 0.0, "train_iters": 30}}
 ALONE = {**SMALL, "experiments": {"baseline": WILD}}
-SWEEP = {**ALONE, "grid": {"train.lr": [1e-3, 5e-3], "train.order_seed": [1, 2, 3]}}
+SWEEP = {**ALONE, "grid": {"train.lr": [1e-3, 5e-3], "train.order_seed": [1, 2]}}
 FOLLOWED = merged(SWEEP, {"train": {"report_to": ["tensorboard"]}})
-SECONDS = 1800  # seven trainings and all that follows, on a busy machine
+SECONDS = 1800  # five trainings and all that follows, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_the_page_shows_the_sweep(swept):
     lines = section.split("<tr>")[2:]
     rates = [re.search(r"train\.lr = ([^<]+)<", line)[1] for line in lines]
     trainings = [re.search(r'<td class="num">(\d+)</td>', line)[1] for line in lines]
-    assert rates == ["1.0", "0.001", "0.005"] and trainings == ["0", "3", "3"]
+    assert rates == ["1.0", "0.001", "0.005"] and trainings == ["0", "2", "2"]
     assert page.count(">diverged</span>") == 2, "in the ranking and in the table of trainings"
 
 

@@ -100,6 +100,17 @@ def write_shards(
     (directory / INDEX).write_text(text, encoding="utf-8")
 
 
+def write_file(path: Path, tensors: Mapping[str, View]) -> None:
+    """Write a single safetensors file."""
+    header, offsets = safetensors_header(tensors)
+    with creating(path, _size(tensors)) as fd:
+        pwrite(fd, header, 0)
+        targets = [
+            Target(fd, offsets[name], view, want_crc=False) for name, view in tensors.items()
+        ]
+        write_all(targets, workers=1, progress=None)
+
+
 def verify_shards(
     directory: Path,
     tensors: Mapping[str, View],

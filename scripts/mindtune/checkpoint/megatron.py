@@ -196,6 +196,11 @@ class MMCheckpoint:
         """Whether this holds nothing but LoRA adapters."""
         return bool(self._shards) and all(".lora_" in name for name in self._shards)
 
+    def beside(self, name: str) -> dict[str, Any]:
+        """A mapping that stands beside the model in the first rank's file, {} if absent."""
+        found = self.files[0, 0].tree.get(name)
+        return found if isinstance(found, dict) else {}
+
     def names(self) -> list[str]:
         """All tensor names, layers numbered through the whole model."""
         return list(self._shards)

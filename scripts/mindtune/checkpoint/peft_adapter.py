@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,12 @@ from mindtune.checkpoint.hf_writing import (
     write_shards,
 )
 from mindtune.checkpoint.huggingface import HFCheckpoint
-from mindtune.checkpoint.lora import MergedSource, loaded
+from mindtune.checkpoint.lora import Pair, merged_with
 from mindtune.checkpoint.writing import check_apart, check_space, target_directory
 from mindtune.errors import UserError
 from mindtune.files import read_json
 from mindtune.formats.safetensors_io import open_safetensors
-from mindtune.formats.views import View, stored
+from mindtune.formats.views import View
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
 
@@ -56,27 +55,24 @@ _OTHER_FORMS = {
 _PLAIN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The two matrices of a weight, a (r, inputs) and b (outputs, r), and their scale."""
-
-    a: View
-    b: View
-    scale: float
-
-
 def is_adapter(path: Path) -> bool:
     """Whether a directory holds an adapter."""
     return (path / CONFIG).is_file()
 
 
 def merge_adapter(
-    adapter_dir: Path, base_dir: Path, merged_dir: Path, max_shard_bytes: int = 4 * GIGABYTE
+    adapter_dir: Path,
+    base_dir: Path,
+    merged_dir: Path,
+    *,
+    widen: bool = False,
+    max_shard_bytes: int = 4 * GIGABYTE,
 ) -> int:
     """Write `base_dir` with an adapter's changes as the Hugging Face model `merged_dir`.
 
-    All that is no weight is the base's. The directory appears whole, by rename. Returns how many
-    weights were changed.
+    All that is no weight is the base's. The directory appears whole, by rename. widen: write float32
+    where the adapter is, as for an adapter that was trained here; otherwise weights keep the base's
+    dtype. Returns how many weights were changed.
 
     Raises
     ------
@@ -86,15 +82,10 @@ def merge_adapter(
         base = stack.enter_context(HFCheckpoint(base_dir))
         check_apart(merged_dir, base_dir, adapter_dir)
         pairs = open_pairs(adapter_dir, base.shape, str(base_dir), stack)
-        tensors = dict(base.tensors)
-        for name, pair in pairs.items():
-            weight = tensors[name]
-            if weight.dtype not in _FLOATS:
-                raise UserError(
-                    f"{base_dir}: {name} is {weight.dtype}; nothing can be merged into it"
-                )
-            source = MergedSource(weight, loaded(pair.b), loaded(pair.a), pair.scale)
-            tensors[name] = stored(source, 0, weight.shape, weight.dtype)
+        for name in pairs:
+            if (dtype := base.tensors[name].dtype) not in _FLOATS:
+                raise UserError(f"{base_dir}: {name} is {dtype}; nothing can be merged into it")
+        tensors = merged_with(base.tensors, base.shape, pairs, widen)
         groups = distribution(
             tensors, original_files(base_dir, tensors_of(base.shape)), max_shard_bytes
         )

@@ -47,7 +47,7 @@ def save_trained(
         given = {name: hf_tensors(name) for name in hf_shapes(shape)}
     else:
         given = {family.published_name(name): tensor for name, tensor in hf_tensors.items()}
-    views = {name: _view_of_tensor(tensor) for name, tensor in given.items()}
+    views = {name: view_of_tensor(tensor) for name, tensor in given.items()}
     tensors, _ = matched(views, shape, "the trained model")
     layout = ParallelLayout.make(shape)
     whole = lambda entry: mm_views(tensors, shape, entry)  # noqa: E731
@@ -56,7 +56,7 @@ def save_trained(
             "checkpoint_version": 3.0,
             "iteration": iteration,
             **tree,
-            **_with_views(extra or {}),
+            **with_views(extra or {}),
         }
         for rank, tree in rank_trees(layout, family, tied=shape.tied, whole=whole)
     }
@@ -122,7 +122,8 @@ def _whole_in_file(view: View) -> tuple[FileSource, int] | None:
     return None if start % ITEM_BYTES[view.dtype] else (record.file, start)
 
 
-def _view_of_tensor(tensor: "Tensor") -> View:
+def view_of_tensor(tensor: "Tensor") -> View:
+    """A tensor in memory as a view; UserError for a dtype that no checkpoint has."""
     import torch
 
     dense = tensor.detach().to("cpu").contiguous()
@@ -133,10 +134,10 @@ def _view_of_tensor(tensor: "Tensor") -> View:
     return stored(MemorySource(raw), 0, tuple(dense.shape), dtype)
 
 
-def _with_views(value: Any) -> Any:
+def with_views(value: Any) -> Any:
     """Plain containers with torch tensors replaced by views on them."""
     if isinstance(value, Mapping):
-        return {key: _with_views(item) for key, item in value.items()}
+        return {key: with_views(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_with_views(item) for item in value)
-    return _view_of_tensor(value) if type(value).__module__.startswith("torch") else value
+        return type(value)(with_views(item) for item in value)
+    return view_of_tensor(value) if type(value).__module__.startswith("torch") else value

@@ -7,13 +7,14 @@ are laid out with everything else that a download of Qwen2-VL-2B-Instruct contai
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from mindtune.files import sha256_file, write_json, writing, writing_directory
+from mindtune.formats.safetensors_io import open_safetensors, safetensors_header
+from mindtune.formats.streaming import Buffers, stream
 
 ASSETS = Path(__file__).with_name("base")
 
@@ -201,19 +202,21 @@ def write_base_model(directory: Path) -> dict:
         )
     with writing_directory(directory) as partial:
         write_configs(partial, Tokenizer.from_file(str(ASSETS / "tokenizer.json")))
-        with safe_open(weights, framework="pt") as tensors:
-            names = sorted(tensors.keys())
+        file, views = open_safetensors(weights)
+        with closing(file):
+            names = sorted(views)
             language = [name for name in names if not name.startswith("visual.")]
             vision = [name for name in names if name.startswith("visual.")]
-            weight_map, total = {}, 0
+            weight_map = {}
             for number, part in enumerate((language, vision), start=1):
                 shard = f"model-{number:05d}-of-00002.safetensors"
-                content = {name: tensors.get_tensor(name) for name in part}
-                # Not by `save_file`: its files have mode 600, and a full disk is no OSError of it.
+                header, _ = safetensors_header({name: views[name] for name in part})
                 with writing(partial / shard, "wb") as handle:
-                    handle.write(save(content, metadata={"format": "pt"}))
+                    handle.write(header)
+                    for name in part:
+                        handle.writelines(stream(views[name], Buffers()))
                 weight_map |= dict.fromkeys(part, shard)
-                total += sum(tensor.nbytes for tensor in content.values())
+        total = sum(view.nbytes for view in views.values())
         write_json(
             partial / "model.safetensors.index.json",
             {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},

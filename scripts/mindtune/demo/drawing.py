@@ -96,15 +96,16 @@ class Canvas:
     def gradient(self, top: float, bottom: float, upper: Color, lower: Color) -> None:
         """Fill a band of the whole width with a vertical gradient."""
         y0, y1 = round(top * self.scale), round(bottom * self.scale)
-        column = Image.new("RGB", (1, y1 - y0))
         last = max(1, y1 - y0 - 1)
-        column.putdata(
-            [
-                tuple(round(a + (b - a) * y / last) for a, b in zip(upper, lower, strict=True))
-                for y in range(y1 - y0)
-            ]
-        )
-        self.image.paste(column.resize((self.size[0], y1 - y0)), (0, y0))
+        bands = [
+            [round(a + (b - a) * y / last) for y in range(y1 - y0)]
+            for a, b in zip(upper, lower, strict=True)
+        ]
+        column = Image.new("RGB", (1, y1 - y0))
+        column.putdata(list(zip(*bands, strict=True)))
+        # Of one pixel's width: every filter gives the same, and this one takes no time.
+        wide = column.resize((self.size[0], y1 - y0), Image.Resampling.NEAREST)
+        self.image.paste(wide, (0, y0))
 
     def finished(self) -> Image.Image:
         return self.image.reduce(SUPERSAMPLING)

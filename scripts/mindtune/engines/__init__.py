@@ -44,6 +44,7 @@ class Engine:
 
 
 DEVICE = ("device", "precision", "threads")
+PACKING = ("tokens_per_pass", "recompute", "feature_cache")
 LAUNCH = ("npus_per_node", "nodes", "environment", "extra_arguments")
 ENGINES = {
     "hf": Engine(
@@ -51,7 +52,7 @@ ENGINES = {
         answers_from="hf",
         machine="hf",
         keys={
-            "finetune": (*DEVICE, "tokens_per_pass"),
+            "finetune": (*DEVICE, *PACKING, "devices", "nodes"),
             "answer": DEVICE,
         },
     ),
@@ -85,7 +86,7 @@ def training_check(engine: str) -> Callable:
 
 
 def stage_sources(engine: str, name: str) -> list[Path]:
-    """The file in which that function is, and its program for the framework's own Python."""
+    """The file in which that function is, and its program, which runs in processes of its own."""
     package = Path(__file__).parent / engine
     program = package / "programs" / f"{name}.py"
     return [package / f"{name}.py", *([program] if program.is_file() else [])]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.errors import UserError
+from mindtune.models.adapters import trained_parameters
 from mindtune.models.shape import model_shape
-from mindtune.models.tensors import hf_shapes, tensors_of
+from mindtune.models.tensors import hf_shapes
 
 # What numpy takes, and so transformers and Megatron.
 HIGHEST_SEED = 2**32 - 1
@@ -53,8 +54,7 @@ def check_room(
 def checkpoint_bytes(config: Mapping[str, Any], train: Mapping[str, Any], precision: str) -> int:
     """Bytes of the tensors in a training's checkpoint; its files have some more."""
     weight, state = BYTES[precision]
-    shape = model_shape(config)
-    family = tensors_of(shape)
-    sizes = {name: math.prod(sides) for name, sides in hf_shapes(shape).items()}
-    trained = sum(size for name, size in sizes.items() if family.is_trained(name, train))
-    return weight * sum(sizes.values()) + (state * trained if train["save_optim"] else 0)
+    shape = model_shape(dict(config))
+    trained = trained_parameters(shape, train)
+    held = trained if train.get("lora") else sum(map(math.prod, hf_shapes(shape).values()))
+    return weight * held + (state * trained if train["save_optim"] else 0)

@@ -1,5 +1,6 @@
-"""What trainings put aside below results/: what it is, what it takes, and its removal."""
+"""What trainings put aside or keep and answerings left below results/: its size, and its removal."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mindtune.engines.continuation import differences
+from mindtune.engines.feature_cache import place_of_features
+from mindtune.engines.journal import NAME, parsed
 from mindtune.engines.superseded import (
     Generation,
     kept,
@@ -19,6 +22,7 @@ from mindtune.engines.superseded import (
     remove_leftovers,
 )
 from mindtune.errors import UserError
+from mindtune.files import regular
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,80 @@ class Aside:
         found = [text for _, text in differences(now, self.generation.settings)]
         return f"now -> there: {', '.join(found)}"
 
+    def remove(self) -> None:
+        with FileLock(lock_of(self.place)).acquire(timeout=0):
+            remove(self.generation)
+            remove_leftovers(self.generation.path.parent)
+            with suppress(OSError):  # others are in it
+                self.generation.path.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """Features of pictures, which trainings keep (`hf.feature_cache`). size: bytes of their files."""
+
+    name: str
+    place: Path
+    size: int
+
+    def line(self) -> str:
+        return (
+            f"{self.name}  {self.size / 1e9:.3f} GB, features of pictures that trainings share; "
+            "they are computed again when they are wanted"
+        )
+
+    def remove(self) -> None:
+        """A training that runs computes what it misses."""
+        shutil.rmtree(self.place)
+
+
+@dataclass(frozen=True)
+class Left:
+    """The journal of an answering that did not end. name: experiment/answers.hash."""
+
+    name: str
+    path: Path
+    size: int
+    answers: int
+    prompts: int
+
+    @classmethod
+    def read(cls, path: Path) -> "Left":
+        content = regular(path).read_bytes()
+        prompts, batches, _ = parsed(content)
+        match = NAME.fullmatch(path.name)
+        name = f"{path.parent.name}/{match['answers']}.{match['key']}"
+        return cls(name, path, len(content), sum(map(len, batches)), prompts or 0)
+
+    def line(self) -> str:
+        """What it is, in words."""
+        return (
+            f"{self.name}  {self.size / 1e9:.3f} GB, {self.answers} of {self.prompts} answers of an "
+            "interrupted answering"
+        )
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def journals_below(results: Path) -> Iterator[Left]:
+    """What interrupted answerings left, experiment by experiment."""
+    for path in sorted(results.glob("*/.*.journal")):
+        if NAME.fullmatch(path.name) and path.is_file():
+            yield Left.read(path)
+
+
+Removable = Aside | KeptFeatures | Left
+
+
+def removable_below(results: Path) -> Iterator[Removable]:
+    """All that trainings put aside or keep, and what interrupted answerings left."""
+    yield from put_aside_below(results)
+    yield from journals_below(results)
+    place = place_of_features(results / "any" / "save_dir")
+    if place.is_dir():
+        yield KeptFeatures(f"{place.parent.name}/{place.name}", place, _size_below(place))
+
 
 def put_aside_below(results: Path) -> Iterator[Aside]:
     """All that trainings put aside, experiment by experiment.
@@ -69,7 +147,7 @@ def put_aside_below(results: Path) -> Iterator[Aside]:
             yield _aside(f"{experiment.name}/{generation.path.name}", place, generation)
 
 
-def chosen(found: Iterable[Aside], names: Iterable[str]) -> list[Aside]:
+def chosen(found: Iterable[Removable], names: Iterable[str]) -> list[Removable]:
     """Those with these names.
 
     Raises
@@ -84,24 +162,28 @@ def chosen(found: Iterable[Aside], names: Iterable[str]) -> list[Aside]:
     return [aside for aside in found if aside.name in set(names)]
 
 
-def remove_aside(aside: Aside) -> None:
+def remove_for_good(found: Removable) -> None:
     """
     Raises
     ------
     UserError: a training of the experiment runs, or it can't be removed.
     """
     try:
-        with FileLock(lock_of(aside.place)).acquire(timeout=0):
-            remove(aside.generation)
-            remove_leftovers(aside.generation.path.parent)
-            with suppress(OSError):  # others are in it
-                aside.generation.path.parent.rmdir()
+        found.remove()
     except Timeout as error:
         raise UserError(
-            f"a training is writing to {aside.place}; wait until it ends, and remove then."
+            f"a training is writing to {found.place}; wait until it ends, and remove then."
         ) from error
     except OSError as error:
         raise UserError(f"{error.filename} can't be removed: {error.strerror}.") from error
+
+
+def _size_below(place: Path) -> int:
+    sizes = 0
+    for path in place.rglob("*"):
+        with suppress(FileNotFoundError):  # a training that runs renames what it has written
+            sizes += path.lstat().st_size if not path.is_dir() else 0
+    return sizes
 
 
 def _aside(name: str, place: Path, generation: Generation) -> Aside:

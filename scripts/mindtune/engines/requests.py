@@ -39,7 +39,8 @@ class FinetuneJob:
     training that was interrupted resumes from its newest whole checkpoint; the caller
     ensures that save_dir holds nothing of other settings (`mindtune.engines.training_directory`).
     keep: `all` checkpoints, or the `last` (`mindtune.engines.pruning`). followers: whoever shows the
-    training while it runs (`mindtune.trackers`).
+    training while it runs (`mindtune.trackers`). features: where an engine may keep what a frozen
+    vision tower makes of pictures, None for nowhere; it is for trainings of the same code.
     """
 
     train_data: Path
@@ -56,6 +57,7 @@ class FinetuneJob:
     operation: Settings = field(default_factory=dict)
     keep: str = "all"
     followers: Any = None
+    features: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class ExportJob:
     """Turn the newest checkpoint of a save_dir into a Hugging Face model.
 
     hf_dir: the base model, whose config, tokenizer and index are taken over. out_dir: gets
-    a directory that transformers loads.
+    a directory that transformers loads, or with `adapter` one that peft loads.
     """
 
     save_dir: Path
@@ -72,6 +74,7 @@ class ExportJob:
     parallel: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
+    adapter: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class AnswerJob:
     prompts: JSON lines with `id`, `prompt`, and `image` or `images` (relative to `images`), see
     `mindtune.data.prompts`. model_dir: as the engine's `answers_from` says. hf_dir: a Hugging Face
     directory, for tokenizer, processor and config.
-    answers: gets the lines of `answered`, in the order of the prompts.
+    answers: gets the lines of `answered`, in the order of the prompts. code: a hash of the code that
+    answers; an interrupted answering is taken up by the same code only (`mindtune.engines.journal`).
     """
 
     prompts: Path
@@ -95,6 +99,7 @@ class AnswerJob:
     machine: Settings
     framework: Path | None = None
     operation: Settings = field(default_factory=dict)
+    code: str = ""
 
 
 def answered(

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import shutil
-import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mindtune.checkpoint.content import content_of_checkpoint
 from mindtune.checkpoint.megatron import iteration_name, track
 from mindtune.engines.continuation import Continuation, continuation, differences
 from mindtune.engines.loss_table import LOSS, LossTable
@@ -74,34 +74,6 @@ def training_content(train: Path, held_out: Path, hf_dir: Path, mm_dir: Path) ->
     """
     files = {"train_data": train, "held_out_data": held_out, "config": hf_dir / "config.json"}
     return content_of(files) | {"base_checkpoint": content_of_checkpoint(mm_dir)}
-
-
-def content_of_checkpoint(mm_dir: Path) -> str:
-    """A hash of an mm checkpoint's content, from the checksums that its zip files carry.
-
-    It reads the directories of the archives only, so that it costs nothing at any size.
-
-    Raises
-    ------
-    UserError: a file of it is not whole.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(mm_dir.rglob("*.pt")):
-        digest.update(f"{path.relative_to(mm_dir)}\0".encode())
-        for entry in _entries(path):
-            digest.update(f"{entry.filename} {entry.file_size} {entry.CRC}\0".encode())
-    return digest.hexdigest()
-
-
-def _entries(path: Path) -> list[zipfile.ZipInfo]:
-    try:
-        with zipfile.ZipFile(regular(path)) as archive:
-            return archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise UserError(
-            f"the checkpoint file {path} is not whole ({error}); remove the checkpoint, and run the "
-            "same command again to have it written again."
-        ) from error
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from zipfile import ZipFile
 from safetensors import safe_open
 
 from mindtune import __version__
+from mindtune.checkpoint.content import content_of_checkpoint
 from mindtune.comparison.stages import CONTROLS, STAGES
-from mindtune.engines.training_directory import content_of_checkpoint
 from mindtune.files import read_json_lines, sha256_file
 from mindtune.provenance.machine import commit, hardware, packages
 

@@ -29,6 +29,7 @@ from mindtune.settings.checks import (
     source_problems,
 )
 from mindtune.settings.grid import expanded
+from mindtune.settings.lora import export_problems
 from mindtune.settings.sections import Settings
 from mindtune.settings.sentences import printable, sentences
 from mindtune.settings.yaml_files import Written, plain
@@ -222,6 +223,7 @@ def load(
             {SHARED: common, **experiments},
         )
         problems += of_experiments(configuration, condition_problems)
+        problems += export_problems(configuration.experiments)
         problems += [
             f"experiments.{name}: {problem}"
             for name, settings in configuration.experiments.items()

@@ -16,6 +16,8 @@ from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
 from mindtune.errors import UserError
 from mindtune.files import read_json
+from mindtune.settings.hf import hf_problems
+from mindtune.settings.lora import lora_problems
 from mindtune.settings.mindspeed import mindspeed_problems
 
 # The config.json of the demo's base model.
@@ -126,8 +128,11 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
             "train.eval_iters to 0, or hold some images out."
         )
     yield from _layer_problems(parallel)
+    yield from lora_problems(settings)
     if settings["engine"] == "mindspeed":
         yield from mindspeed_problems(settings)
+    if settings["engine"] == "hf":
+        yield from hf_problems(settings)
     elif parallel["context_parallel_size"] > 1:
         yield (
             f"parallel.context_parallel_size is {parallel['context_parallel_size']}, which the hf "

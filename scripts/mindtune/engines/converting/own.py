@@ -1,6 +1,7 @@
 """Our own converter, see `mindtune.checkpoint`."""
 
 from mindtune.checkpoint import hf_to_mm, mm_to_hf
+from mindtune.checkpoint.adapters import export_adapter
 from mindtune.checkpoint.finite import check_finite
 from mindtune.checkpoint.layout import layout_options
 from mindtune.engines.requests import ExportJob, PrepareJob
@@ -12,4 +13,7 @@ def prepare(job: PrepareJob) -> None:
 
 
 def export(job: ExportJob) -> None:
-    mm_to_hf(job.save_dir, job.hf_dir, job.out_dir)
+    if job.adapter:
+        export_adapter(job.save_dir, job.hf_dir, job.out_dir)
+    else:
+        mm_to_hf(job.save_dir, job.hf_dir, job.out_dir)

@@ -1,10 +1,8 @@
 """Answering prompts with a Hugging Face model: greedy, in batches, one load."""
 
-import json
-import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -20,43 +18,47 @@ from mindtune.engines.hf.grouping import groups
 from mindtune.engines.hf.loading import Pictures, pictures_ahead
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Picture, Processor
+from mindtune.engines.journal import Batch, Journal, in_order, versions
 from mindtune.engines.requests import AnswerJob, answered
-from mindtune.files import read_json_lines, writing
+from mindtune.files import read_json_lines
 from mindtune.progress import Progress
-
-log = logging.getLogger(__name__)
 
 
 def answer(job: AnswerJob) -> None:
-    """Write an answer for each prompt, in the order of the prompts."""
+    """Write an answer for each prompt, in the order of the prompts; what an interrupted answering
+    has answered is not asked again."""
     device = open_device(job.machine)
     warn_of_other_template(job.hf_dir)
-    processor = Processor(job.hf_dir, job.processor["image_resolution"])
-    model = load_model(job.model_dir, DTYPES[job.machine["precision"]]).to(device).eval()
     prompts = read_json_lines(job.prompts)
-    together = by_budget if job.answer.get("tokens_per_batch") else in_file_order
-    lines: dict[int, dict] = {}
-    with writing(job.answers) as handle, Progress("answering", "prompts", len(prompts)) as shown:
-        for numbers, part in together(job, model, processor, prompts):
-            lines.update(zip(numbers, part, strict=True))
-            shown.advance(len(numbers))
-        for number in range(len(prompts)):
-            handle.write(json.dumps(lines[number], ensure_ascii=False) + "\n")
+    journal = Journal.of(job, prompts, engine="hf", versions=versions("torch", "transformers"))
+    if not journal.is_whole:
+        processor = Processor(job.hf_dir, job.processor["image_resolution"])
+        model = load_model(job.model_dir, DTYPES[job.machine["precision"]]).to(device).eval()
+        together = by_budget if job.answer.get("tokens_per_batch") else in_file_order
+        with Progress("answering", "prompts", len(prompts), done=len(journal.lines)) as shown:
+            for numbers, lines in together(job, model, processor, prompts, journal.missing):
+                journal.add(numbers, lines)
+                shown.advance(len(numbers))
+    journal.finish(job.answers)
 
 
-Answered = Iterator[tuple[Sequence[int], Sequence[dict]]]  # prompts' numbers, and their lines
+Answered = Iterator[tuple[Batch, Sequence[dict]]]  # prompts' numbers, and their lines
+Chosen = Callable[[Sequence[Batch]], Sequence[Batch]]  # of all batches, those to answer
 
 
-def in_file_order(job: AnswerJob, model, processor: Processor, prompts: Sequence[dict]) -> Answered:
+def in_file_order(
+    job: AnswerJob, model, processor: Processor, prompts: Sequence[dict], chosen: Chosen
+) -> Answered:
     """Answer `answer.batch_size` prompts at once, as they come."""
-    size = job.answer["batch_size"]
-    for start in range(0, len(prompts), size):
-        part = prompts[start : start + size]
+    for numbers in chosen(in_order(len(prompts), job.answer["batch_size"])):
+        part = [prompts[number] for number in numbers]
         lines = answer_batch(model, processor, part, job.images, job.answer["max_new_tokens"])
-        yield range(start, start + len(part)), list(lines)
+        yield numbers, list(lines)
 
 
-def by_budget(job: AnswerJob, model, processor: Processor, prompts: Sequence[dict]) -> Answered:
+def by_budget(
+    job: AnswerJob, model, processor: Processor, prompts: Sequence[dict], chosen: Chosen
+) -> Answered:
     """Answer prompts of like length at once, up to `answer.tokens_per_batch` tokens."""
     shown = [tuple(pictures_of(prompt)) for prompt in prompts]
     names = list(dict.fromkeys(name for pictures in shown for name in pictures))
@@ -72,7 +74,7 @@ def by_budget(job: AnswerJob, model, processor: Processor, prompts: Sequence[dic
         )
         for prompt, pictures in zip(prompts, shown, strict=True)
     ]
-    found = groups(lengths, shown, job.answer["tokens_per_batch"], job.answer["batch_size"])
+    found = chosen(groups(lengths, shown, job.answer["tokens_per_batch"], job.answer["batch_size"]))
     every = [name for numbers in found for number in numbers for name in shown[number]]
     pictures = Pictures(job.images, list(dict.fromkeys(every)), processor)
     seen = Seen(model, pictures_ahead(pictures, job.machine["threads"]), Counter(every))

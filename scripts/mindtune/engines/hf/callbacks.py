@@ -58,12 +58,17 @@ class IterationLog(TrainerCallback):
         self.begun = begun
         self.train = train
         self.checkpoints = checkpoints
+        self.writes = checkpoints.replicas.is_first
         self.tokens = tokens
         self.evaluated = evaluated
         self.keep = keep
         self.row: dict[str, float | int | str] = {}
         self.started = 0.0
         self.prepared = False
+
+    def append(self) -> None:
+        if self.writes:
+            self.table.append(self.row)
 
     def iteration(self, state) -> int:
         return self.begun + state.global_step
@@ -72,11 +77,12 @@ class IterationLog(TrainerCallback):
         return iteration % interval == 0 or iteration == self.train["train_iters"]
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.table.begin(self.begun)
+        if self.writes:
+            self.table.begin(self.begun)
+        self.started = time.perf_counter()
 
     def on_step_begin(self, args, state, control, *, model, **kwargs) -> None:
         self.checkpoints.restore_random(model.device)
-        self.started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if self.evaluated and self.due(self.iteration(state), self.train["eval_interval"]):
@@ -99,7 +105,7 @@ class IterationLog(TrainerCallback):
             "tokens_per_second": f"{self.tokens.take() / seconds:.1f}",
         }
         if not math.isfinite(loss):
-            self.table.append(self.row)
+            self.append()
             raise Diverged(iteration, str(loss), self.train)
         if not control.should_evaluate:
             self.finish(iteration, **kwargs)
@@ -111,14 +117,16 @@ class IterationLog(TrainerCallback):
 
     def finish(self, iteration: int, *, model, optimizer, **kwargs) -> None:
         """Write the iteration's line, and save a checkpoint when one is due."""
-        self.table.append(self.row)
+        self.append()
         self.checkpoints.beside.look()
         if self.due(iteration, self.train["save_interval"]):
-            self.table.sync()
+            if self.writes:
+                self.table.sync()
             self.checkpoints.save(iteration, model, optimizer, partial(self.saved, iteration))
         elif not self.prepared:
             self.checkpoints.prepare(model, optimizer)
         self.prepared = True
+        self.started = time.perf_counter()
 
     def saved(self, iteration: int) -> None:
         """A checkpoint is whole; this may be called in another thread."""

@@ -1,13 +1,13 @@
 """Checkpoints of a training: Megatron's layout, and beside it all that an exact resume needs.
 
 `save_dir/iter_0000050/mp_rank_00/model_optim_rng.pt` holds the model under MindSpeed-MM's
-names, so that either engine can read it. Its entry `hf_engine` holds the optimizer, the
+names, so that either engine can read it, or with `train.lora` the adapters alone. Its entry `hf_engine` holds the optimizer, the
 fp32 weights when the model's are bfloat16, and the states of the random generators.
 """
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,27 +16,43 @@ import numpy
 import torch
 
 from mindtune.checkpoint import save_trained
+from mindtune.checkpoint.adapters import save_adapters
 from mindtune.checkpoint.megatron import iteration_name, iterations, track
+from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.beside import Beside, HostCopies, changed
 from mindtune.engines.hf.device import DTYPES
+from mindtune.engines.hf.replicas import Replicas
 from mindtune.models.tensors import tensors_of
 
 log = logging.getLogger(__name__)
 
 STATE = "hf_engine"
+# In it: the generators of the replicas but the first.
+OTHERS = "random_of_others"
 
 
 class Checkpoints:
     """The checkpoints in a save_dir.
 
     config: content of config.json. precision: `fp32` or `bf16`, of the model's tensors in files.
+    adapters: those of the model, where they are trained and not the model itself. replicas: of the
+    copies that train together the first one writes.
     """
 
-    def __init__(self, save_dir: Path, config: dict, precision: str, train: Mapping) -> None:
+    def __init__(
+        self,
+        save_dir: Path,
+        config: dict,
+        precision: str,
+        train: Mapping,
+        replicas: Replicas | None = None,
+    ) -> None:
         self.save_dir = save_dir
         self.config = config
         self.dtype = DTYPES[precision]
         self.train = train
+        self.replicas = replicas or Replicas()
+        self.adapters: Adapters | None = None
         self.random: Mapping | None = None
         self.beside = Beside()
         self.copies = HostCopies()
@@ -62,8 +78,8 @@ class Checkpoints:
 
         To be called after the first step: an optimizer has no moments before.
         """
-        if model.device.type == "cuda":
-            content = self._content(model, optimizer)
+        if model.device.type == "cuda" and self.replicas.is_first:
+            content = self._content(model, optimizer, [random_states(model.device)])
             if self.copies.fit(content, model.device):
                 self.beside.begin(partial(self.copies.prepare, content))
 
@@ -76,7 +92,7 @@ class Checkpoints:
     ) -> None:
         """Copy what a checkpoint holds, and let a thread write it, whole or not at all.
 
-        It waits for the one before to be whole. Where host memory has no room for the copies, the
+        To be called in every replica. It waits for the one before to be whole. Where host memory has no room for the copies, the
         checkpoint is whole when this returns. whole: called then, in the thread.
 
         Raises
@@ -84,27 +100,42 @@ class Checkpoints:
         UserError, OSError: the one before could not be written (or this one, without the thread).
         """
         self.beside.wait()
-        content = self._content(model, optimizer)
+        random = self.replicas.gathered(random_states(model.device))
+        if not self.replicas.is_first:
+            return
+        content = self._content(model, optimizer, random)
         if self.copies.ready(content, model.device):
             content = self.copies.of(content, model.device)
             self.beside.begin(partial(self._write, iteration, content, whole))
         else:
             self._write(iteration, to_cpu(content), whole)
 
-    def _content(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """What a checkpoint holds; its tensors are those of the training."""
-        content: dict[str, Any] = {
-            "tensors": {
-                name: tensor.to(self.dtype) for name, tensor in published_tensors(model).items()
-            }
-        }
+    def _content(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        random: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """What a checkpoint holds; its tensors are those of the training.
+
+        random: the states of the generators of each replica.
+        """
+        if self.adapters:
+            tensors = self.adapters.tensors()
+        else:
+            published = published_tensors(model).items()
+            tensors = {name: tensor.to(self.dtype) for name, tensor in published}
+        content: dict[str, Any] = {"tensors": tensors}
         if self.train["save_optim"]:
-            state = {"optimizer": optimizer.state_dict(), "random": random_states(model.device)}
+            state = {"optimizer": optimizer.state_dict(), "random": random[0]}
+            if len(random) > 1:
+                state[OTHERS] = random[1:]
             content["extra"] = {STATE: state}
         return content
 
     def _write(self, iteration: int, content: Mapping, whole: Callable[[], None]) -> None:
-        save_trained(
+        save = partial(save_adapters, lora=self.train["lora"]) if self.adapters else save_trained
+        save(
             self.save_dir,
             iteration,
             content["tensors"],
@@ -132,7 +163,8 @@ class Checkpoints:
             return
         state = content[STATE]
         optimizer.load_state_dict(state["optimizer"])
-        self.random = state["random"]
+        rank = self.replicas.rank
+        self.random = state[OTHERS][rank - 1] if rank else state["random"]
 
     def restore_random(self, device: torch.device) -> None:
         """Bring the generators to where they were, when a checkpoint was restored."""

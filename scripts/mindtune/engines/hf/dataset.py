@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
+from mindtune.engines.hf.features import Features
+from mindtune.engines.hf.processing import IGNORE_INDEX, Picture, Processor
+from mindtune.engines.hf.shown import Shown, known
 
 
 class Conversations(Dataset):
@@ -16,26 +18,34 @@ class Conversations(Dataset):
     Parameters
     ----------
     records: mllm-format records. images: the directory in which their pictures are.
-    seq_length: tokens after which a conversation is cut.
+    seq_length: tokens after which a conversation is cut. features: of pictures, where they are kept.
     """
 
     def __init__(
-        self, records: Sequence[dict], images: Path, processor: Processor, seq_length: int
+        self,
+        records: Sequence[dict],
+        images: Path,
+        processor: Processor,
+        seq_length: int,
+        features: Features | None = None,
     ) -> None:
         self.records = records
         self.images = images
         self.processor = processor
         self.seq_length = seq_length
+        self.features = features
 
     def __len__(self) -> int:
         return len(self.records)
 
+    def look(self, path: Path) -> Picture | Shown:
+        if self.features is not None:
+            return self.features.look(path)
+        return self.processor.picture(self.processor.open_image(path))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        pictures = [
-            self.processor.picture(self.processor.open_image(self.images / name))
-            for name in record["images"]
-        ]
+        pictures = [self.look(self.images / name) for name in record["images"]]
         ids, labels = self.processor.encode_conversation(
             record["messages"], [picture.grid_thw[0] for picture in pictures], self.seq_length
         )
@@ -46,7 +56,8 @@ class Collator:
     """Pads conversations on the right to a multiple of 8, as MindSpeed-MM does.
 
     Returns input_ids, attention_mask, labels and mm_token_type_ids, each (batch, length), and,
-    when there is any picture, pixel_values (patches, features) and image_grid_thw (pictures, 3).
+    when there is any picture, image_grid_thw (pictures, 3) and pixel_values (patches, values), or,
+    where they are kept, features (merged patches, hidden) of all pictures, or `pictures`, a list.
     """
 
     def __init__(self, processor: Processor) -> None:
@@ -65,11 +76,18 @@ class Collator:
             batch["input_ids"][row, :used] = torch.tensor(sample["input_ids"])
             batch["labels"][row, :used] = torch.tensor(sample["labels"])
             batch["attention_mask"][row, :used] = 1
-        return batch | picture_inputs(
-            batch["input_ids"],
-            [p for sample in samples for p in sample["pictures"]],
-            self.processor,
-        )
+        pictures = [picture for sample in samples for picture in sample["pictures"]]
+        if pictures and isinstance(pictures[0], Shown):
+            batch |= picture_inputs(batch["input_ids"], [], self.processor)
+            return batch | kept_inputs(pictures)
+        return batch | picture_inputs(batch["input_ids"], pictures, self.processor)
+
+
+def kept_inputs(pictures: Sequence[Shown]) -> dict:
+    """What the trainer makes the model's inputs of, see `Collator`."""
+    features = known(pictures)
+    shown = {"pictures": pictures} if features is None else {"features": features}
+    return {"image_grid_thw": torch.cat([picture.grid_thw for picture in pictures]), **shown}
 
 
 def picture_inputs(ids: torch.Tensor, pictures: Sequence, processor: Processor) -> dict:

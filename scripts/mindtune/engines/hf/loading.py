@@ -12,14 +12,16 @@ from mindtune.errors import UserError
 MOST_LOADERS = 8
 
 
-def loader_processes(threads: int) -> int:
+def loader_processes(threads: int, devices: int = 1) -> int:
     """As many as this process has cores to spare beside its threads, at least one.
+
+    devices: processes that share the cores.
 
     The order of samples does not depend on it: torch's loader hands batches out in their order.
     """
     known = hasattr(os, "sched_getaffinity")  # not on macOS
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return min(MOST_LOADERS, max(1, cores - threads))
+    return min(MOST_LOADERS, max(1, cores // devices - threads))
 
 
 def batches_ahead(loaders: int) -> int:

@@ -11,7 +11,7 @@ sample is a segment of the row, has positions of its own, and attends to itself 
 computed where an answer token is predicted and nowhere else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from mindtune.engines.hf.processing import IGNORE_INDEX
 from mindtune.engines.hf.segments import Segments, SegmentsByBounds
+from mindtune.engines.hf.shown import Shown, known
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Pass:
     input_ids: (tokens,). position_ids: (3, tokens), temporal, height and width, each
     sample's from 0. lengths: tokens of each sample. predicting: (answers,), the places in the row
     from which an answer token is predicted; targets: (answers,), those tokens; weights: (answers,),
-    float32. pixel_values: (patches, features) or None, grid_thw: (pictures, 3) or None.
+    float32. Of the pictures: pixel_values (patches, values) and grid_thw (pictures, 3); or, where they
+    are kept, features (merged patches, hidden); or, where some are not yet computed, shown, the
+    pictures one by one (`mindtune.engines.hf.features`).
     """
 
     input_ids: torch.Tensor
@@ -38,43 +41,54 @@ class Pass:
     predicting: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
-    pixel_values: torch.Tensor | None
-    grid_thw: torch.Tensor | None
+    pixel_values: torch.Tensor | None = None
+    grid_thw: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    shown: tuple = ()
 
     def pin_memory(self) -> "Pass":
         """The same in pinned memory; torch's data loader calls this."""
-        return self._mapped(lambda tensor: tensor.pin_memory())
+        return self._mapped(lambda part: part.pin_memory())
 
     def to(self, device: torch.device) -> "Pass":
-        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._mapped(lambda part: part.to(device, non_blocking=True))
 
     def _mapped(self, change) -> "Pass":
         fields = {
             name: change(value) if isinstance(value, torch.Tensor) else value
             for name, value in vars(self).items()
         }
-        return Pass(**fields)
+        return Pass(**fields | {"shown": tuple(map(change, self.shown))})
 
 
 class Packer:
     """Collates the samples of a global batch into passes.
 
     micro_batch_size: samples whose mean Megatron takes first. tokens_per_pass: the most tokens of
-    a pass; a sample that is longer goes alone. image_token_id, merge_size: of the model.
+    a pass; a sample that is longer goes alone. image_token_id, merge_size: of the model. replicas: how
+    many copies of the model share the global batch; the samples are the part of one.
     """
 
     def __init__(
-        self, micro_batch_size: int, tokens_per_pass: int, image_token_id: int, merge_size: int
+        self,
+        micro_batch_size: int,
+        tokens_per_pass: int,
+        image_token_id: int,
+        merge_size: int,
+        replicas: int = 1,
     ) -> None:
         self.micro_batch_size = micro_batch_size
         self.tokens_per_pass = tokens_per_pass
         self.image_token_id = image_token_id
         self.merge_size = merge_size
+        self.replicas = replicas
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`passes`, and `samples`, a tensor (samples,) by which the Trainer counts them."""
         weights = token_weights(
-            [answer_tokens(sample["labels"]) for sample in samples], self.micro_batch_size
+            [answer_tokens(sample["labels"]) for sample in samples],
+            self.micro_batch_size,
+            self.replicas,
         )
         lengths = [len(sample["input_ids"]) for sample in samples]
         return {
@@ -107,8 +121,7 @@ class Packer:
             predicting=torch.cat(predicting),
             targets=torch.cat(targets),
             weights=torch.cat(weighed),
-            pixel_values=torch.cat([p.pixel_values for p in pictures]) if pictures else None,
-            grid_thw=torch.cat([p.grid_thw for p in pictures]) if pictures else None,
+            **of_pictures(pictures),
         )
 
     def positions(self, ids: torch.Tensor, pictures: Sequence) -> torch.Tensor:
@@ -139,20 +152,36 @@ class Packer:
         return torch.cat(parts, dim=1)
 
 
+def of_pictures(pictures: Sequence) -> dict[str, Any]:
+    """The fields of a pass that its pictures make."""
+    if not pictures:
+        return {}
+    if isinstance(pictures[0], Shown):
+        found = known(pictures)
+        return {"shown": tuple(pictures)} if found is None else {"features": found}
+    return {
+        "pixel_values": torch.cat([picture.pixel_values for picture in pictures]),
+        "grid_thw": torch.cat([picture.grid_thw for picture in pictures]),
+    }
+
+
 def answer_tokens(labels: Sequence[int]) -> int:
     """How many tokens are predicted: all labels but the first, which nothing comes before."""
     return sum(label != IGNORE_INDEX for label in labels[1:])
 
 
-def token_weights(answers: Sequence[int], micro_batch_size: int) -> list[float]:
-    """The weight of each sample's answer tokens; NaN in a micro batch without any, as its mean is."""
+def token_weights(answers: Sequence[int], micro_batch_size: int, replicas: int = 1) -> list[float]:
+    """The weight of each sample's answer tokens; NaN in a micro batch without any, as its mean is.
+
+    answers: answer tokens of the samples of one of `replicas`, which have as many micro batches each.
+    """
     micro_batches = [
         answers[start : start + micro_batch_size]
         for start in range(0, len(answers), micro_batch_size)
     ]
     weights = []
     for batch in micro_batches:
-        total = sum(batch) * len(micro_batches)
+        total = sum(batch) * len(micro_batches) * replicas
         weights += [1 / total if total else float("nan")] * len(batch)
     return weights
 
@@ -169,12 +198,21 @@ def passes(lengths: Sequence[int], tokens_per_pass: int) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-def packed_loss(model: torch.nn.Module, part: Pass) -> torch.Tensor:
-    """The weighted sum over a pass's answer tokens; the passes' sums make Megatron's loss."""
+def packed_loss(
+    model: torch.nn.Module, part: Pass, features_of: Callable[[Any], torch.Tensor] | None = None
+) -> torch.Tensor:
+    """The weighted sum over a pass's answer tokens; the passes' sums make Megatron's loss.
+
+    features_of: gives the features of each of `part.shown`.
+    """
     inner = model.model
     embedded = inner.get_input_embeddings()(part.input_ids)[None]
-    if part.pixel_values is not None:
+    pictures = part.features
+    if part.shown:
+        pictures = torch.cat([features_of(shown) for shown in part.shown])
+    elif part.pixel_values is not None:
         pictures = picture_features(inner, part.pixel_values, part.grid_thw)
+    if pictures is not None:
         marks = (part.input_ids == model.config.image_token_id)[None, :, None]
         embedded = embedded.masked_scatter(marks, pictures.to(embedded.dtype))
     hidden = inner.language_model(

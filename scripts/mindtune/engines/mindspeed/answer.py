@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.engines import chat
 from mindtune.engines.chat import warn_of_other_template
+from mindtune.engines.journal import Journal, in_order
 from mindtune.engines.launching import Launch
 from mindtune.engines.mindspeed import rendering
 from mindtune.engines.mindspeed.arguments import World, answering_arguments
@@ -96,19 +97,31 @@ class Asking:
 
 
 def answer(job: AnswerJob) -> None:
-    """Write an answer for each prompt, in the order of the prompts."""
+    """Write an answer for each prompt, in the order of the prompts; what an interrupted answering
+    has answered is not asked again."""
     prompts = read_json_lines(job.prompts)
     warn_of_other_template(job.hf_dir)
     if job.machine["inference"] == "script":
         check_script_can_ask(prompts)
     asking = prepare_asking(job)
-    how = answer_by_script if job.machine["inference"] == "script" else answer_by_pipeline
-    lines = {line["id"]: line for line in how(asking, prompts)}
-    with writing(job.answers) as handle:
-        for prompt in prompts:
-            line = lines[prompt["id"]]
-            said = {name: line[name] for name in ("answer", "tokens", "cut", "seconds")}
-            handle.write(json.dumps(answered(prompt, **said), ensure_ascii=False) + "\n")
+    journal = Journal.of(
+        job, prompts, engine="mindspeed",
+        versions=asking.machine.versions, commits=asking.machine.commits,
+    )  # fmt: skip
+    left = [number for (number,) in journal.missing(in_order(len(prompts), 1))]
+    numbers = iter(left)
+
+    def keep(line: dict) -> None:
+        """Answers come in the order in which they are asked for."""
+        number = next(numbers)
+        said = {name: line[name] for name in ("answer", "tokens", "cut", "seconds")}
+        journal.add([number], [answered(prompts[number], **said)])
+
+    if left:
+        how = answer_by_script if job.machine["inference"] == "script" else answer_by_pipeline
+        with Progress("answering", "prompts", len(prompts), done=len(journal.lines)) as shown:
+            how(asking, [prompts[number] for number in left], keep, shown)
+    journal.finish(job.answers)
 
 
 def prepare_asking(job: AnswerJob) -> Asking:
@@ -142,8 +155,10 @@ def prepare_asking(job: AnswerJob) -> Asking:
     )
 
 
-def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
-    """All prompts with one load of the model."""
+def answer_by_pipeline(
+    asking: Asking, prompts: list[dict], keep: Callable[[dict], None], shown: Progress
+) -> None:
+    """All prompts with one load of the model. keep: gets the line of each, as it is answered."""
     answers = asking.run / "answers.jsonl"
     asked = asking.run / "prompts.jsonl"
     template = template_of(asking.job.hf_dir)
@@ -165,25 +180,48 @@ def answer_by_pipeline(asking: Asking, prompts: list[dict]) -> Iterator[dict]:
     )
     launch = asking.launch(PROGRAM, "", ("--mindtune-job", str(asking.run / "job.json")))
     log.info("the launch is %s", launch.directory / "launch.sh")
-    with Progress("answering", "prompts", len(prompts)) as shown:
-        watch = AnsweringWatch(load=asking.checkpoint, shown=shown)
-        status = launch.run(watch.hear)
+    ids = [prompt["id"] for prompt in prompts]
+    watch = AnsweringWatch(load=asking.checkpoint, answers=answers, ids=ids, keep=keep, shown=shown)
+    status = launch.run(watch.hear)
     watch.check_loaded(status)
-    lines = read_json_lines(answers)
-    if [line["id"] for line in lines] != [prompt["id"] for prompt in prompts]:
-        raise UserError(watch.failure(status, f"{len(lines)} of {len(prompts)} prompts answered"))
-    yield from lines
+    watch.take()
+    if watch.taken != len(prompts):
+        raise UserError(watch.failure(status, f"{watch.taken} of {len(prompts)} prompts answered"))
 
 
 @dataclass(kw_only=True)
 class AnsweringWatch(Watch):
-    """Listens to an answering, and shows how far it is."""
+    """Listens to an answering, takes its answers from their file as they come, and shows how far it is.
 
+    ids: of the prompts, in their order. keep: gets the line of each.
+    """
+
+    answers: Path
+    ids: Sequence[str]
+    keep: Callable[[dict], None]
     shown: Progress
+    taken: int = 0
+    read: int = 0  # bytes of the file
 
     def hear(self, line: str) -> None:
         super().hear(line)
-        if ANSWERED.match(line):
+        if ANSWERED.match(line) and self.loaded:  # answers of random weights are none
+            self.take()
+
+    def take(self) -> None:
+        """Keep the answers that have come, as far as they are those to the prompts in order."""
+        if not self.answers.exists():
+            return
+        with open(self.answers, "rb") as handle:
+            handle.seek(self.read)
+            content = handle.read()
+        for text in content.split(b"\n")[:-1]:
+            line = json.loads(text)
+            if self.taken == len(self.ids) or line["id"] != self.ids[self.taken]:
+                return
+            self.read += len(text) + 1
+            self.keep(line)
+            self.taken += 1
             self.shown.advance()
 
     def check_loaded(self, status: int) -> None:

@@ -6,7 +6,7 @@ the other way.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mindtune.data.prompts import pictures_of
@@ -41,22 +41,24 @@ def check_script_can_ask(prompts: list[dict]) -> None:
             )
 
 
-def answer_by_script(asking, prompts: list[dict]) -> Iterator[dict]:
+def answer_by_script(
+    asking, prompts: list[dict], keep: Callable[[dict], None], shown: Progress
+) -> None:
     """A launch of inference_vlm.py for each prompt. Tokens are counted afterwards, in the text."""
     encode = encoder(asking.job.hf_dir)
-    with Progress("answering", "prompts", len(prompts)) as shown:
-        for number, prompt in enumerate(prompts):
-            begun = time.perf_counter()
-            text = _ask(asking, f"{number:04d}", prompt)
-            tokens = len(encode(text))
-            yield {
-                "id": prompt["id"],
+    for number, prompt in enumerate(prompts):
+        begun = time.perf_counter()
+        text = _ask(asking, f"{number:04d}", prompt)
+        tokens = len(encode(text))
+        keep(
+            {
                 "answer": text,
                 "tokens": tokens,
                 "cut": tokens >= asking.job.answer["max_new_tokens"],
-                "seconds": round(time.perf_counter() - begun, 4),
+                "seconds": time.perf_counter() - begun,
             }
-            shown.advance()
+        )
+        shown.advance()
 
 
 def _ask(asking, name: str, prompt: dict) -> str:

@@ -70,6 +70,14 @@ class Settings(Section):
         "或基座继续。改动此项不会重跑任何东西。",
         later=True,
     )
+    export: Annotated[Literal["merged", "adapter"], Choice()] = key(
+        "merged",
+        "What results/NAME/hf is after a training with train.lora: the `merged` model, or the `adapter` "
+        "alone, as peft loads it; answers then come from results/NAME/merged.",
+        "用 train.lora 训练之后 results/NAME/hf 里放什么：`merged` 为合并后的模型；`adapter` 只放 peft 可加载的适配器，"
+        "此时回答用 results/NAME/merged 中的模型。",
+        later=True,
+    )
     hf: Hf = section(
         Hf,
         "The machine, as the `hf` engine uses it.",

@@ -2,13 +2,19 @@
 
 from typing import Annotated, Literal
 
+from annotated_types import Len
+
+from mindtune.engines.feature_cache import AUTO, OFF, SIZE
 from mindtune.settings.kinds import Choice, Text, Whole
 from mindtune.settings.section import Section, key
+from mindtune.settings.sections.mindspeed import HOST
 
 DEVICE = Text(
     pattern="(cpu|cuda|npu|xpu|mps)(:[0-9]{1,3})?",
     form="a torch device such as `cpu`, `cuda`, `cuda:1` or `npu`",
 )
+
+CACHE = Text(pattern=f"{AUTO}|{OFF}|{SIZE}", form="`auto`, `off` or a size such as `50 GB`")
 
 
 class Hf(Section):
@@ -45,5 +51,54 @@ class Hf(Section):
         "micro batches one after another, but for last digits. null for one micro batch after another.",
         "训练时一次送入模型的 token 数上限：一个全局批次的样本不加填充地拼成若干行，每行不超过此数；"
         "损失与梯度和逐个微批次相同，只差末几位数字。null 表示逐个微批次计算。",
+        later=True,
+    )
+    recompute: Annotated[Literal["none", "full"], Choice()] = key(
+        "none",
+        "`full` keeps of each layer only what it was given, and computes the rest once more for the "
+        "gradients: less memory, about a third more time, the same losses. `none` keeps all.",
+        "`full` 每层只保留输入，求梯度时再算一遍：省显存，约多花三分之一的时间，损失不变；`none` 全部保留。",
+        later=True,
+    )
+    feature_cache: Annotated[str, CACHE] = key(
+        "auto",
+        "Whether training keeps what a frozen vision tower makes of a picture, in memory and in "
+        "results/shared/features, for later epochs and other experiments: `off`, a size such as `50 GB` "
+        "that the directory may take, or `auto`, which is 10 GB on a CPU and `off` elsewhere. Each "
+        "picture then goes through the tower alone, on a CPU to the same bytes at the demo's size; on "
+        "other devices last digits may differ. Without effect where the tower is trained.",
+        "训练时是否保留冻结的视觉编码器对图片的输出（在内存和 results/shared/features 中），供之后的轮次"
+        "和其他实验使用：`off` 不保留；`50 GB` 这样的大小是该目录的上限；`auto` 在 CPU 上为 10 GB，在其他"
+        "设备上为 `off`。保留时每张图片单独经过视觉编码器：在 CPU 上、演示模型的规模下结果逐字节相同，"
+        "在其他设备上末几位数字可能不同。视觉编码器参与训练时不起作用。",
+        later=True,
+    )
+    devices: Annotated[int, Whole(1, 1024)] = key(
+        1,
+        "Devices of one node that train together, a process and a copy of the model for each: they share "
+        "every global batch, and rank r draws the samples that MindSpeed-MM's rank r draws. On a CPU, "
+        "processes of `threads` each. Another number takes other samples together in a micro batch.",
+        "每个节点上共同训练的设备数，每个设备一个进程、一份模型：它们分担每个全局批次，第 r 个进程取的样本与 "
+        "MindSpeed-MM 第 r 个进程相同。在 CPU 上则是同样多的进程，各用 `threads` 个线程。数目不同，同一微批次中的样本也不同。",
+        later=True,
+    )
+    nodes: Annotated[int, Whole(1, 10_000)] = key(
+        1,
+        "Nodes of one training; more than one need Slurm, or `hosts`.",
+        "一次训练使用的节点数；多于一个时需要 Slurm 或 `hosts`。",
+        later=True,
+    )
+    hosts: Annotated[list[Annotated[str, HOST]], Len(0, 10_000)] = key(
+        None,
+        "Outside Slurm, the nodes of a training by name, the first being the one where they meet; they are "
+        "reached by ssh and see the same files.",
+        "不用 Slurm 时训练所用节点的名字，各进程在第一个节点会合；通过 ssh 访问，且看到相同的文件。",
+        made=list,
+        later=True,
+    )
+    master_port: Annotated[int | None, Whole(1024, 65_535)] = key(
+        None,
+        "Port at which the processes of a training meet; null takes a free one, and 6000 on several nodes.",
+        "一次训练的各进程会合的端口；null 表示取一个空闲端口，多节点时为 6000。",
         later=True,
     )

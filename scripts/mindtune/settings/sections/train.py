@@ -2,9 +2,41 @@
 
 from typing import Annotated, Literal
 
+from mindtune.models.adapters import every_word
 from mindtune.settings.kinds import MOST_SEED, Choice, Choices, Flag, Number, Whole
 from mindtune.settings.section import Section, key
 from mindtune.trackers import TRACKERS
+
+
+class Lora(Section):
+    """Low-rank adapters, under MindSpeed-MM's names without `lora_`."""
+
+    rank: Annotated[int, Whole(1, 4096)] = key(
+        8,
+        "Rank of the adapters, MindSpeed-MM's lora_r.",
+        "适配器的秩，即 MindSpeed-MM 的 lora_r。",
+    )
+    alpha: Annotated[int, Whole(1, 65_536)] = key(
+        16,
+        "What an adapter adds is multiplied by alpha / rank, which usually is 2.",
+        "适配器的增量乘以 alpha / rank，通常取 2。",
+    )
+    dropout: Annotated[float, Number(at_least=0, below=1)] = key(
+        0.0,
+        "Share of an adapter's inputs that are dropped in training; drawn by train.seed.",
+        "训练时随机丢弃的适配器输入比例；由 train.seed 决定。",
+    )
+    target_modules: Annotated[list[str], Choices(every_word())] = key(
+        None,
+        "Which modules get adapters. By MindSpeed-MM's names (`linear_qkv`, `linear_proj`, `linear_fc1`, "
+        "`linear_fc2`) query, key and value share one matrix A, as do a gated layer's two inputs: both "
+        "engines do the same. By transformers' names (such as `q_proj`, `up_proj`; engine hf only) each has its "
+        "own. Parts of the model that are frozen get none.",
+        "给哪些模块加适配器。用 MindSpeed-MM 的名称（`linear_qkv`、`linear_proj`、`linear_fc1`、`linear_fc2`）时，"
+        "查询、键、值共用一个矩阵 A，门控层的两个输入也共用一个：两种引擎做法相同。用 transformers 的名称"
+        "（如 `q_proj`、`up_proj`；仅限 hf 引擎）时各用各的。冻结的部分不加适配器。",
+        made=lambda: ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"],
+    )
 
 
 class Train(Section):
@@ -91,9 +123,10 @@ class Train(Section):
     seed: Annotated[int, Whole(0, MOST_SEED)] = key(
         42,
         "Seed of the trainer's random generators. A full fine-tuning draws nothing from them "
-        "(there is no dropout), so another seed gives the same weights; see order_seed.",
+        "(there is no dropout), so another seed gives the same weights; see order_seed. LoRA's adapters "
+        "begin with what is drawn.",
         "训练程序随机数发生器的种子。全参数微调没有 dropout，不从中取数，换种子权重不变；"
-        "要换顺序请用 order_seed。",
+        "要换顺序请用 order_seed。LoRA 适配器的初值由它决定。",
     )
     order_seed: Annotated[int | None, Whole(0, MOST_SEED)] = key(
         None,
@@ -117,6 +150,14 @@ class Train(Section):
         True,
         "Leave the projector (Qwen2-VL's patch merger) as it is.",
         "不训练投影层（Qwen2-VL 的 patch merger）。",
+    )
+    lora: Lora | None = key(
+        None,
+        "Train low-rank adapters and leave the model as it is, `{ rank: 16, alpha: 32 }`; null trains the "
+        "model itself. The engine hf wants `pip install -r envs/lora.txt`.",
+        "只训练低秩适配器，模型本身不变，例如 `{ rank: 16, alpha: 32 }`；null 表示训练模型本身。"
+        "hf 引擎需要 `pip install -r envs/lora.txt`。",
+        later=True,
     )
     save_optim: Annotated[bool, Flag()] = key(
         True,

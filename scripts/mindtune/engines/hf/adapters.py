@@ -1,0 +1,137 @@
+"""Low-rank adapters by peft: nothing else of the model is trained, or in a checkpoint.
+
+peft is optional, and imported where adapters are wanted only.
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from mindtune.errors import UserError
+from mindtune.models.adapters import adapted, words_of
+from mindtune.models.shape import model_shape
+from mindtune.models.tensors import hf_shapes, tensors_of
+
+NAME = "default"  # of the adapter, in peft's sense
+
+
+def check_lora(config: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+    """
+    config: content of config.json.
+
+    Raises
+    ------
+    UserError: `train.lora` does not fit the model, or peft is not installed.
+    """
+    if find_spec("peft") is None:
+        raise UserError(
+            "train.lora is given, but peft is not installed in this environment; "
+            "`pip install -r envs/lora.txt`, or take it out."
+        )
+    check_fit(config, train)
+
+
+def check_fit(config: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+    """
+    Raises
+    ------
+    UserError: the model has no such modules that are trained, or none so large.
+    """
+    lora, shape = train["lora"], model_shape(dict(config))
+    family = tensors_of(shape)
+    there = [word for words in words_of(family) for word in words]
+    for word in lora["target_modules"]:
+        if word not in there:
+            raise UserError(
+                f"train.lora.target_modules has {word}, but {family.name} has no such module; it has "
+                f"{', '.join(there)}."
+            )
+    modules = adapted(shape, lora, train)
+    if not modules:
+        raise UserError(
+            f"train.lora.target_modules is {', '.join(lora['target_modules'])}, but all of these are "
+            "frozen by train.freeze_vision_encoder or train.freeze_vision_projector, so nothing would be "
+            "trained; set it to false, or name modules of the language model."
+        )
+    shapes = hf_shapes(shape)
+    most = max(min(module.sides(shapes)) for module in modules)
+    if lora["rank"] > most:
+        raise UserError(
+            f"train.lora.rank is {lora['rank']}, but no adapted module of this model has more than "
+            f"{most} inputs or outputs; write at most {most}."
+        )
+
+
+class Adapters:
+    """The adapters of a model, which gets them; all else in it is frozen.
+
+    model: one of transformers', on the CPU. config: content of config.json. The adapters have the model's dtype, and begin with what
+    `train.seed` draws: B is zero, so that the model is the base at first.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, config: Mapping[str, Any], train: Mapping[str, Any]
+    ) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        lora = train["lora"]
+        shape = model_shape(dict(config))
+        family = tensors_of(shape)
+        own = {family.published_name(name): name for name, _ in model.named_modules()}
+        modules = adapted(shape, lora, train)
+        wanted = LoraConfig(
+            r=lora["rank"],
+            lora_alpha=lora["alpha"],
+            lora_dropout=lora["dropout"],
+            target_modules=[own[name] for module in modules for name in module.hf],
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(train["seed"])
+            inject_adapter_in_model(wanted, model, NAME)
+        self.modules: dict[str, tuple[torch.nn.Module, ...]] = {}
+        self.weights: dict[str, torch.nn.Module] = {}
+        for module in modules:
+            layers = tuple(model.get_submodule(own[name]) for name in module.hf)
+            for layer in layers[1:]:  # parts of a fused module share A
+                layer.lora_A[NAME].weight = layers[0].lora_A[NAME].weight
+            self.modules[module.mm if module.fused else module.hf[0]] = layers
+            weights = (f"{name}.weight" for name in module.hf)
+            self.weights |= dict(zip(weights, layers, strict=True))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
+
+    def tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
+        """Module -> A and the B of each part, as `save_adapters` takes them."""
+        return {
+            name: (
+                layers[0].lora_A[NAME].weight.detach(),
+                *(layer.lora_B[NAME].weight.detach() for layer in layers),
+            )
+            for name, layers in self.modules.items()
+        }
+
+    @torch.no_grad()
+    def load(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Take over what `load_adapters` read.
+
+        Raises
+        ------
+        UserError: these are other adapters.
+        """
+        if pairs.keys() != self.weights.keys():
+            other = sorted(pairs.keys() ^ self.weights.keys())[0]
+            raise UserError(
+                f"the checkpoint has adapters of other modules than train.lora.target_modules names, the "
+                f"first being {other}; move it away to train from the base."
+            )
+        for name, (a, b) in pairs.items():
+            layer = self.weights[name]
+            for wanted, given in ((layer.lora_A, a), (layer.lora_B, b)):
+                if wanted[NAME].weight.shape != given.shape:
+                    raise UserError(
+                        f"the checkpoint's adapter of {name} has the rank {a.shape[0]}, and train.lora.rank "
+                        "is another; move it away to train from the base."
+                    )
+                wanted[NAME].weight.copy_(given)

@@ -1,0 +1,195 @@
+"""transformers' Trainer, in Megatron's order of samples and with Megatron's mean of a global batch."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler, Subset
+from transformers import Trainer, TrainingArguments
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from mindtune.engines.hf.callbacks import TokenCount
+from mindtune.engines.hf.dataset import Collator, Conversations
+from mindtune.engines.hf.features import Features
+from mindtune.engines.hf.loading import batches_ahead, loader_processes
+from mindtune.engines.hf.packing import Packer, Pass, packed_loss
+from mindtune.engines.hf.processing import Processor
+from mindtune.engines.hf.replicas import Replicas
+from mindtune.engines.hf.schedule import sample_order
+from mindtune.engines.requests import FinetuneJob
+
+
+class SampleOrder(Sampler):
+    """The samples of iterations still to come, in MindSpeed-MM's order: those of one replica.
+
+    order: the arguments of `sample_order`. wanted: how many.
+    """
+
+    def __init__(self, order: tuple[int, ...], wanted: int) -> None:
+        self.order = order
+        self.wanted = wanted
+
+    def __len__(self) -> int:
+        return self.wanted
+
+    def __iter__(self) -> Iterator[int]:
+        for _, index in zip(range(self.wanted), sample_order(*self.order), strict=False):
+            yield index
+
+
+class MegatronOrderTrainer(Trainer):
+    """transformers' Trainer with Megatron's sampler and Megatron's mean of a global batch."""
+
+    def __init__(
+        self,
+        *args,
+        drawn: int,
+        micro_batch_size: int,
+        tokens: TokenCount,
+        features: Features | None,
+        replicas: Replicas,
+        **kwargs,
+    ) -> None:
+        """drawn: the samples that this replica has had before."""
+        super().__init__(*args, **kwargs)
+        self.tokens = tokens
+        self.features = features
+        self.drawn = drawn
+        self.micro_batch_size = micro_batch_size
+        self.replicas = replicas
+        # Megatron averages the means of micro batches; transformers would weigh them by tokens.
+        self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        args = self.args
+        step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        order = (len(self.train_dataset), self.micro_batch_size, self.drawn)
+        return SampleOrder((*order, self.replicas.rank, self.replicas.count), args.max_steps * step)
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        inputs = super()._prepare_inputs(inputs)
+        found = inputs.pop("features", None)
+        if shown := inputs.pop("pictures", None):
+            found = torch.cat([self.features.of(picture) for picture in shown])
+        if found is not None:
+            kept = BaseModelOutputWithPooling(pooler_output=(found,))
+            inputs["mm_encoder_outputs"] = {"image": kept}
+        return inputs
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        tokens = inputs["attention_mask"].sum()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self.replicas.sum_gradients(model.parameters(), 1 / self.replicas.count)
+        return self.counted(loss / self.replicas.count, tokens)
+
+    def counted(self, loss: torch.Tensor, tokens: torch.Tensor | int) -> torch.Tensor:
+        """The loss of all replicas, each of which has its part of it; their tokens are counted."""
+        if self.replicas.count > 1:
+            loss, tokens = self.replicas.sum(torch.stack([loss, loss.new_tensor(float(tokens))]))
+        self.tokens.add(tokens)
+        return loss
+
+    def evaluation_loop(self, dataloader, *args, **kwargs):
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        samples = output.num_samples if dataloader.dataset.counts else 0
+        parts = self.replicas.gathered((output.metrics["eval_loss"], samples))
+        if len(parts) > 1:
+            total = sum(count for _, count in parts)
+            output.metrics["eval_loss"] = (
+                sum(loss * count for loss, count in parts if count) / total
+            )
+        return output
+
+
+class PackedTrainer(MegatronOrderTrainer):
+    """The same numbers from packed passes; see `mindtune.engines.hf.packing`."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for part in inputs["passes"]:
+            loss = self.loss_of(model, part)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        self.replicas.sum_gradients(model.parameters())
+        return self.counted(total, sum(sum(part.lengths) for part in inputs["passes"]))
+
+    def loss_of(self, model, part: Pass) -> torch.Tensor:
+        features_of = self.features.of if self.features else None
+        return packed_loss(model, part.to(self.args.device), features_of)
+
+    @torch.no_grad()
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        model.eval()
+        losses = [self.loss_of(model, part) for part in inputs["passes"]]
+        # Each replica has micro batches of its own, whose means are weighed by `evaluation_loop`.
+        return torch.stack(losses).sum() * self.replicas.count, None, None
+
+
+def collator(
+    processor: Processor, micro_batch_size: int, tokens_per_pass: int | None, replicas: int
+):
+    """What makes batches: of a micro batch, padded, or of a replica's part of a global batch, packed."""
+    if tokens_per_pass is None:
+        return Collator(processor)
+    return Packer(
+        micro_batch_size,
+        tokens_per_pass,
+        processor.image_token_id,
+        processor.image_processor.merge_size,
+        replicas,
+    )
+
+
+class OwnPart(Subset):
+    """Some of a data set; counts: whether they count, or are there because none would be too few."""
+
+    def __init__(self, dataset: Conversations, indices: Sequence[int], counts: bool) -> None:
+        super().__init__(dataset, indices)
+        self.counts = counts
+
+
+def held_out_part(held_out: Conversations, train, replicas: Replicas) -> Subset | None:
+    """This replica's micro batches of the first `eval_iters` global batches of held-out data.
+
+    None for no evaluation. Where there are too few, a replica has the first one, to no effect.
+    """
+    wanted = min(len(held_out), train["eval_iters"] * train["global_batch_size"])
+    if not wanted:
+        return None
+    size = train["micro_batch_size"]
+    own = [n for n in range(wanted) if n // size % replicas.count == replicas.rank]
+    return OwnPart(held_out, own or range(min(size, wanted)), counts=bool(own))
+
+
+def training_arguments(
+    job: FinetuneJob, output_dir: str, begun: int, replicas: int
+) -> TrainingArguments:
+    """Our settings in transformers' words; its own saving, logging and schedules are off."""
+    train = job.train
+    batch = train["micro_batch_size"]
+    if job.machine.get("tokens_per_pass"):
+        batch = train["global_batch_size"] // replicas  # which the collator packs
+    loaders = loader_processes(job.machine["threads"], job.machine.get("devices", 1))
+    arguments = TrainingArguments(
+        output_dir=output_dir,
+        max_steps=train["train_iters"] - begun,
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=train["micro_batch_size"],
+        gradient_accumulation_steps=train["global_batch_size"] // replicas // batch,
+        max_grad_norm=train["clip_grad"],
+        use_cpu=job.machine["device"] == "cpu",
+        seed=train["seed"],
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=loaders,
+        dataloader_prefetch_factor=batches_ahead(loaders),
+        dataloader_pin_memory=job.machine["device"] != "cpu",
+    )
+    if job.machine["device"] != "cpu":
+        arguments._n_gpu = 1  # one device per process; other cards are somebody else's
+    return arguments

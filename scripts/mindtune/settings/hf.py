@@ -1,0 +1,38 @@
+"""Conditions across keys for the hf engine."""
+
+from collections.abc import Iterator, Mapping
+
+
+def hf_problems(settings: Mapping) -> Iterator[str]:
+    """What can't work with several devices, a sentence for each."""
+    train, machine = settings["train"], settings["hf"]
+    devices, nodes = machine.get("devices", 1), machine.get("nodes", 1)
+    if devices * nodes == 1:
+        return
+    step = train["micro_batch_size"] * devices * nodes
+    whole = train["global_batch_size"]
+    if whole % step:
+        yield (
+            f"train.global_batch_size is {whole}, no multiple of train.micro_batch_size "
+            f"{train['micro_batch_size']} x hf.devices {devices} x hf.nodes {nodes} = {step}; the nearest "
+            f"that is: {max(1, round(whole / step)) * step}."
+        )
+    if ":" in machine["device"]:
+        kind = machine["device"].partition(":")[0]
+        yield (
+            f"hf.device is {machine['device']}, one device, but hf.devices x hf.nodes are "
+            f"{devices * nodes}; write {kind}."
+        )
+    if machine["device"] == "mps":
+        yield (
+            f"hf.device is mps, of which there is one, but hf.devices x hf.nodes are "
+            f"{devices * nodes}; write 1."
+        )
+    hosts = machine.get("hosts", [])
+    if hosts and len(hosts) != nodes:
+        yield (
+            f"hf.hosts names {len(hosts)} hosts, but hf.nodes is {nodes}; they must be as many, or "
+            "none in a job of Slurm's."
+        )
+    if len(set(hosts)) != len(hosts):
+        yield "hf.hosts names a host twice; a node has one line."
