@@ -55,8 +55,8 @@ def test_a_model_trained_elsewhere_is_no_setting_of_other_experiments():
     assert found.experiments["mine"]["tuned_model"] == "/m"
     assert "tuned_model" not in found.experiments["baseline"] and "tuned_model" not in found.common
     assert problems(raw | {"engine": "mindspeed"}) == [
-        "experiments.mine: tuned_model is given, but only the hf engine answers from a Hugging Face model; "
-        "write `answer.engine: hf` (with hf.device: npu on Ascend)."
+        "experiments.mine: tuned_model is given, but mindspeed doesn't answer from a Hugging Face model; "
+        "write `answer.engine: hf` (with hf.device: npu on Ascend), or vllm."
     ]
     assert load(raw | {"engine": "mindspeed", "answer": {"engine": "hf"}})
 

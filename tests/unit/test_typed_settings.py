@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mindtune.engines import ENGINES, ROLES, stage_sources
+from mindtune.engines import ENGINES, stage_sources
 from mindtune.engines.converting import CONVERTERS, converter_sources
 from mindtune.errors import UserError
 from mindtune.glue.settings_reading import check_files, guard_default, read_configuration
@@ -342,9 +342,14 @@ def test_no_result_depends_on_how_a_key_is_described():
     scripts = [
         ROOT / "scripts" / name for name, runs in table.items() if runs and name.endswith(".py")
     ]
-    engines = [path for name in ENGINES for stage in ROLES for path in stage_sources(name, stage)]
+    engines = [
+        path
+        for name, engine in ENGINES.items()
+        for role in engine.keys
+        for path in stage_sources(name, role)
+    ]
     engines += [path for name in CONVERTERS for path in converter_sources(name)]
-    assert len(scripts) > 15 and len(engines) == 7 and all(path.is_file() for path in engines)
+    assert len(scripts) > 15 and len(engines) == 10 and all(path.is_file() for path in engines)
     settings = ROOT / "scripts/mindtune/settings"
     assert [path for path in closure([*scripts, *engines]) if path.is_relative_to(settings)] == []
 

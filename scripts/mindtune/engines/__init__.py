@@ -56,6 +56,12 @@ ENGINES = {
             "answer": DEVICE,
         },
     ),
+    "vllm": Engine(
+        "vllm",
+        answers_from="hf",
+        machine="vllm",
+        keys={"answer": ("device", "precision", "threads", "environment", "arguments")},
+    ),
     "mindspeed": Engine(
         "mindspeed",
         answers_from="mm",

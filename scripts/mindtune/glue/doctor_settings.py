@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindtune.glue.settings_reading import Sources
+from mindtune.glue.settings_reading import Sources, answerer
 from mindtune.settings import Configuration
 from mindtune.settings.checks import DEMO_CONFIG
 from mindtune.settings.mindspeed import pipeline_stages
@@ -17,13 +17,15 @@ TRAIN = (
 
 
 def doctor_settings(configuration: Configuration, sources: Sources) -> dict[str, Any]:
-    """Just the keys that the doctor reads.
+    """Just the keys that the doctor reads; `vllm`, where that answers.
 
     experiments: name -> of each the place of its model's config.json, the bytes of its weights where
     a table has them, keys of `train` with `keep_checkpoints`, and the layout. fetched: path -> bytes, of all that is fetched
     or unpacked into `downloads`.
     """
+    answers = answerer(configuration).name == "vllm"
     return {
+        **({"vllm": configuration.common.get("vllm", {})} if answers else {}),
         "mindspeed": configuration.common["mindspeed"],
         "experiments": {
             name: _experiment(settings, sources.path("model", name), sources.models)

@@ -14,11 +14,13 @@ from mindtune.data.archive import open_archive
 from mindtune.data.conversation import one_name
 from mindtune.data.prompts import named_problems
 from mindtune.demo.scenes import image_names
+from mindtune.engines import ENGINES
 from mindtune.errors import UserError
 from mindtune.files import read_json
 from mindtune.settings.hf import hf_problems
 from mindtune.settings.lora import lora_problems
 from mindtune.settings.mindspeed import mindspeed_problems
+from mindtune.settings.vllm import vllm_problems
 
 # The config.json of the demo's base model.
 DEMO_CONFIG = Path(__file__).parents[1] / "demo" / "base" / "config.json"
@@ -138,6 +140,8 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
             f"parallel.context_parallel_size is {parallel['context_parallel_size']}, which the hf "
             "engine can't do; write 1."
         )
+    if answering_engine(settings) == "vllm":
+        yield from vllm_problems(settings)
     for family, pattern in settings["prompts"]["families"].items():
         try:
             re.compile(pattern)
@@ -194,10 +198,10 @@ def experiment_problems(settings: Mapping) -> Iterator[str]:
                 "data.held_out_fraction is 1, which leaves nothing to train on; write less, or a "
                 f"{TUNED} for a model that was trained elsewhere."
             )
-    elif answering_engine(settings) != "hf":
+    elif ENGINES[answering_engine(settings)].answers_from != "hf":
         yield (
-            f"{TUNED} is given, but only the hf engine answers from a Hugging Face model; write "
-            "`answer.engine: hf` (with hf.device: npu on Ascend)."
+            f"{TUNED} is given, but {answering_engine(settings)} doesn't answer from a Hugging Face model; "
+            "write `answer.engine: hf` (with hf.device: npu on Ascend), or vllm."
         )
 
 

@@ -22,12 +22,12 @@ class Section(BaseModel):
         """Plain containers; without the keys that came later and have their default, and without
         those that no result depends on.
 
-        A section that came later has it where nothing is left in it.
+        A section that came later has it where nothing is left in it, and so has a list.
         """
         found = handler(self)
         for name, field in type(self).model_fields.items():
             marks = field.json_schema_extra or {}
-            unsaid = marks.get("later") and found.get(name) in (field.default, {})
+            unsaid = marks.get("later") and found.get(name) in (field.default, {}, [])
             if marks.get("without_effect") or unsaid:
                 found.pop(name, None)
         return found

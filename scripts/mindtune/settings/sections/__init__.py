@@ -18,6 +18,7 @@ from mindtune.settings.sections.prompts import Prompts
 from mindtune.settings.sections.report import Report
 from mindtune.settings.sections.sources import Sources
 from mindtune.settings.sections.train import Train
+from mindtune.settings.sections.vllm import Vllm
 
 EXPERIMENT = Name(
     "[A-Za-z0-9][A-Za-z0-9_.-]*",
@@ -87,6 +88,12 @@ class Settings(Section):
         Mindspeed,
         "The machine and the framework, as the `mindspeed` engine uses them.",
         "`mindspeed` 引擎所用的机器和框架。",
+    )
+    vllm: Vllm = section(
+        Vllm,
+        "The machine and vLLM, as the `vllm` engine uses them.",
+        "`vllm` 引擎所用的机器和 vLLM。",
+        later=True,
     )
     answer: Answer = section(
         Answer,

@@ -33,9 +33,10 @@ class Answer(Section):
     )
     engine: Annotated[Literal[playing("answer")] | None, Choice()] = key(
         None,
-        "Who answers, before and after: `hf`, or `mindspeed`; null for the engine that trains. `hf` answers from "
-        "the base and from the exported model, whoever trained it, on the machine of the section `hf`.",
-        "由谁回答（微调前后一致）：`hf` 或 `mindspeed`；null 表示由负责训练的引擎回答。无论由谁训练，`hf` 都从基座和导出的模型"
-        "回答，运行在 `hf` 一节所描述的机器上。",
+        "Who answers, before and after: `hf`, `vllm` or `mindspeed`; null for the engine that trains. `hf` and "
+        "`vllm` answer from the base and from the exported model, whoever trained it, on the machine of the section "
+        "of that name.",
+        "由谁回答（微调前后一致）：`hf`、`vllm` 或 `mindspeed`；null 表示由负责训练的引擎回答。无论由谁训练，`hf` 和 `vllm` 都从"
+        "基座和导出的模型回答，运行在同名一节所描述的机器上。",
         later=True,
     )

