@@ -116,7 +116,9 @@ def test_a_cut_sequence_is_another_training(mindspeed, place, trained, tmp_path)
 
 
 def test_answers_are_those_of_the_hf_engine(mindspeed, place, tmp_path):
-    """Of the framework's pipeline class with windows, of pictures on which the answers depend."""
+    """Of the framework's pipeline class on two stages, with windows; the answers depend on the pictures."""
+    hf_to_mm(place.base, tmp_path / "mm", **STAGES)
+    cut = ONE_DEVICE | {name: STAGES[name] for name in ("llm_pp_layers", "vit_pp_layers")}
     names = sorted(path.name for path in place.images.iterdir())[:8]
     prompts = [{"id": name, "image": name, "prompt": "Describe the picture."} for name in names]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in prompts))
@@ -125,10 +127,10 @@ def test_answers_are_those_of_the_hf_engine(mindspeed, place, tmp_path):
         home=mindspeed.home, python=Path(mindspeed.python), set_env=None, stand_in=STANDIN
     ).write(machine)
     job = AnswerJob(
-        prompts=tmp_path / "prompts.jsonl", images=place.images, model_dir=place.mm,
+        prompts=tmp_path / "prompts.jsonl", images=place.images, model_dir=tmp_path / "mm",
         hf_dir=place.base, answers=tmp_path / "theirs.jsonl",
         answer={"max_new_tokens": 4, "batch_size": 1}, processor={"image_resolution": RESOLUTION},
-        parallel=ONE_DEVICE, machine={"inference": "pipeline", "environment": {}},
+        parallel=cut, machine={"inference": "pipeline", "environment": {}},
         framework=machine, operation=OPERATION | {"cache": str(tmp_path / "cache")},
     )  # fmt: skip
     stage("mindspeed", "answer")(job)
@@ -140,7 +142,8 @@ def test_answers_are_those_of_the_hf_engine(mindspeed, place, tmp_path):
     said, wanted, other = (
         [line["answer"] for line in read_json_lines(one.answers)] for one in (job, ours, full)
     )
-    assert said == wanted != other
+    differ = [sum(a != b for a, b in zip(said, one, strict=True)) for one in (wanted, other)]
+    assert differ[0] <= 1 and differ[1] >= 4  # a near tie is decided by bfloat16's last bit
     assert len(set(said)) > 2
 
 

@@ -162,7 +162,8 @@ def test_the_families_of_a_configuration(tmp_path, monkeypatch):
     assert families({"use": "demo"}) == ["qwen2_vl"]
     assert families({"use": "path", "path": str(tmp_path)}) == ["toy_vl"]
     assert families({"use": "path", "path": str(tmp_path / "none")}) == every
-    assert families({"use": "official"}) == every
+    assert families({"use": "official"}) == ["qwen2_vl"]
+    assert families({"use": "official", "name": "qwen2.5-vl-7b-instruct"}) == ["qwen2_5_vl"]
 
 
 # --- A second family: a folder and a line ------------------------------------------------

@@ -6,12 +6,18 @@ test_demo.py) is the same run for Qwen2-VL.
 
 import csv
 import json
+import re
 
 import pytest
-from mindtune.checkpoint import verify
+import yaml
+from mindtune.checkpoint import ParallelLayout, verify
+from mindtune.checkpoint.layout import layout_options
+from mindtune.models.published import PUBLISHED, published_in
+from mindtune.models.shape import model_shape
+from mindtune.scale import count_parameters
 from tiny_qwen25 import write_base
 from transformers import Qwen2_5_VLForConditionalGeneration
-from workflow.conftest import SMALL, Checkout
+from workflow.conftest import ROOT, SMALL, Checkout
 
 ONE = SMALL | {
     "train": {"train_iters": 4, "eval_iters": 1, "eval_interval": 2, "save_interval": 2,
@@ -62,3 +68,34 @@ def test_the_exported_model_is_transformers_own(run):
     still = [name for name, tensor in model.state_dict().items() if tensor.equal(base[name])]
     assert still == []
     assert verify(run.path / "results/baseline/save_dir", exported).tensors > 90
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_the_shipped_configurations_plan_a_whole_run(tmp_path, size):
+    """From the download to the comparison."""
+    checkout = Checkout.make(tmp_path / "run")
+    config = f"config/qwen2.5-vl-{size}.yaml"
+    said = checkout.snakemake("--dry-run", "results/compare.csv", "--configfile", config)
+    planned = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
+    assert planned.items() >= {
+        "download_model": "1", "prepare_checkpoint": "1", "finetune_model": "1",
+        "export_model": "1", "answer_prompts": "2", "compare_answers": "1",
+    }.items()  # fmt: skip
+    assert not (checkout.path / "data").exists()
+    settings = yaml.safe_load((checkout.path / config).read_text(encoding="utf-8"))
+    name = settings["sources"]["model"]["name"]
+    shape = model_shape(PUBLISHED[published_in(name)])
+    layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
+    assert layout.training_problems() == []
+
+
+def test_the_tables_sizes_are_those_of_the_published_tensors():
+    """Of 7B; each file has a header besides. Nobody says those of 3B."""
+    table = yaml.safe_load((ROOT / "config/data_sources.yaml").read_text(encoding="utf-8"))
+    files = {file["name"]: file for file in table["qwen2.5-vl-7b-instruct"]["files"]}
+    shards = [file["bytes"] for name, file in files.items() if name.endswith(".safetensors")]
+    parameters = count_parameters(model_shape(PUBLISHED["Qwen2.5-VL-7B"])).all
+    assert len(shards) == 5 and 0 < sum(shards) - 2 * parameters < 100_000
+    assert all(file["sha256"] for file in files.values())
+    unknown = table["qwen2.5-vl-3b-instruct"]["files"]
+    assert [file["sha256"] for file in unknown] == [None] * 11

@@ -45,9 +45,7 @@ def main():
     with open(job["prompts"], encoding="utf-8") as handle:
         prompts = [json.loads(line) for line in handle]
     pipeline = vlm_pipeline_dict[args.mm.model.pipeline_class](args.mm.model)
-    if has_windows(pipeline):
-        for layer in layers_with_windows(pipeline.model.model):
-            layer.register_forward_pre_hook(attend_as_masked, with_kwargs=True)
+    respect_windows(pipeline.model.model)
     speaks = mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
     if speaks:
         with open(job["answers"], "w", encoding="utf-8") as handle:
@@ -66,17 +64,23 @@ def with_job(parser):
     return parser
 
 
-def has_windows(pipeline):
-    encoder = pipeline.infer_config.image_encoder.vision_encoder
-    return getattr(encoder, "window_attn_size", None) is not None
-
-
-def layers_with_windows(model):
-    """The layers of a vision encoder that has windows; some of them see whole pictures."""
+def respect_windows(model):
+    """Have a vision encoder with windows take pixels as `ask` gives them, and attend within its windows."""
     for module in model.modules():
         config = getattr(module, "config", None)
-        if hasattr(module, "layers") and getattr(config, "window_attn_size", None) is not None:
-            yield from module.layers
+        if getattr(config, "window_attn_size", None) is None:
+            continue
+        if hasattr(module, "get_window_index"):
+            module.register_forward_pre_hook(without_batch)
+        if hasattr(module, "layers"):
+            for layer in module.layers:
+                layer.register_forward_pre_hook(attend_as_masked, with_kwargs=True)
+
+
+def without_batch(encoder, args):
+    """Before the encoder: where there are windows, it takes the first dimension for that of the patches."""
+    pixel_values, *rest = args
+    return (pixel_values.squeeze(0), *rest)
 
 
 def attend_as_masked(layer, args, kwargs):
@@ -123,9 +127,7 @@ def ask(pipeline, pictures, text):
         text=[text], images=pictures, padding=True, return_tensors="pt"
     )
     inputs = inputs.to(pipeline.infer_config.device)
-    if not has_windows(pipeline):
-        # Where there are windows, the framework takes the first dimension for that of the patches.
-        inputs["pixel_values"] = inputs["pixel_values"].unsqueeze(0)
+    inputs["pixel_values"] = inputs["pixel_values"].unsqueeze(0)
     asked = inputs["input_ids"].shape[1]
     generated = pipeline.generate(**inputs, do_sample=False)
     pipeline.model.inference_params = None  # the cache of keys and values
