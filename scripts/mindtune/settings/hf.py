@@ -10,6 +10,9 @@ def hf_problems(settings: Mapping) -> Iterator[str]:
         yield (
             f"parallel.context_parallel_size is {context}, which the hf engine can't do; write 1."
         )
+    device, kernels = settings["hf"]["device"], settings["hf"].get("kernels")
+    if kernels == "liger" and not device.startswith("cuda"):
+        yield f"hf.kernels is liger, whose kernels run on CUDA, but hf.device is {device}; write torch."
     yield from _device_problems(settings["train"], settings["hf"])
 
 
