@@ -13,6 +13,11 @@ def hf_problems(settings: Mapping) -> Iterator[str]:
     device, kernels = settings["hf"]["device"], settings["hf"].get("kernels")
     if kernels == "liger" and not device.startswith("cuda"):
         yield f"hf.kernels is liger, whose kernels run on CUDA, but hf.device is {device}; write torch."
+    if settings["hf"].get("optimizer") == "adamw_8bit" and not device.startswith(("cpu", "cuda")):
+        yield (
+            f"hf.optimizer is adamw_8bit, which runs on cpu and cuda, but hf.device is {device}; write "
+            "adamw."
+        )
     yield from _device_problems(settings["train"], settings["hf"])
 
 
