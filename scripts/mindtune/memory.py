@@ -24,7 +24,8 @@ from mindtune.models.tensors import hf_shapes, tensors_of
 
 FP32 = 4
 WIDTH = {"fp32": 4, "bf16": 2}
-MOMENTS = 2  # of Adam, in fp32
+# Bytes of Adam's two moments: in fp32, and in 8 bits with a scale in fp32 for each 256.
+MOMENTS = {"adamw": 2 * FP32, "adamw_8bit": 2 * (1 + FP32 / 256)}
 # fp32 numbers for each logit as the loss begins to go backward: itself, its logarithm, and the
 # gradients of both.
 LOGIT = 4 * FP32
@@ -37,13 +38,14 @@ class Step:
 
     tokens: of all samples together, at most. predicted: those of which logits are computed.
     recompute: whether layers keep their input only. operators: whose norms and functions, `torch`'s,
-    `liger`'s or `mindspeed`'s; the latter two keep no steps between.
+    `liger`'s or `mindspeed`'s; the latter two keep no steps between. optimizer: the key `hf.optimizer`.
     """
 
     tokens: int
     predicted: int
     recompute: bool = False
     operators: str = TORCH
+    optimizer: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,11 @@ class Memory:
     optimizer: float
     activations: float
     logits: float
-    stepping: float
 
     @property
     def all(self) -> float:
-        """At most at a time: activations are gone when the optimizer makes its step."""
-        passing = self.activations + self.logits
-        return self.weights + self.gradients + self.optimizer + max(passing, self.stepping)
+        """At most at a time, as the loss goes backward: all parts."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
 def training_memory(
@@ -82,16 +82,14 @@ def training_memory(
     weights += (width * frozen + FP32 * layers_trained) / shares
     weights += 2 * width * layers / shape.llm_layers
     gradients = trained - layers_trained * (1 - 1 / shares)
-    copies = MOMENTS + (precision != "fp32")
+    own = FP32 if precision != "fp32" else 0  # the main weights
     return Memory(
         weights=weights,
         gradients=FP32 * gradients,
-        optimizer=FP32 * (copies * (trained - layers_trained) + MOMENTS * layers_trained / shares),
+        optimizer=(own + MOMENTS[step.optimizer]) * (trained - layers_trained)
+        + MOMENTS[step.optimizer] * layers_trained / shares,
         activations=activation_bytes(shape, train, precision, step),
         logits=LOGIT * shape.vocab * step.predicted,
-        stepping=0
-        if step.operators == MINDSPEED
-        else FP32 * gradients,  # roots of all second moments at once
     )
 
 
@@ -131,12 +129,15 @@ def step_of(settings: Mapping[str, Any]) -> Step:
         tokens //= settings["parallel"]["context_parallel_size"]
         return Step(tokens, tokens, operators=MINDSPEED)
     packed = settings["hf"].get("tokens_per_pass")
-    recompute = settings["hf"].get("recompute") == "full"
-    operators = settings["hf"].get("kernels") or TORCH
+    chosen = {
+        "recompute": settings["hf"].get("recompute") == "full",
+        "operators": settings["hf"].get("kernels") or TORCH,
+        "optimizer": settings["hf"].get("optimizer") or "adamw",
+    }
     if packed:
         tokens = max(packed, train["seq_length"])
-        return Step(tokens, round(tokens * ANSWERED), recompute, operators)
-    return Step(tokens, tokens, recompute, operators)
+        return Step(tokens, round(tokens * ANSWERED), **chosen)
+    return Step(tokens, tokens, **chosen)
 
 
 # Of the tokens of a packed pass, how many are in answers: of LLaVA-Instruct's conversations.

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.memory import Memory, shares_of, step_of, training_memory
+from mindtune.memory import FP32, MOMENTS, Memory, shares_of, step_of, training_memory
 from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
@@ -79,14 +79,18 @@ def count_checkpoints(train: Mapping, keep: str = "all") -> int:
     return math.ceil(train["train_iters"] / train["save_interval"])
 
 
-def checkpoint_bytes(parameters: Parameters, train: Mapping, precision: str = "bf16") -> float:
+def checkpoint_bytes(
+    parameters: Parameters, train: Mapping, precision: str = "bf16", optimizer: str = "adamw"
+) -> float:
     """A checkpoint of a training: all weights or adapters, and 12 bytes for each trained one to go on.
 
-    In fp32 there is no second copy of the weights, and it is 8 bytes.
+    In fp32 there is no second copy of the weights, and it is 8 bytes; with moments of 8 bits (the key
+    `hf.optimizer`) 6 less.
     """
-    width, extra = (2, 12) if precision == "bf16" else (4, 8)
+    width, own = (2, FP32) if precision == "bf16" else (4, 0)
     trained = parameters.trained(train)
     held = trained if train.get("lora") else parameters.all
+    extra = own + MOMENTS[optimizer]
     return width * held + (extra * trained if train["save_optim"] else 0)
 
 
@@ -100,8 +104,10 @@ def estimate(
     trainings = [settings["train"] for settings in configuration.experiments.values()]
     keep = common.get("keep_checkpoints", "all")
     saved = [count_checkpoints(train, keep) for train in trainings]
-    sizes = [checkpoint_bytes(parameters, train, precision) for train in trainings]
-    devices = common["hf"].get("devices", 1) * common["hf"].get("nodes", 1)
+    hf = common["hf"] if common["engine"] == "hf" else {}
+    optimizer = hf.get("optimizer", "adamw")
+    sizes = [checkpoint_bytes(parameters, train, precision, optimizer) for train in trainings]
+    devices = hf.get("devices", 1) * hf.get("nodes", 1)
     if common["engine"] == "mindspeed":
         devices = common["mindspeed"]["npus_per_node"] * common["mindspeed"]["nodes"]
     scopes = {
