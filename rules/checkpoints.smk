@@ -39,6 +39,7 @@ rule export_model:
     params:
         converter=CONVERTER,
         parallel=layout,
+        adapter=lambda wildcards: exports_adapter(wildcards.experiment),
         code=code("export_model", *converter_sources(CONVERTER)),
     message:
         "Exporting the fine-tuned model to {output.hf}"
@@ -49,7 +50,7 @@ rule export_model:
 rule merge_adapter:
     input:
         base=base_model,
-        adapter=lambda wildcards: ancient(str(ELSEWHERE[wildcards.experiment])),
+        adapter=adapter_of,
     output:
         merged=directory("results/{experiment}/merged"),
     log:

@@ -318,9 +318,9 @@ def tuned(wildcards):
     """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere."""
     name = wildcards.get("scope") or wildcards.experiment
     own = ELSEWHERE.get(name)
-    if own is None:
+    if own is None and not exports_adapter(name):
         return rules.export_model.output.hf.format(experiment=name)
-    if is_adapter(own):
+    if own is None or is_adapter(own):
         return rules.merge_adapter.output.merged.format(experiment=name)
     return ancient(str(own))
 
@@ -331,6 +331,20 @@ def state_of_tuned(wildcards):
     if own is None or wildcards.get("stage", "").startswith("before"):
         return None
     return state_of(own)
+
+
+def exports_adapter(name):
+    """Whether an experiment's export is its adapter, and not the merged model."""
+    adapted = name in TRAINED and CONFIG.experiments[name]["train"].get("lora")
+    return bool(adapted) and CONFIG.common.get("export") == "adapter"
+
+
+def adapter_of(wildcards):
+    """The adapter of an experiment: trained here, or elsewhere."""
+    name = wildcards.experiment
+    if name in ELSEWHERE:
+        return ancient(str(ELSEWHERE[name]))
+    return rules.export_model.output.hf.format(experiment=name)
 
 
 def where_trained(path):

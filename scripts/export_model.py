@@ -1,6 +1,7 @@
 """Turn the newest checkpoint of a training into a Hugging Face model.
 
 save_dir, Hugging Face directory of the base -> config.json, model-00001-of-….safetensors …
+                                            or adapter_config.json, adapter_model.safetensors
 """
 
 import json
@@ -28,6 +29,7 @@ def main(snakemake) -> None:
         parallel=snakemake.params.parallel,
         framework=optional_path(snakemake.input.framework),
         operation=snakemake.config["operation"]["engine"],
+        adapter=snakemake.params.adapter,
     )
     converter(snakemake.params.converter).export(job)
 

@@ -109,6 +109,7 @@ class Place:
             world,
             vocab=self.config["vocab_size"],
             load=mm or self.mm,
+            base=self.mm,
             resume=False,
             save=out / "save_dir",
             data_file=out / "data.json",
@@ -129,16 +130,20 @@ class Place:
         mm: Path | None = None,
         context: int = 1,
         replicas: int = 1,
+        beside: Path | None = None,
     ) -> list[Iteration]:
         """The real pretrain_vlm.py in `out`; returns its log's iterations.
 
         layout: tp_size and layers by stage, as `hf_to_mm` takes them, of the checkpoint `mm`.
-        context: context parallel size. replicas: data parallel size.
+        context: context parallel size. replicas: data parallel size. beside: the base, where `mm` holds
+        adapters only.
         """
         out.mkdir(exist_ok=True)
         tensor, pipeline = layout["tp_size"], len(layout["llm_pp_layers"][0])
         world = World(tensor * pipeline * context * replicas, 1, tensor, pipeline, context)
         arguments = self.command_line(mindspeed, out, settings, layout, mm, world)
+        if beside:
+            arguments += ["--load-base-model", str(beside)]
         if precision == "fp32":
             arguments.remove("--bf16")
             framework.to_fp32(out / "model.json")

@@ -194,6 +194,8 @@ def test_learning_rates_are_megatrons(answers):
 def compare(theirs, ours, tolerance):
     """Each iteration's loss, within `tolerance` of the framework's."""
     assert len(theirs) == len(ours) == SHORT["train_iters"]
+    apart = [abs(float(o["loss"]) / t.loss - 1) for t, o in zip(theirs, ours, strict=True)]
+    print(f"losses are at most {100 * max(apart):.3f} % apart")
     for one, other in zip(theirs, ours, strict=True):
         assert one.iteration == int(other["iteration"])
         assert one.consumed_samples == int(other["consumed_samples"])

@@ -50,7 +50,7 @@ MISTAKES = [
     ({"sources.image": {}}, "sources.image is not a key; did you mean `images`?"),
     ({"sources.images.uses": "demo"}, "sources.images.uses is not a key; did you mean `use`?"),
     ({"sources.demo.picture": 20}, "did you mean `pictures`?"),
-    ({"hf.devices": "cpu"}, "did you mean `device`?"),
+    ({"hf.devicee": "cpu"}, "did you mean `device`?"),
     ({"answer.max_tokens": 5}, "did you mean `max_new_tokens`?"),
     ({"prompts.name": []}, "prompts.name is not a key; did you mean `named`?"),
     ({"compare.confidenc": 0.9}, "did you mean `confidence`?"),

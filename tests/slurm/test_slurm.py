@@ -162,8 +162,9 @@ def cancelled(finished: Checkout, path: Path) -> SimpleNamespace:
 
 @scenario
 def spread(finished: Checkout, path: Path) -> SimpleNamespace:
-    """One training on two nodes, interrupted from the terminal."""
+    """One training on two nodes, a process on each: interrupted from the terminal, and gone on with."""
     checkout = finished.without(path, "baseline")
+    checkout.configure(merged(SMALL, {"hf": {"nodes": 2}}))
     adapt(checkout, nodes=2, tasks=2, mpi="srun", **on("npu[4-5]"))
     run = Run(checkout, *PROFILE, "results/baseline/finetune.json")
     job = run.training("baseline")
@@ -177,10 +178,16 @@ def spread(finished: Checkout, path: Path) -> SimpleNamespace:
         command, env=inside | {"SLURM_JOB_ID": job.number},
         check=True, capture_output=True, text=True, timeout=60,
     ).stdout.split()  # fmt: skip
+    run.checkpoint("baseline")
     run.process.send_signal(signal.SIGINT)
     run.ends(good=False)
     wait_until(lambda: state_of(job.number) not in ("RUNNING", "COMPLETING"))
-    return SimpleNamespace(shown=shown, nodes=nodes, state=state_of(job.number))
+    facts = SimpleNamespace(
+        checkout=checkout, shown=shown, nodes=nodes, state=state_of(job.number),
+        launch=(checkout.path / "results/baseline/save_dir/run/launch.sh").read_text(),
+    )  # fmt: skip
+    Run(checkout, *PROFILE, "results/baseline/finetune.json").ends()
+    return facts
 
 
 @scenario
@@ -266,6 +273,15 @@ def test_one_training_can_have_several_nodes(facts):
 @pytest.mark.slurm("spread")
 def test_an_interrupt_cancels_the_jobs(facts):
     assert facts.state == "CANCELLED"
+
+
+@pytest.mark.slurm("spread")
+def test_the_processes_of_two_nodes_train_together_and_go_on_together(facts):
+    assert "--nproc_per_node 1 --nnodes 2" in facts.launch
+    text = log(facts.checkout, "baseline")
+    assert "from iteration 2" in text or "from iteration 4" in text
+    table = facts.checkout.read("results/baseline/loss.csv").decode().splitlines()
+    assert [row.split(",")[:2] for row in table[1:]] == [[str(n), str(8 * n)] for n in range(1, 7)]
 
 
 @pytest.mark.slurm("edited")

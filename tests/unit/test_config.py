@@ -89,6 +89,8 @@ def test_the_defaults_are_the_tutorials():
         ("engine", "hff", 'engine is "hff", but must be one of hf, mindspeed. Did you mean hf?'),
         ("hf.device", "gpu", 'hf.device is "gpu", but must be a torch device such as `cpu`, `cuda`, '
          "`cuda:1` or `npu`."),
+        ("hf.kernels", "liger", "hf.kernels is liger, whose kernels run on CUDA, but hf.device is cpu; write torch."),
+        ("hf.kernels", "fused", 'hf.kernels is "fused", but must be one of torch, liger.'),
         ("data.held_out_fraction", 2, "data.held_out_fraction is 2, but must be at most 1."),
         ("data.held_out_fraction", 1, "experiments.baseline: data.held_out_fraction is 1, which leaves "
          "nothing to train on; write less, or a tuned_model for a model that was trained elsewhere."),

@@ -268,9 +268,12 @@ def test_kept_features_change_no_byte(place, tmp_path, monkeypatch, machine, ahe
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
     assert train(place, tmp_path / "memory", machine=machine) == expected
     (tmp_path / "features" / "of other code").mkdir(parents=True)
+    features.mkdir()
+    (features / ".half-written.partial").write_text("")
     assert train(place, tmp_path / "disk", machine=machine, features=features) == expected
     assert [path.name for path in features.parent.iterdir()] == ["code"]
     files = kept_files(features)
+    assert not any(path.name.endswith(".partial") for path in files)
     assert len(files) >= 7  # at least the pictures of training, and some of held-out data
     files[0].write_bytes(files[0].read_bytes()[:-1])
     files[1].write_bytes(b"")

@@ -1,6 +1,7 @@
 """Several copies of the model that train together: processes of torchrun, with gloo, on the CPU."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from itertools import islice
@@ -17,6 +18,7 @@ from mindtune.engines.hf.schedule import sample_order
 from mindtune.errors import UserError
 from mindtune.settings.hf import hf_problems
 from unit.test_finetune import MACHINE, TRAIN, job_of, place, rows, train  # noqa: F401 - a fixture
+from unit.test_lora import LORA
 
 # No micro batch is cut by an epoch of eight samples: all numbers of replicas draw the same batches.
 WHOLE = {"micro_batch_size": 1, "global_batch_size": 4}
@@ -102,6 +104,17 @@ def test_a_process_that_is_killed_ends_all_and_the_rest_ends_in_the_same_bytes(
     assert resumed == together[1] and rows(tmp_path / "a") == rows(together[0])
 
 
+@pytest.mark.long
+def test_dropout_goes_on_with_the_numbers_of_each_process(eight, tmp_path):
+    """Adapters, with a dropout: what a process has drawn depends on its own samples."""
+    machine = PACKED | {"devices": 2}
+    whole = train(eight, tmp_path / "a", machine=machine, lora=LORA | {"dropout": 0.5}, **WHOLE)
+    lines = rows(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a/iter_0000004")
+    resumed = train(eight, tmp_path / "a", machine=machine, lora=LORA | {"dropout": 0.5}, **WHOLE)
+    assert resumed == whole and rows(tmp_path / "a") == lines
+
+
 def test_a_training_that_diverges_says_where(eight, tmp_path):
     with pytest.raises(Diverged) as raised:
         train(
@@ -175,7 +188,11 @@ def test_one_replica_needs_nobody():
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_said_before_anything_runs(machine, batch, words):
-    settings = {"train": TRAIN | {"global_batch_size": batch}, "hf": MACHINE | machine}
+    settings = {
+        "train": TRAIN | {"global_batch_size": batch},
+        "parallel": {"context_parallel_size": 1},
+        "hf": MACHINE | machine,
+    }
     assert any(words in problem for problem in hf_problems(settings))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.errors import UserError
-from mindtune.models.adapters import trained_parameters
+from mindtune.models.adapters import adapted, trained_parameters, words_of
 from mindtune.models.shape import model_shape
-from mindtune.models.tensors import hf_shapes
+from mindtune.models.tensors import hf_shapes, tensors_of
 
 # What numpy takes, and so transformers and Megatron.
 HIGHEST_SEED = 2**32 - 1
@@ -58,3 +58,36 @@ def checkpoint_bytes(config: Mapping[str, Any], train: Mapping[str, Any], precis
     trained = trained_parameters(shape, train)
     held = trained if train.get("lora") else sum(map(math.prod, hf_shapes(shape).values()))
     return weight * held + (state * trained if train["save_optim"] else 0)
+
+
+def check_adapters(config: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+    """
+    config: content of config.json. train: with `lora`.
+
+    Raises
+    ------
+    UserError: the model has no such modules that are trained, or none so large as the rank.
+    """
+    lora, shape = train["lora"], model_shape(dict(config))
+    family = tensors_of(shape)
+    there = [word for words in words_of(family) for word in words]
+    for word in lora["target_modules"]:
+        if word not in there:
+            raise UserError(
+                f"train.lora.target_modules has {word}, but {family.name} has no such module; it has "
+                f"{', '.join(there)}."
+            )
+    modules = adapted(shape, lora, train)
+    if not modules:
+        raise UserError(
+            f"train.lora.target_modules is {', '.join(lora['target_modules'])}, but all of these are "
+            "frozen by train.freeze_vision_encoder or train.freeze_vision_projector, so nothing would be "
+            "trained; set it to false, or name modules of the language model."
+        )
+    shapes = hf_shapes(shape)
+    most = max(min(module.sides(shapes)) for module in modules)
+    if lora["rank"] > most:
+        raise UserError(
+            f"train.lora.rank is {lora['rank']}, but no adapted module of this model has more than "
+            f"{most} inputs or outputs; write at most {most}."
+        )

@@ -8,6 +8,7 @@ caller to judge, by what is on the disk then.
 import ctypes
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -157,7 +158,7 @@ def free_port() -> int:
 
 
 def master_address(processes: Processes) -> str:
-    """The name of the first node: of the hosts, or else of the Slurm job's nodes.
+    """The address of the first node: of the hosts, or else of the Slurm job's nodes.
 
     Raises
     ------
@@ -172,17 +173,24 @@ def master_address(processes: Processes) -> str:
             f"{section}.nodes is {nodes}, but this is no job of Slurm's and {section}.hosts is "
             "empty; submit it with profiles/slurm, or name the hosts."
         )
-    done = subprocess.run(  # noqa: S603
-        ["scontrol", "show", "hostnames", listed],  # noqa: S607
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    names = done.stdout.split()
-    if done.returncode or len(names) < nodes:
+    names = _scontrol("hostnames", listed).split()
+    if len(names) < nodes:
         raise UserError(
             f"{section}.nodes is {nodes}, but the Slurm job has {len(names)}: {listed}; ask "
             "for as many (`nodes` of the rule finetune_model in the profile)."
         )
-    return names[0]
+    # Where a node's name is known to Slurm only, its address is not.
+    found = re.search(r"\bNodeAddr=(\S+)", _scontrol("node", names[0]))
+    return found[1] if found else names[0]
+
+
+def _scontrol(*what: str) -> str:
+    """What `scontrol show` prints; nothing where it fails."""
+    done = subprocess.run(  # noqa: S603
+        ["scontrol", "show", *what],  # noqa: S607
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return "" if done.returncode else done.stdout
 
 
 def exported(environment: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from mindtune.engines import ENGINES, Engine
@@ -58,7 +59,11 @@ def read_configuration(
     if found:
         raise ConfigError(found, names)
     configuration, engine = with_engine(load(as_written(raw, written), names, written=written))
-    problems = [*of_experiments(configuration, source_problems), *tracker_problems(configuration)]
+    problems = [
+        *of_experiments(configuration, source_problems),
+        *tracker_problems(configuration),
+        *peft_problems(configuration),
+    ]
     if problems:
         raise ConfigError(problems, names, written)
     return configuration, engine
@@ -75,6 +80,16 @@ def tracker_problems(configuration: Configuration) -> Iterator[str]:
         yield (
             f"train.report_to names {name}, but the package {name} is not installed; "
             "`pip install -r envs/trackers.txt`, or take it out."
+        )
+
+
+def peft_problems(configuration: Configuration) -> Iterator[str]:
+    """A sentence where adapters are to be trained by peft, and it is not installed."""
+    trains = any(settings["train"].get("lora") for settings in configuration.experiments.values())
+    if trains and configuration.common["engine"] == "hf" and find_spec("peft") is None:
+        yield (
+            "train.lora is given, but the package peft is not installed; "
+            "`pip install -r envs/lora.txt`, or take it out."
         )
 
 

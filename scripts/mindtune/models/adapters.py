@@ -7,13 +7,12 @@ each. The name chooses which of the two is meant.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mindtune.models import FAMILIES, room
 from mindtune.models.shape import ModelShape
-from mindtune.models.tensors import Entry, Tensors, hf_shapes, tensors_of
+from mindtune.models.tensors import Entry, Tensors, every_family, hf_shapes, tensors_of
 
 FUSED = "linear_"  # what MindSpeed-MM's names of linear modules begin with
 _WEIGHT = ".weight"
@@ -109,11 +108,6 @@ def words_of(family: Tensors) -> tuple[list[str], list[str]]:
 
 def every_word() -> tuple[str, ...]:
     """All such names, of all families."""
-    found = [words_of(room(name, "tensors").TENSORS) for name in FAMILIES]
-    return tuple(dict.fromkeys(_flat(ours for ours, _ in found))) + tuple(
-        dict.fromkeys(_flat(theirs for _, theirs in found))
-    )
-
-
-def _flat(lists: Iterator[Sequence[str]]) -> Iterator[str]:
-    return (item for one in lists for item in one)
+    found = [words_of(family) for family in every_family()]
+    ours, theirs = (dict.fromkeys(word for words in found for word in words[n]) for n in (0, 1))
+    return (*ours, *theirs)

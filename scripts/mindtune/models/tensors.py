@@ -197,8 +197,12 @@ def tensors_of(model: HasType) -> Tensors:
 def tensors_in(names: Iterable[str]) -> Tensors:
     """The family whose Megatron names are nearest to those of a checkpoint, which says no more of it."""
     found = {unnumbered(name) for name in names}
-    every = (room(name, "tensors").TENSORS for name in FAMILIES)
-    return min(every, key=lambda tensors: len(found ^ {rule.mm for rule in tensors.rules}))
+    return min(every_family(), key=lambda tensors: len(found ^ {rule.mm for rule in tensors.rules}))
+
+
+def every_family() -> list[Tensors]:
+    """The tensors of all families."""
+    return [room(name, "tensors").TENSORS for name in FAMILIES]
 
 
 def unnumbered(name: str) -> str:

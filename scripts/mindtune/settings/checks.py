@@ -133,13 +133,8 @@ def condition_problems(settings: Mapping) -> Iterator[str]:
     yield from lora_problems(settings)
     if settings["engine"] == "mindspeed":
         yield from mindspeed_problems(settings)
-    if settings["engine"] == "hf":
+    else:
         yield from hf_problems(settings)
-    elif parallel["context_parallel_size"] > 1:
-        yield (
-            f"parallel.context_parallel_size is {parallel['context_parallel_size']}, which the hf "
-            "engine can't do; write 1."
-        )
     if answering_engine(settings) == "vllm":
         yield from vllm_problems(settings)
     for family, pattern in settings["prompts"]["families"].items():

@@ -4,8 +4,20 @@ from collections.abc import Iterator, Mapping
 
 
 def hf_problems(settings: Mapping) -> Iterator[str]:
-    """What can't work with several devices, a sentence for each."""
-    train, machine = settings["train"], settings["hf"]
+    """What can't work, a sentence for each."""
+    context = settings["parallel"]["context_parallel_size"]
+    if context > 1:
+        yield (
+            f"parallel.context_parallel_size is {context}, which the hf engine can't do; write 1."
+        )
+    device, kernels = settings["hf"]["device"], settings["hf"].get("kernels")
+    if kernels == "liger" and not device.startswith("cuda"):
+        yield f"hf.kernels is liger, whose kernels run on CUDA, but hf.device is {device}; write torch."
+    yield from _device_problems(settings["train"], settings["hf"])
+
+
+def _device_problems(train: Mapping, machine: Mapping) -> Iterator[str]:
+    """What can't work with several devices."""
     devices, nodes = machine.get("devices", 1), machine.get("nodes", 1)
     if devices * nodes == 1:
         return

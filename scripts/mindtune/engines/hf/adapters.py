@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from mindtune.engines.checks import check_adapters
 from mindtune.errors import UserError
-from mindtune.models.adapters import adapted, words_of
+from mindtune.models.adapters import adapted
 from mindtune.models.shape import model_shape
-from mindtune.models.tensors import hf_shapes, tensors_of
+from mindtune.models.tensors import tensors_of
 
 NAME = "default"  # of the adapter, in peft's sense
 
@@ -30,38 +31,7 @@ def check_lora(config: Mapping[str, Any], train: Mapping[str, Any]) -> None:
             "train.lora is given, but peft is not installed in this environment; "
             "`pip install -r envs/lora.txt`, or take it out."
         )
-    check_fit(config, train)
-
-
-def check_fit(config: Mapping[str, Any], train: Mapping[str, Any]) -> None:
-    """
-    Raises
-    ------
-    UserError: the model has no such modules that are trained, or none so large.
-    """
-    lora, shape = train["lora"], model_shape(dict(config))
-    family = tensors_of(shape)
-    there = [word for words in words_of(family) for word in words]
-    for word in lora["target_modules"]:
-        if word not in there:
-            raise UserError(
-                f"train.lora.target_modules has {word}, but {family.name} has no such module; it has "
-                f"{', '.join(there)}."
-            )
-    modules = adapted(shape, lora, train)
-    if not modules:
-        raise UserError(
-            f"train.lora.target_modules is {', '.join(lora['target_modules'])}, but all of these are "
-            "frozen by train.freeze_vision_encoder or train.freeze_vision_projector, so nothing would be "
-            "trained; set it to false, or name modules of the language model."
-        )
-    shapes = hf_shapes(shape)
-    most = max(min(module.sides(shapes)) for module in modules)
-    if lora["rank"] > most:
-        raise UserError(
-            f"train.lora.rank is {lora['rank']}, but no adapted module of this model has more than "
-            f"{most} inputs or outputs; write at most {most}."
-        )
+    check_adapters(config, train)
 
 
 class Adapters:

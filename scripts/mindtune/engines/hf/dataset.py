@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from mindtune.engines.hf.features import Features
 from mindtune.engines.hf.processing import IGNORE_INDEX, Picture, Processor
-from mindtune.engines.hf.shown import Shown, known
+from mindtune.engines.hf.shown import Looking, Shown, known
 
 
 class Conversations(Dataset):
@@ -27,7 +26,7 @@ class Conversations(Dataset):
         images: Path,
         processor: Processor,
         seq_length: int,
-        features: Features | None = None,
+        features: Looking | None = None,
     ) -> None:
         self.records = records
         self.images = images

@@ -227,13 +227,16 @@ class Features:
 
 
 def prepare(place: Path) -> None:
-    """Remove what no training of this code will use again.
+    """Remove what no training of this code will use again, and what killed ones left half-written.
 
-    place: the directory of all features of this code; others are beside it.
+    place: the directory of all features of this code; others are beside it. A training that writes at
+    the same time only has to compute again what it loses.
     """
     for other in place.parent.glob("*"):
         if other != place:
             shutil.rmtree(other, ignore_errors=True)
+    for left in place.rglob("*.partial"):
+        left.unlink(missing_ok=True)
 
 
 def bytes_below(place: Path) -> int:

@@ -20,6 +20,7 @@ from mindtune.engines.hf.dataset import Conversations
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.features import Features, Tower, prepare
 from mindtune.engines.hf.group import train_together
+from mindtune.engines.hf.kernels import check_kernels, use_kernels
 from mindtune.engines.hf.loading import loader_processes, own_words
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
@@ -96,6 +97,7 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
         len(records), len(held_out_records), f"iteration {begun}" if begun else "the base model",
     )  # fmt: skip
     model.to(device)
+    use_kernels(model, job.machine.get("kernels"), job.machine["device"])
     features = kept_features(job, model, processor)
     data, held_out = (
         Conversations(some, job.images, processor, train["seq_length"], features)
@@ -159,6 +161,7 @@ def check(job: FinetuneJob, begun: int) -> None:
     if begun == job.train["train_iters"]:
         return
     open_device(job.machine)
+    check_kernels(job.machine.get("kernels"), job.machine["device"])
     check_seed(job.train)
     processor = Processor(job.hf_dir, job.processor["image_resolution"])
     records, held_out = read_mllm(job.train_data), read_mllm(job.held_out_data)

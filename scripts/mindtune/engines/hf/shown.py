@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -30,6 +32,12 @@ class Shown:
     def _mapped(self, change) -> "Shown":
         found = {n: change(v) for n, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **found)
+
+
+class Looking(Protocol):
+    """What looks at pictures where data is loaded (`mindtune.engines.hf.features.Features`)."""
+
+    def look(self, path: Path) -> Shown: ...
 
 
 def known(pictures: Sequence[Shown]) -> torch.Tensor | None:

@@ -58,6 +58,7 @@ def training_arguments(
     *,
     vocab: int,
     load: Path,
+    base: Path,
     resume: bool,
     save: Path,
     data_file: Path,
@@ -69,7 +70,8 @@ def training_arguments(
 ) -> list[str]:
     """Arguments of a training.
 
-    load: an mm checkpoint, or the save_dir to resume from when `resume`. A first start takes
+    load: an mm checkpoint, or the save_dir to resume from when `resume`. base: the checkpoint that the
+    training began with. A first start takes
     neither optimizer nor random states from a `release`; a resume takes both, or it would run
     with Adam's moments at zero and a second warm-up. Its schedule is the configuration's: Megatron
     would refuse another `train_iters` than the checkpoint's, also where all rates so far are the
@@ -105,7 +107,23 @@ def training_arguments(
         arguments += ["--no-load-optim", "--no-load-rng"]
     if not train["save_optim"]:
         arguments += ["--no-save-optim", "--no-save-rng"]
+    if train.get("lora"):
+        arguments += _lora(train["lora"], base if resume else None)
     return [*arguments, *extra]
+
+
+def _lora(lora: Mapping, base: Path | None) -> list[str]:
+    """Arguments of LoRA. base: of a resume, whose checkpoint has adapters only.
+
+    Without a base given beside, the framework takes what it finds in the checkpoint and says nothing of
+    what is missing, adapters or not; so a first start needs a base that was found whole.
+    """
+    arguments = [
+        *("--lora-r", str(lora["rank"]), "--lora-alpha", str(lora["alpha"])),
+        *("--lora-dropout", repr(float(lora["dropout"]))),
+        *("--lora-target-modules", *lora["target_modules"]),
+    ]
+    return [*arguments, *(("--load-base-model", str(base)) if base else ())]
 
 
 def answering_arguments(

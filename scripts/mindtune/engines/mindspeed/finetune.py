@@ -15,7 +15,7 @@ from mindtune.checkpoint.megatron import track
 from mindtune.checkpoint.model_directory import training_problems
 from mindtune.data.mllm import read_mllm
 from mindtune.divergence import Diverged
-from mindtune.engines.checks import check_room, check_seed
+from mindtune.engines.checks import check_adapters, check_room, check_seed
 from mindtune.engines.cutting import check_whole_pictures
 from mindtune.engines.launching import Launch
 from mindtune.engines.loss_table import LOSS, LossTable
@@ -114,6 +114,8 @@ def check(job: FinetuneJob, begun: int) -> None:
     records = read_mllm(job.train_data)  # held-out ones are not evaluated
     check_amount(len(records), job, World.of_training(job.machine, job.parallel, layout))
     check_base(job.mm_dir, layout)
+    if job.train.get("lora"):
+        check_adapters(config, job.train)
     check_room(job.save_dir, config, job.train, "bf16")
     check_whole_pictures(job, encoder(job.hf_dir), {job.train_data: records})
 
@@ -224,6 +226,7 @@ def make_launch(
         world,
         vocab=shape.vocab,
         load=load,
+        base=job.mm_dir.resolve(),
         resume=resume,
         save=job.save_dir.resolve(),
         data_file=run / "data.json",

@@ -53,6 +53,15 @@ class Hf(Section):
         "损失与梯度和逐个微批次相同，只差末几位数字。null 表示逐个微批次计算。",
         later=True,
     )
+    kernels: Annotated[Literal["torch", "liger"], Choice()] = key(
+        "torch",
+        "What training computes the language model's norms and activations with: `torch`, as transformers "
+        "does, or `liger`, the fused kernels of liger-kernel (CUDA; envs/kernels.txt), with other last "
+        "digits.",
+        "训练时语言模型的归一化与激活用什么计算：`torch` 即 transformers 自己的实现；`liger` 为 liger-kernel "
+        "的融合算子（CUDA；envs/kernels.txt），末几位数字不同。",
+        later=True,
+    )
     recompute: Annotated[Literal["none", "full"], Choice()] = key(
         "none",
         "`full` keeps of each layer only what it was given, and computes the rest once more for the "

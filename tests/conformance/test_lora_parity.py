@@ -1,0 +1,62 @@
+"""LoRA by the framework itself: parity with the `hf` engine, resumes, and our export of its adapters."""
+
+import pytest
+import torch
+from mindtune.checkpoint import mm_to_hf
+from mindtune.checkpoint.adapters import save_adapters
+from mindtune.engines.hf.adapters import Adapters
+from mindtune.engines.hf.model import load_model
+from place import TUTORIAL
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.mindspeed
+
+LORA = {
+    "rank": 8, "alpha": 16, "dropout": 0.0,
+    "target_modules": ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"],
+}  # fmt: skip
+FEW = TUTORIAL | {"train_iters": 12, "global_batch_size": 4, "lr": 4e-3, "lora": LORA}
+
+
+@pytest.fixture(scope="module")
+def begun(place, tmp_path_factory):
+    """The adapters with which the hf engine begins, as a checkpoint of the framework's."""
+    directory = tmp_path_factory.mktemp("begun")
+    adapters = Adapters(load_model(place.base, torch.float32), place.config, FEW)
+    save_adapters(directory, 0, adapters.tensors(), place.config, lora=LORA)
+    (directory / "iter_0000000").rename(directory / "release")
+    (directory / "latest_checkpointed_iteration.txt").write_text("release")
+    return directory
+
+
+def losses(rows):
+    return [float(row["loss"]) for row in rows]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.01), ("fp32", 1e-3)])
+def test_losses_from_equal_adapters_are_within_the_bounds(
+    mindspeed, place, begun, tmp_path, precision, tolerance
+):
+    theirs = place.train_by_framework(
+        mindspeed, tmp_path / "framework", FEW, precision=precision, mm=begun, beside=place.mm
+    )
+    ours = losses(place.train_by_hf(tmp_path / "hf", FEW, precision))
+    assert [line.loss for line in theirs] == pytest.approx(ours, rel=tolerance)
+    assert ours[-1] < 0.8 * ours[0]
+    print([line.loss / loss - 1 for line, loss in zip(theirs, ours, strict=True)])
+    # Both leave the same adapters, in one form, which our converter merges.
+    merged = {}
+    for name, save_dir in (("theirs", tmp_path / "framework/save_dir"), ("ours", tmp_path / "hf")):
+        mm_to_hf(save_dir, place.base, tmp_path / name)
+        merged[name] = {}
+        for path in sorted((tmp_path / name).glob("*.safetensors")):
+            merged[name] |= load_file(path)
+    base = {}
+    for path in sorted(place.base.glob("*.safetensors")):
+        base |= load_file(path)
+    changed = [n for n in base if not torch.equal(base[n].float(), merged["theirs"][n].float())]
+    assert len(changed) == 7 * 4
+    for name in changed:
+        moved = (merged["ours"][name].float() - base[name].float()).norm()
+        apart = (merged["ours"][name].float() - merged["theirs"][name].float()).norm()
+        assert apart < 0.3 * moved, (name, float(apart / moved))
