@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mindtune.errors import UserError
 from mindtune.models import NAMES
-from mindtune.models.published import PUBLISHED
+from mindtune.models.published import PUBLISHED, published_in, published_names
 from mindtune.models.shape import ModelShape, model_shape
 from mindtune.scale import Need, count_parameters, estimate, in_units
 from mindtune.settings import ConfigError, Configuration, load
@@ -39,20 +39,23 @@ def configuration_in(path: Path) -> Configuration:
 
 
 def model_of(configuration: Configuration) -> str:
-    """The model that a configuration names: a directory, or a published size."""
+    """The model that a configuration names: a directory, or a published one."""
     source = configuration.common["sources"]["model"]
     if source["use"] == "demo":
         return str(ROOT / "scripts/mindtune/demo/base")
     if source["use"] == "path":
         return source["path"]
     name = source["name"] or KINDS["model"]
-    return next((size for size in PUBLISHED if f"-{size.lower()}-" in name), name)
+    return published_in(name) or name
 
 
 def shape_of(model: str) -> ModelShape:
-    """The shape of a published size, or of the model in a directory."""
-    if model.upper() in PUBLISHED:
-        return model_shape(PUBLISHED[model.upper()])
+    """The shape of a published model, by its name or size, or of the model in a directory."""
+    found = published_names(model)
+    if len(found) > 1:
+        raise UserError(f"--model {model} can be {' or '.join(found)}; write which of them.")
+    if found:
+        return model_shape(PUBLISHED[found[0]])
     path = Path(model) / "config.json"
     try:
         return model_shape(json.loads(path.read_text(encoding="utf-8")), str(path))

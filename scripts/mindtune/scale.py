@@ -4,13 +4,12 @@ Sizes are computed from the shapes of the model and were held against real files
 be computed, and comes from a training that ran (`ms_per_iteration` in its loss.csv).
 """
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.memory import FP32, MOMENTS, Memory, step_of, training_memory
+from mindtune.memory import FP32, MOMENTS, Memory, shares_of, step_of, training_memory
 from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
@@ -108,7 +107,7 @@ def estimate(
     hf = common["hf"] if common["engine"] == "hf" else {}
     optimizer = hf.get("optimizer", "adamw")
     sizes = [checkpoint_bytes(parameters, train, precision, optimizer) for train in trainings]
-    devices = 1
+    devices = hf.get("devices", 1) * hf.get("nodes", 1)
     if common["engine"] == "mindspeed":
         devices = common["mindspeed"]["npus_per_node"] * common["mindspeed"]["nodes"]
     scopes = {
@@ -131,7 +130,12 @@ def estimate(
         memory=max(
             (
                 training_memory(
-                    parameters.shape, parameters.all, one["train"], precision, step_of(one)
+                    parameters.shape,
+                    parameters.all,
+                    one["train"],
+                    precision,
+                    step_of(one),
+                    shares_of(one),
                 )
                 for one in configuration.experiments.values()
                 if parameters.shape
@@ -160,7 +164,12 @@ LORA = {
     "target_modules": ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"],
 }  # fmt: skip
 # The `hf` engine with one conversation of 1,024 tokens at a time, and with a packed pass.
-WAYS = (("1 x 1,024", {}), ("packed, 4,096", {"tokens_per_pass": 4096}))
+PACKED = {"tokens_per_pass": 4096}
+WAYS = (
+    ("1 x 1,024", {}, "none"),
+    ("packed, 4,096", PACKED, "none"),
+    ("packed, 4,096", PACKED, "full"),
+)
 
 
 def memory_table(shapes: Mapping[str, ModelShape]) -> str:
@@ -172,7 +181,7 @@ def memory_table(shapes: Mapping[str, ModelShape]) -> str:
     for name, shape in shapes.items():
         parameters = count_parameters(shape)
         for trained, lora in (("all of the language model", None), ("LoRA, rank 16", LORA)):
-            for (tokens, hf), recompute in itertools.product(WAYS, ("none", "full")):
+            for tokens, hf, recompute in WAYS:
                 train = {"micro_batch_size": 1, "seq_length": 1024, "lora": lora}
                 settings = {"engine": "hf", "hf": hf | {"recompute": recompute}, "train": train}
                 train |= {"freeze_vision_encoder": True, "freeze_vision_projector": True}
