@@ -20,6 +20,8 @@ def _device_problems(train: Mapping, machine: Mapping) -> Iterator[str]:
     """What can't work with several devices."""
     devices, nodes = machine.get("devices", 1), machine.get("nodes", 1)
     if devices * nodes == 1:
+        if machine.get("shard", "none") != "none":
+            yield "hf.shard is layers, but there is one device; raise hf.devices, or write none."
         return
     step = train["micro_batch_size"] * devices * nodes
     whole = train["global_batch_size"]

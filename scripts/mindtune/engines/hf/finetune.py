@@ -27,6 +27,7 @@ from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.replicas import Replicas, replica_count
 from mindtune.engines.hf.segments import use_segments
+from mindtune.engines.hf.sharding import shard_layers
 from mindtune.engines.hf.trainer import (
     MegatronOrderTrainer,
     PackedTrainer,
@@ -96,6 +97,9 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
         f"{sum(p.numel() for p in model.parameters() if not p.requires_grad):,}",
         len(records), len(held_out_records), f"iteration {begun}" if begun else "the base model",
     )  # fmt: skip
+    shared = job.machine.get("shard") == "layers"
+    if shared:
+        shard_layers(model, device, replicas.count)
     model.to(device)
     use_kernels(model, job.machine.get("kernels"), job.machine["device"])
     features = kept_features(job, model, processor)
@@ -109,7 +113,7 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
     )
     if begun:
         checkpoints.restore(begun, optimizer)
-    evaluated = held_out_part(held_out, train, replicas)
+    evaluated = held_out_part(held_out, train, replicas, shared)
     tokens = TokenCount()
     with tempfile.TemporaryDirectory() as unused:
         packed = job.machine.get("tokens_per_pass")
@@ -138,6 +142,7 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
             tokens=tokens,
             features=features,
             replicas=replicas,
+            shared=shared,
         )
         trainer.remove_callback(PrinterCallback)
         try:

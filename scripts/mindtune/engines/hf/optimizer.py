@@ -1,8 +1,10 @@
 """AdamW in fp32, for models whose own weights may be bfloat16."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
+
+from mindtune.engines.hf.sharding import is_shared, part_like, parts_like
 
 
 class MainWeightsAdamW(torch.optim.AdamW):
@@ -18,16 +20,15 @@ class MainWeightsAdamW(torch.optim.AdamW):
         main = {name: _main(parameter) for name, parameter in trained.items()}
         self.copies = {name: main[name] for name, own in trained.items() if main[name] is not own}
         self.pairs = [(trained[name], copy) for name, copy in self.copies.items()]
+        # float32 where the model's others are not, and the files don't hold them either.
+        self.shared = {
+            name: own for name, own in trained.items()
+            if is_shared(own) and own.dtype != model.lm_head.weight.dtype
+        }  # fmt: skip
         for parameter, _ in self.pairs:
             parameter.grad_dtype = torch.float32
         super().__init__(
-            [
-                {
-                    "params": [p for p in main.values() if p.ndim > 1],
-                    "weight_decay": train["weight_decay"],
-                },
-                {"params": [p for p in main.values() if p.ndim <= 1], "weight_decay": 0.0},
-            ],
+            list(_groups(main.values(), train["weight_decay"])),
             lr=train["lr"],
             betas=(train["adam_beta1"], train["adam_beta2"]),
             eps=train["adam_eps"],
@@ -47,14 +48,31 @@ class MainWeightsAdamW(torch.optim.AdamW):
 
     def state_dict(self) -> dict:
         """The moments and, where they are not the model's own, the main weights by name."""
-        copies = {name: main.detach() for name, main in self.copies.items()}
+        main = (self.copies | self.shared).items()
+        copies = {name: weight.detach() for name, weight in main}
         return super().state_dict() | {"main_weights": copies}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping) -> None:
-        super().load_state_dict({key: state[key] for key in ("state", "param_groups")})
+        own = [p for group in self.param_groups for p in group["params"]]
+        moments = parts_like(state["state"], own)
+        super().load_state_dict({"state": moments, "param_groups": state["param_groups"]})
         for name, weight in state["main_weights"].items():
-            self.copies[name].copy_(weight)
+            main = (self.copies | self.shared)[name]
+            main.copy_(part_like(weight, main))
+
+
+def _groups(parameters: Iterable[torch.nn.Parameter], decay: float) -> Iterator[dict]:
+    """Matrices, which decay, and vectors; apart where several devices share them, for no operation of
+    torch's takes both kinds."""
+    kinds: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {
+        (False, True): [], (False, False): [], (True, True): [], (True, False): []
+    }  # fmt: skip
+    for parameter in parameters:
+        kinds[is_shared(parameter), parameter.ndim > 1].append(parameter)
+    for (shared, decays), members in kinds.items():
+        if members or not shared:
+            yield {"params": members, "weight_decay": decay if decays else 0.0}
 
 
 def _main(parameter: torch.nn.Parameter) -> torch.nn.Parameter:

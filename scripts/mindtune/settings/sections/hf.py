@@ -97,6 +97,15 @@ class Hf(Section):
         "一次训练使用的节点数；多于一个时需要 Slurm 或 `hosts`。",
         later=True,
     )
+    shard: Annotated[Literal["none", "layers"], Choice()] = key(
+        "none",
+        "`layers`: the devices share the layers of the language model, so that each keeps a part of their "
+        "weights (in fp32), gradients and moments: for models that do not fit on one. It costs sending each "
+        "layer around twice in a pass. `none`: each device has all.",
+        "`layers`：各设备分担语言模型的各层，每个设备只保存其权重（fp32）、梯度和优化器状态的一部分，用于单个设备放不下的模型；"
+        "代价是每次前向、反向都要把各层传送一遍。`none`：每个设备都有全部。",
+        later=True,
+    )
     hosts: Annotated[list[Annotated[str, HOST]], Len(0, 10_000)] = key(
         None,
         "Outside Slurm, the nodes of a training by name, the first being the one where they meet; they are "
