@@ -7,6 +7,7 @@ MindSpeed-MM's fused operators as they are documented, which was not measured on
 tower keeps none; of a trained one nothing is counted. docs/scaling.md holds the sums against measurements.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,12 @@ from mindtune.models.adapters import (
     trained_parameters,
 )
 from mindtune.models.shape import ModelShape
-from mindtune.models.tensors import tensors_of
+from mindtune.models.tensors import hf_shapes, tensors_of
 
 FP32 = 4
 WIDTH = {"fp32": 4, "bf16": 2}
-MOMENTS = 2  # of Adam, in fp32
+# Bytes of Adam's two moments: in fp32, and in 8 bits with a scale in fp32 for each 256.
+MOMENTS = {"adamw": 2 * FP32, "adamw_8bit": 2 * (1 + FP32 / 256)}
 # fp32 numbers for each logit as the loss begins to go backward: itself, its logarithm, and the
 # gradients of both.
 LOGIT = 4 * FP32
@@ -36,13 +38,14 @@ class Step:
 
     tokens: of all samples together, at most. predicted: those of which logits are computed.
     recompute: whether layers keep their input only. operators: whose norms and functions, `torch`'s,
-    `liger`'s or `mindspeed`'s; the latter two keep no steps between.
+    `liger`'s or `mindspeed`'s; the latter two keep no steps between. optimizer: the key `hf.optimizer`.
     """
 
     tokens: int
     predicted: int
     recompute: bool = False
     operators: str = TORCH
+    optimizer: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -54,31 +57,62 @@ class Memory:
     optimizer: float
     activations: float
     logits: float
-    stepping: float
 
     @property
     def all(self) -> float:
-        """At most at a time: activations are gone when the optimizer makes its step."""
-        passing = self.activations + self.logits
-        return self.weights + self.gradients + self.optimizer + max(passing, self.stepping)
+        """At most at a time, as the loss goes backward: all parts."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
 def training_memory(
-    shape: ModelShape, parameters: int, train: Mapping[str, Any], precision: str, step: Step
+    shape: ModelShape,
+    parameters: int,
+    train: Mapping[str, Any],
+    precision: str,
+    step: Step,
+    shares: int = 1,
 ) -> Memory:
-    """What a training takes. parameters: of the whole model."""
+    """What a training takes. parameters: of the whole model. shares: devices that share its layers
+    (`hf.shard`), of which this is said for one: their trained weights are in fp32, which are then
+    the optimizer's own, and two layers at a time are whole."""
     width, trained = WIDTH[precision], trained_parameters(shape, train)
-    weights = width * (parameters + _adapters(shape, train))
-    copies = MOMENTS + (precision != "fp32")
+    layers, layers_trained = _shared(shape, train) if shares > 1 else (0, 0)
+    frozen = layers - (0 if train.get("lora") else layers_trained)
+    weights = width * (parameters + _adapters(shape, train) - frozen - layers_trained)
+    weights += (width * frozen + FP32 * layers_trained) / shares
+    weights += 2 * width * layers / shape.llm_layers
+    gradients = trained - layers_trained * (1 - 1 / shares)
+    own = FP32 if precision != "fp32" else 0  # the main weights
     return Memory(
         weights=weights,
-        gradients=FP32 * trained,
-        optimizer=FP32 * copies * trained,
+        gradients=FP32 * gradients,
+        optimizer=(own + MOMENTS[step.optimizer]) * (trained - layers_trained)
+        + MOMENTS[step.optimizer] * layers_trained / shares,
         activations=activation_bytes(shape, train, precision, step),
         logits=LOGIT * shape.vocab * step.predicted,
-        stepping=0
-        if step.operators == MINDSPEED
-        else FP32 * trained,  # roots of all second moments at once
+    )
+
+
+def shares_of(settings: Mapping[str, Any]) -> int:
+    """Over how many devices the settings of an experiment share the layers of one copy."""
+    machine = settings["hf"]
+    if settings["engine"] == MINDSPEED or machine.get("shard", "none") == "none":
+        return 1
+    return machine["devices"] * machine.get("nodes", 1)
+
+
+def _shared(shape: ModelShape, train: Mapping[str, Any]) -> tuple[int, int]:
+    """Parameters of the language model's layers without adapters, and those that are trained in them."""
+    family = tensors_of(shape)
+    layers = {
+        name: math.prod(sides)
+        for name, sides in hf_shapes(shape).items()
+        if family.kind(name) == "language" and ".layers." in name
+    }
+    if train.get("lora"):
+        return sum(layers.values()), _adapters(shape, train)
+    return sum(layers.values()), sum(
+        size for name, size in layers.items() if family.is_trained(name, train)
     )
 
 
@@ -95,12 +129,15 @@ def step_of(settings: Mapping[str, Any]) -> Step:
         tokens //= settings["parallel"]["context_parallel_size"]
         return Step(tokens, tokens, operators=MINDSPEED)
     packed = settings["hf"].get("tokens_per_pass")
-    recompute = settings["hf"].get("recompute") == "full"
-    operators = settings["hf"].get("kernels") or TORCH
+    chosen = {
+        "recompute": settings["hf"].get("recompute") == "full",
+        "operators": settings["hf"].get("kernels") or TORCH,
+        "optimizer": settings["hf"].get("optimizer") or "adamw",
+    }
     if packed:
         tokens = max(packed, train["seq_length"])
-        return Step(tokens, round(tokens * ANSWERED), recompute, operators)
-    return Step(tokens, tokens, recompute, operators)
+        return Step(tokens, round(tokens * ANSWERED), **chosen)
+    return Step(tokens, tokens, **chosen)
 
 
 # Of the tokens of a packed pass, how many are in answers: of LLaVA-Instruct's conversations.

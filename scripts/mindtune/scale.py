@@ -4,13 +4,12 @@ Sizes are computed from the shapes of the model and were held against real files
 be computed, and comes from a training that ran (`ms_per_iteration` in its loss.csv).
 """
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.memory import Memory, step_of, training_memory
+from mindtune.memory import FP32, MOMENTS, Memory, shares_of, step_of, training_memory
 from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
@@ -80,14 +79,18 @@ def count_checkpoints(train: Mapping, keep: str = "all") -> int:
     return math.ceil(train["train_iters"] / train["save_interval"])
 
 
-def checkpoint_bytes(parameters: Parameters, train: Mapping, precision: str = "bf16") -> float:
+def checkpoint_bytes(
+    parameters: Parameters, train: Mapping, precision: str = "bf16", optimizer: str = "adamw"
+) -> float:
     """A checkpoint of a training: all weights or adapters, and 12 bytes for each trained one to go on.
 
-    In fp32 there is no second copy of the weights, and it is 8 bytes.
+    In fp32 there is no second copy of the weights, and it is 8 bytes; with moments of 8 bits (the key
+    `hf.optimizer`) 6 less.
     """
-    width, extra = (2, 12) if precision == "bf16" else (4, 8)
+    width, own = (2, FP32) if precision == "bf16" else (4, 0)
     trained = parameters.trained(train)
     held = trained if train.get("lora") else parameters.all
+    extra = own + MOMENTS[optimizer]
     return width * held + (extra * trained if train["save_optim"] else 0)
 
 
@@ -101,8 +104,10 @@ def estimate(
     trainings = [settings["train"] for settings in configuration.experiments.values()]
     keep = common.get("keep_checkpoints", "all")
     saved = [count_checkpoints(train, keep) for train in trainings]
-    sizes = [checkpoint_bytes(parameters, train, precision) for train in trainings]
-    devices = 1
+    hf = common["hf"] if common["engine"] == "hf" else {}
+    optimizer = hf.get("optimizer", "adamw")
+    sizes = [checkpoint_bytes(parameters, train, precision, optimizer) for train in trainings]
+    devices = hf.get("devices", 1) * hf.get("nodes", 1)
     if common["engine"] == "mindspeed":
         devices = common["mindspeed"]["npus_per_node"] * common["mindspeed"]["nodes"]
     scopes = {
@@ -125,7 +130,12 @@ def estimate(
         memory=max(
             (
                 training_memory(
-                    parameters.shape, parameters.all, one["train"], precision, step_of(one)
+                    parameters.shape,
+                    parameters.all,
+                    one["train"],
+                    precision,
+                    step_of(one),
+                    shares_of(one),
                 )
                 for one in configuration.experiments.values()
                 if parameters.shape
@@ -154,7 +164,12 @@ LORA = {
     "target_modules": ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"],
 }  # fmt: skip
 # The `hf` engine with one conversation of 1,024 tokens at a time, and with a packed pass.
-WAYS = (("1 x 1,024", {}), ("packed, 4,096", {"tokens_per_pass": 4096}))
+PACKED = {"tokens_per_pass": 4096}
+WAYS = (
+    ("1 x 1,024", {}, "none"),
+    ("packed, 4,096", PACKED, "none"),
+    ("packed, 4,096", PACKED, "full"),
+)
 
 
 def memory_table(shapes: Mapping[str, ModelShape]) -> str:
@@ -166,7 +181,7 @@ def memory_table(shapes: Mapping[str, ModelShape]) -> str:
     for name, shape in shapes.items():
         parameters = count_parameters(shape)
         for trained, lora in (("all of the language model", None), ("LoRA, rank 16", LORA)):
-            for (tokens, hf), recompute in itertools.product(WAYS, ("none", "full")):
+            for tokens, hf, recompute in WAYS:
                 train = {"micro_batch_size": 1, "seq_length": 1024, "lora": lora}
                 settings = {"engine": "hf", "hf": hf | {"recompute": recompute}, "train": train}
                 train |= {"freeze_vision_encoder": True, "freeze_vision_projector": True}

@@ -74,15 +74,15 @@ def kept(name, lora, precision, layers, recompute=False):
 )
 def test_a_layer_keeps_what_autograd_keeps(name, lora):
     train = TRAIN | ({"lora": lora} if lora else {})
-    for precision in ("bf16", "fp32") if name == "2B" else ("bf16",):
+    for precision in ("bf16", "fp32") if name == "Qwen2-VL-2B" else ("bf16",):
         one, three = (kept(name, lora, precision, layers) for layers in (1, 3))
         wanted = layer_bytes(model_shape(PUBLISHED[name]), train, precision)
         assert wanted == pytest.approx((three - one) / 2, rel=0.02), precision
 
 
 def test_recomputing_keeps_the_inputs_of_layers():
-    shape = model_shape(PUBLISHED["2B"])
-    one, three = (kept("2B", None, "bf16", layers, recompute=True) for layers in (1, 3))
+    shape = model_shape(PUBLISHED["Qwen2-VL-2B"])
+    one, three = (kept("Qwen2-VL-2B", None, "bf16", layers, recompute=True) for layers in (1, 3))
     step = Step(TOKENS, TOKENS, recompute=True)
     whole = activation_bytes(shape, TRAIN, "bf16", step) / TOKENS
     inputs = (whole - layer_bytes(shape, TRAIN, "bf16")) / shape.llm_layers
@@ -108,7 +108,7 @@ MEASURED = [
 def test_sums_are_within_4_percent_of_what_a_gpu_measured(measured):
     name, tokens, predicted, before, gib = measured
     operators = "liger" if "liger" in name else "torch"
-    shape = model_shape(PUBLISHED["2B"])
+    shape = model_shape(PUBLISHED["Qwen2-VL-2B"])
     counts = count_parameters(shape)
     need = training_memory(
         shape, counts.all, TRAIN, "bf16", Step(tokens, predicted, False, operators)
@@ -130,7 +130,7 @@ def test_settings_say_what_goes_through_at_once():
 
 
 def test_adapters_take_next_to_nothing():
-    shape = model_shape(PUBLISHED["7B"])
+    shape = model_shape(PUBLISHED["Qwen2-VL-7B"])
     counts = count_parameters(shape)
     step = Step(1024, 1024)
     whole, low = (
@@ -140,3 +140,30 @@ def test_adapters_take_next_to_nothing():
     assert whole.gradients + whole.optimizer == 16 * counts.trained(TRAIN)
     assert low.gradients + low.optimizer < 0.04 * whole.weights
     assert low.all < 0.25 * whole.all
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "adapters"])
+def test_what_devices_share_is_counted_as_it_lies_on_them(lora):
+    """Of a model without content, cut as `shard_layers` cuts it for one of four devices."""
+    shape = model_shape(PUBLISHED["Qwen2-VL-7B"])
+    train = TRAIN | ({"lora": lora} if lora else {})
+    raw = PUBLISHED["Qwen2-VL-7B"]
+    with torch.device("meta"):
+        model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**raw)).to(torch.bfloat16)
+    if lora:
+        Adapters(model, raw, train)
+    layers = model.model.language_model.layers
+    here = {id(parameter) for parameter in layers.parameters()}
+    weights = gradients = optimizer = 0.0
+    for name, parameter in model.named_parameters():
+        trained = ".lora_" in name if lora else not name.startswith("model.visual")
+        part = parameter.numel() / (4 if id(parameter) in here else 1)
+        shared = trained and id(parameter) in here
+        weights += part * (4 if shared else 2)
+        gradients += 4 * part * trained
+        optimizer += (8 if shared else 12) * part * trained
+    weights += 2 * 2 * sum(p.numel() for n, p in layers[0].named_parameters() if ".lora_" not in n)
+    need = training_memory(shape, count_parameters(shape).all, train, "bf16", Step(1, 1), shares=4)
+    assert need.weights == pytest.approx(weights, rel=1e-3)
+    assert need.gradients == pytest.approx(gradients, rel=1e-3)
+    assert need.optimizer == pytest.approx(optimizer, rel=1e-3)

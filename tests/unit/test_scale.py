@@ -71,7 +71,7 @@ def test_with_lora_a_checkpoint_has_adapters_only(capsys):
     assert estimate_scale.main(["--configfile", config]) == 0
     said = capsys.readouterr().out
     assert "trained parameters     73,728" in said and "0.885 MB, 6 of them" in said
-    assert estimate_scale.main(["--configfile", config, "--model", "7B"]) == 0
+    assert estimate_scale.main(["--configfile", config, "--model", "Qwen2-VL-7B"]) == 0
     assert "trained parameters     16,973,824" in capsys.readouterr().out
 
 

@@ -34,7 +34,9 @@ def write_model(directory, size):
     write_base_model(directory)
     for path in directory.glob("model*"):
         path.unlink()
-    config = json.loads((directory / "config.json").read_text()) | PUBLISHED[size] | TOKENS
+    config = (
+        json.loads((directory / "config.json").read_text()) | PUBLISHED[f"Qwen2-VL-{size}"] | TOKENS
+    )
     (directory / "config.json").write_text(json.dumps(config))
     shapes = hf_shapes(model_shape(config))
     views = {name: View(shape, "bfloat16", ()) for name, shape in shapes.items()}
@@ -47,7 +49,7 @@ def write_model(directory, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_layout_is_one_that_the_framework_trains(size):
     settings = configuration_in(file_of(size)).common
-    shape = model_shape(PUBLISHED[size])
+    shape = model_shape(PUBLISHED[f"Qwen2-VL-{size}"])
     layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
     assert list(training_problems(layout, shape, settings["parallel"], settings["train"])) == []
     world = World.of_training(settings["mindspeed"], settings["parallel"], layout)
@@ -66,7 +68,7 @@ def test_the_layout_is_one_that_the_framework_trains(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_on_its_cards(size, capsys):
     settings = configuration_in(file_of(size)).common
-    shape = model_shape(PUBLISHED[size])
+    shape = model_shape(PUBLISHED[f"Qwen2-VL-{size}"])
     need = training_memory(
         shape, count_parameters(shape).all, settings["train"], "bf16", step_of(settings)
     )
@@ -75,7 +77,7 @@ def test_it_fits_on_its_cards(size, capsys):
     copies = machine["npus_per_node"] * machine["nodes"] // cut
     held = (need.weights + need.gradients + need.optimizer / copies) / cut
     assert held < 0.8 * CARD
-    assert main(["--configfile", str(file_of(size)), "--model", size]) == 0
+    assert main(["--configfile", str(file_of(size)), "--model", f"Qwen2-VL-{size}"]) == 0
     assert "not measured on an NPU" in capsys.readouterr().out
 
 
@@ -84,7 +86,7 @@ def test_adapters_of_7b_fit_on_a_card_of_24_gb():
     settings = configuration_in(file_of("7B")).common
     train = settings["train"] | {"lora": {"rank": 16, "alpha": 32, "target_modules": [
         "linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]}}  # fmt: skip
-    shape = model_shape(PUBLISHED["7B"])
+    shape = model_shape(PUBLISHED["Qwen2-VL-7B"])
     step = step_of(settings | {"engine": "hf"})
     assert step.recompute
     assert training_memory(shape, count_parameters(shape).all, train, "bf16", step).all < 0.9 * 24e9

@@ -23,7 +23,7 @@ from mindtune.engines.hf.group import train_together
 from mindtune.engines.hf.kernels import check_kernels, use_kernels
 from mindtune.engines.hf.loading import loader_processes, own_words
 from mindtune.engines.hf.model import build_model
-from mindtune.engines.hf.optimizer import MainWeightsAdamW
+from mindtune.engines.hf.optimizer import check_optimizer, optimizer_of
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.replicas import Replicas, replica_count
 from mindtune.engines.hf.segments import use_segments
@@ -107,7 +107,7 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
         Conversations(some, job.images, processor, train["seq_length"], features)
         for some in (records, held_out_records)
     )
-    optimizer = MainWeightsAdamW(model, train)
+    optimizer = optimizer_of(model, train, job.machine.get("optimizer"))
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate(step + begun, train) / train["lr"]
     )
@@ -176,6 +176,7 @@ def check(job: FinetuneJob, begun: int) -> None:
         job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
     )
     config = read_config(job.hf_dir)
+    check_optimizer(job.machine.get("optimizer"))
     if job.train.get("lora"):
         check_lora(config, job.train)
     check_room(job.save_dir, config, job.train, job.machine["precision"])

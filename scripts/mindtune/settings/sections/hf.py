@@ -69,6 +69,14 @@ class Hf(Section):
         "`full` 每层只保留输入，求梯度时再算一遍：省显存，约多花三分之一的时间，损失不变；`none` 全部保留。",
         later=True,
     )
+    optimizer: Annotated[Literal["adamw", "adamw_8bit"], Choice()] = key(
+        "adamw",
+        "`adamw` keeps its two moments in fp32, as Megatron does; `adamw_8bit` in 8 bits, by bitsandbytes "
+        "(CPU and CUDA; envs/optimizers.txt): 6 bytes less for each trained parameter, and other losses.",
+        "`adamw` 以 fp32 保存两个动量，与 Megatron 相同；`adamw_8bit` 由 bitsandbytes 以 8 比特保存"
+        "（CPU 与 CUDA；envs/optimizers.txt）：每个受训参数省 6 字节，损失会有所不同。",
+        later=True,
+    )
     feature_cache: Annotated[str, CACHE] = key(
         "auto",
         "Whether training keeps what a frozen vision tower makes of a picture, in memory and in "
