@@ -68,8 +68,7 @@ def packer_of(processor) -> Packer:
     return Packer(1, 4096, processor.image_token_id, processor.image_processor.merge_size)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-@pytest.mark.parametrize("tokens_per_pass", [60, 4096])
+@pytest.mark.parametrize(("tokens_per_pass", "frozen"), [(60, True), (4096, False)])
 def test_packed_passes_give_the_same_loss_and_gradients(models, processor, tokens_per_pass, frozen):
     """Several pictures in a record, pictures of one window and of several, and text alone."""
     plain, packed = models
@@ -235,3 +234,15 @@ def test_adapters_of_all_parts_are_merged_as_peft_does(place, tmp_path):
     ours = load_model(tmp_path / "merged", torch.float32).state_dict()
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_kept_features_of_windows_are_those_of_the_tower(place, tmp_path):
+    """With the vision encoder frozen each picture is computed once, alone, and read again after that."""
+    machine = {"tokens_per_pass": 300}
+    kept = tmp_path / "features" / "code"
+    first, again = (
+        train(place, tmp_path / name, machine=machine, features=kept) for name in ("a", "b")
+    )
+    assert any(path.is_file() for path in kept.rglob("*"))
+    off = train(place, tmp_path / "c", machine=machine | {"feature_cache": "off"})
+    assert first == again == off
