@@ -13,7 +13,7 @@ import csv
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -84,7 +84,20 @@ def median_time(path: Path) -> float:
         ) from error
 
 
-def sentences(need: Need) -> str:
+def memory_lines(need: Need, engine: str) -> Iterator[tuple[str, str]]:
+    """What the training that takes the most has on its devices, part by part."""
+    memory = need.memory
+    of = "a device" if engine == "hf" else "one copy"  # which may be cut over several NPUs
+    yield f"memory of {of}", f"{in_units(memory.all)}, at most at a time"
+    yield "  weights", in_units(memory.weights)
+    yield "  gradients", in_units(memory.gradients)
+    yield "  optimizer", in_units(memory.optimizer)
+    unmeasured = ", by MindSpeed-MM's operators; not measured on an NPU" if engine != "hf" else ""
+    yield "  activations", f"{in_units(memory.activations)}{unmeasured}"
+    yield "  logits", in_units(memory.logits)
+
+
+def sentences(need: Need, engine: str) -> str:
     hours = "not known: give --loss-csv or --ms-per-iteration"
     if need.device_hours is not None:
         hours = f"{need.device_hours:.3g}, for the iterations alone"
@@ -97,7 +110,7 @@ def sentences(need: Need) -> str:
             ("model", f"{in_units(need.model)}"),
             ("checkpoint", f"{in_units(need.checkpoint)}, {need.checkpoints} of them"),
             ("disk, at the end", f"{in_units(need.disk)}"),
-            ("memory of devices", f"{in_units(need.device)} and activations, in bf16"),
+            *memory_lines(need, engine),
             ("hours of devices", hours),
         )
     )
@@ -118,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configuration = configuration_in(given.configfile)
         time_each = median_time(given.loss_csv) if given.loss_csv else given.ms_per_iteration
         parameters = count_parameters(shape_of(given.model or model_of(configuration)))
-        print(sentences(estimate(configuration, parameters, time_each)))
+        need = estimate(configuration, parameters, time_each)
+        print(sentences(need, configuration.common["engine"]))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

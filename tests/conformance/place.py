@@ -92,6 +92,7 @@ class Place:
         layout: Mapping = ONE_RANK,
         mm: Path | None = None,
         world: World | None = None,
+        resume: bool = False,
     ) -> list[str]:
         """Write model.json, data.json and what they need into `out`; returns the arguments of pretrain_vlm.py.
 
@@ -119,7 +120,7 @@ class Place:
             vocab=self.config["vocab_size"],
             load=mm or self.mm,
             base=self.mm,
-            resume=False,
+            resume=resume,
             save=out / "save_dir",
             data_file=out / "data.json",
             model_file=out / "model.json",
@@ -141,17 +142,18 @@ class Place:
         context: int = 1,
         replicas: int = 1,
         beside: Path | None = None,
+        resume: bool = False,
     ) -> list[Iteration]:
         """The real pretrain_vlm.py in `out`; returns its log's iterations.
 
         layout: tp_size and layers by stage, as `hf_to_mm` takes them, of the checkpoint `mm`.
         context: context parallel size. replicas: data parallel size. beside: the base, where `mm` holds
-        adapters only.
+        adapters only. resume: from `mm`, a save_dir.
         """
         out.mkdir(exist_ok=True)
         tensor, pipeline = layout["tp_size"], len(layout["llm_pp_layers"][0])
         world = World(tensor * pipeline * context * replicas, 1, tensor, pipeline, context)
-        arguments = self.command_line(mindspeed, out, settings, layout, mm, world)
+        arguments = self.command_line(mindspeed, out, settings, layout, mm, world, resume)
         if beside:
             arguments += ["--load-base-model", str(beside)]
         if precision == "fp32":

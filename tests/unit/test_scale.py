@@ -63,6 +63,16 @@ def test_the_command_says_it_in_words(finished, capsys):
     said = capsys.readouterr().out
     assert "trained parameters     870,528" in said
     assert "for the iterations alone" in said
+    assert "memory of a device" in said and "  activations " in said
+
+
+def test_with_lora_a_checkpoint_has_adapters_only(capsys):
+    config = str(ROOT / "config/demo-lora.yaml")
+    assert estimate_scale.main(["--configfile", config]) == 0
+    said = capsys.readouterr().out
+    assert "trained parameters     73,728" in said and "0.885 MB, 6 of them" in said
+    assert estimate_scale.main(["--configfile", config, "--model", "Qwen2-VL-7B"]) == 0
+    assert "trained parameters     16,973,824" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
