@@ -376,6 +376,7 @@ def test_a_device_that_is_not_there_is_said(place, tmp_path):
 def one_card(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
 
 
 def test_a_card_that_is_not_there_is_said(one_card):

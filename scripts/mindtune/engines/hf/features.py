@@ -18,7 +18,9 @@ import os
 import platform
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from mindtune.formats.checksum import crc32
 log = logging.getLogger(__name__)
 
 MEMORY = 1 << 30  # bytes of a training, of all its processes together
+MOST_PENDING = 64  # pictures whose features are still on the device
 LARGEST_HEADER = 1000
 FORMAT = 1
 
@@ -162,6 +165,11 @@ class Features:
         # Threads of the parent's are not there in a process that was forked.
         alone = tower.inner.device.type == "cpu" and torch.get_num_threads() == 1
         self.ahead = alone and multiprocessing.get_start_method() == "fork"
+        # Copying from a device and writing would keep the training waiting.
+        self.beside = (
+            None if tower.inner.device.type == "cpu" else ThreadPoolExecutor(1, "features")
+        )
+        self.pending: deque[Future] = deque()
         sharing = loaders if self.ahead else 1
         self.memory = MEMORY // (loaders + 1)
         left = room - bytes_below(place) if place is not None else 0
@@ -169,7 +177,7 @@ class Features:
 
     def __getstate__(self) -> dict:
         """For a process that is started anew: without the tower, which stays with the training."""
-        return vars(self) | {"tower": None, "ahead": False}
+        return vars(self) | {"tower": None, "ahead": False, "beside": None, "pending": None}
 
     def _digest(self) -> str:
         about = [self.tower.digest(), self.processor.image_resolution, PIL.__version__,
@@ -184,23 +192,21 @@ class Features:
         UserError: it can't be used.
         """
         name = self._name(path)
-        found = self.kept.get(name) or self.store.read(name)
-        if found is None:
-            picture = self.processor.picture(self.processor.open_image(path))
-            found = Shown(name, picture.grid_thw, pixel_values=picture.pixel_values)
-            if self.ahead:
-                found = self._computed(found)
-        self._keep(found)
-        return found
+        if name in self.kept:
+            return self.kept[name]
+        found = self.store.read(name)
+        if found is not None:
+            self._keep(found)
+            return found
+        picture = self.processor.picture(self.processor.open_image(path))
+        shown = Shown(name, picture.grid_thw, pixel_values=picture.pixel_values)
+        return self._computed(shown) if self.ahead else shown
 
     def of(self, shown: Shown) -> torch.Tensor:
         """A picture's features, on the device that it is on."""
         if shown.features is not None:
             return shown.features
-        found = self.kept.get(shown.name)
-        if found is None:
-            found = self._computed(shown)
-            self._keep(found)
+        found = self.kept.get(shown.name) or self._computed(shown)
         return found.features.to(shown.grid_thw.device)
 
     def _name(self, path: Path) -> str:
@@ -213,13 +219,21 @@ class Features:
 
     def _computed(self, shown: Shown) -> Shown:
         features = self.tower(shown.pixel_values, shown.grid_thw)
-        found = Shown(shown.name, shown.grid_thw.cpu(), features.cpu())
-        self.store.write(found)
+        found = Shown(shown.name, shown.grid_thw, features)
+        if self.beside is None:
+            self._store(found)
+        else:
+            self.pending.append(self.beside.submit(self._store, found))
+            while len(self.pending) > MOST_PENDING:
+                self.pending.popleft().result()
         return found
 
+    def _store(self, found: Shown) -> None:
+        found = found.to(torch.device("cpu"))
+        self.store.write(found)
+        self._keep(found)
+
     def _keep(self, found: Shown) -> None:
-        if found.features is None or found.name in self.kept:
-            return
         size = found.features.nbytes
         if size <= self.memory:
             self.memory -= size
