@@ -172,8 +172,8 @@ class Features:
         self.pending: deque[Future] = deque()
         sharing = loaders if self.ahead else 1
         self.memory = MEMORY // (loaders + 1)
-        left = room - bytes_below(place) if place is not None else 0
-        self.store = Store(place and place / self._digest(), max(0, left) // sharing)
+        left = free_of(place, room) // sharing if place is not None else 0
+        self.store = Store(place and place / self._digest(), left)
 
     def __getstate__(self) -> dict:
         """For a process that is started anew: without the tower, which stays with the training."""
@@ -251,6 +251,16 @@ def prepare(place: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)
     for left in place.rglob("*.partial"):
         left.unlink(missing_ok=True)
+
+
+def free_of(place: Path, room: int) -> int:
+    """Bytes that may still be written below a directory; checkpoints need some of the disk, too."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return 0
+    return max(0, min(room - bytes_below(place), free // 4))
 
 
 def bytes_below(place: Path) -> int:
