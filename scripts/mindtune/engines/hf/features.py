@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 MEMORY = 1 << 30  # bytes of a training, of all its processes together
 MOST_PENDING = 64  # pictures whose features are still on the device
 LARGEST_HEADER = 1000
+PROJECTOR = "merger."
 FORMAT = 1
 
 
@@ -45,33 +46,41 @@ class Tower:
     """A model's vision tower, as a training uses it.
 
     inner: transformers' model below its output layer. packed: whether it attends by segments.
+    projected: whether the projector, which merges patches, is frozen, too.
     """
 
-    def __init__(self, inner: torch.nn.Module, packed: bool) -> None:
-        self.inner, self.packed = inner, packed
+    def __init__(self, inner: torch.nn.Module, packed: bool, projected: bool = True) -> None:
+        self.inner, self.packed, self.projected = inner, packed, projected
 
     @torch.no_grad()
     def __call__(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
-        """The features of one picture."""
+        """The features of one picture: what comes out of the projector, or what it is given."""
         visual = self.inner.visual
         pixel_values, grid_thw = pixel_values.to(visual.device), grid_thw.to(visual.device)
-        if self.packed:
-            return picture_features(self.inner, pixel_values, grid_thw)
-        (found,) = self.inner.get_image_features(
-            pixel_values, grid_thw, return_dict=True
-        ).pooler_output
-        return found
+        given: list[torch.Tensor] = []
+        note = visual.merger.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        try:
+            if self.packed:
+                found = picture_features(self.inner, pixel_values, grid_thw)
+            else:
+                seen = self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
+                (found,) = seen.pooler_output
+        finally:
+            note.remove()
+        return found if self.projected else given[0]
 
     def digest(self) -> str:
         """A hash of its weights and of what computes with them."""
         visual = self.inner.visual
         about = {
-            "format": FORMAT, "packed": self.packed, "config": self.inner.config.to_json_string(),
+            "format": FORMAT, "packed": self.packed, "projected": self.projected, "config": self.inner.config.to_json_string(),
             "torch": torch.__version__, "transformers": transformers.__version__,
             "threads": torch.get_num_threads(), "device": _device(visual.device),
         }  # fmt: skip
         found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, tensor in visual.state_dict().items():
+            if not self.projected and name.startswith(PROJECTOR):
+                continue
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(memoryview(_bytes_of(tensor)))
         return found.hexdigest()
@@ -209,6 +218,13 @@ class Features:
         found = self.kept.get(shown.name) or self._computed(shown)
         return found.features.to(shown.grid_thw.device)
 
+    def merged(self, features: torch.Tensor) -> torch.Tensor:
+        """What stands for the image tokens, of the features of some pictures; a projector that is
+        trained has its part in the gradients."""
+        if self.tower.projected:
+            return features
+        return self.tower.inner.visual.merger(features)
+
     def _name(self, path: Path) -> str:
         if path not in self.names:
             if not path.is_file():
@@ -238,6 +254,21 @@ class Features:
         if size <= self.memory:
             self.memory -= size
             self.kept[found.name] = found
+
+
+def tower_of(model: torch.nn.Module, packed: bool) -> Tower | None:
+    """A model's vision tower, where it is frozen.
+
+    None also where the projector is trained and the tower gives it patches in another order than
+    that of the picture, as Qwen2.5-VL's does.
+    """
+    visual = model.model.visual
+    trained = [name for name, one in visual.named_parameters() if one.requires_grad]
+    if not all(name.startswith(PROJECTOR) for name in trained):
+        return None
+    if trained and hasattr(visual, "fullatt_block_indexes"):
+        return None
+    return Tower(model.model, packed, projected=not trained)
 
 
 def prepare(place: Path) -> None:
