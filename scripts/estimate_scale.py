@@ -13,14 +13,14 @@ import csv
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mindtune.errors import UserError
 from mindtune.models import NAMES
-from mindtune.models.published import PUBLISHED
+from mindtune.models.published import PUBLISHED, published_in, published_names
 from mindtune.models.shape import ModelShape, model_shape
 from mindtune.scale import Need, count_parameters, estimate, in_units
 from mindtune.settings import ConfigError, Configuration, load
@@ -39,20 +39,23 @@ def configuration_in(path: Path) -> Configuration:
 
 
 def model_of(configuration: Configuration) -> str:
-    """The model that a configuration names: a directory, or a published size."""
+    """The model that a configuration names: a directory, or a published one."""
     source = configuration.common["sources"]["model"]
     if source["use"] == "demo":
         return str(ROOT / "scripts/mindtune/demo/base")
     if source["use"] == "path":
         return source["path"]
     name = source["name"] or KINDS["model"]
-    return next((size for size in PUBLISHED if f"-{size.lower()}-" in name), name)
+    return published_in(name) or name
 
 
 def shape_of(model: str) -> ModelShape:
-    """The shape of a published size, or of the model in a directory."""
-    if model.upper() in PUBLISHED:
-        return model_shape(PUBLISHED[model.upper()])
+    """The shape of a published model, by its name or size, or of the model in a directory."""
+    found = published_names(model)
+    if len(found) > 1:
+        raise UserError(f"--model {model} can be {' or '.join(found)}; write which of them.")
+    if found:
+        return model_shape(PUBLISHED[found[0]])
     path = Path(model) / "config.json"
     try:
         return model_shape(json.loads(path.read_text(encoding="utf-8")), str(path))
@@ -81,7 +84,20 @@ def median_time(path: Path) -> float:
         ) from error
 
 
-def sentences(need: Need) -> str:
+def memory_lines(need: Need, engine: str) -> Iterator[tuple[str, str]]:
+    """What the training that takes the most has on its devices, part by part."""
+    memory = need.memory
+    of = "a device" if engine == "hf" else "one copy"  # which may be cut over several NPUs
+    yield f"memory of {of}", f"{in_units(memory.all)}, at most at a time"
+    yield "  weights", in_units(memory.weights)
+    yield "  gradients", in_units(memory.gradients)
+    yield "  optimizer", in_units(memory.optimizer)
+    unmeasured = ", by MindSpeed-MM's operators; not measured on an NPU" if engine != "hf" else ""
+    yield "  activations", f"{in_units(memory.activations)}{unmeasured}"
+    yield "  logits", in_units(memory.logits)
+
+
+def sentences(need: Need, engine: str) -> str:
     hours = "not known: give --loss-csv or --ms-per-iteration"
     if need.device_hours is not None:
         hours = f"{need.device_hours:.3g}, for the iterations alone"
@@ -94,7 +110,7 @@ def sentences(need: Need) -> str:
             ("model", f"{in_units(need.model)}"),
             ("checkpoint", f"{in_units(need.checkpoint)}, {need.checkpoints} of them"),
             ("disk, at the end", f"{in_units(need.disk)}"),
-            ("memory of devices", f"{in_units(need.device)} and activations, in bf16"),
+            *memory_lines(need, engine),
             ("hours of devices", hours),
         )
     )
@@ -115,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configuration = configuration_in(given.configfile)
         time_each = median_time(given.loss_csv) if given.loss_csv else given.ms_per_iteration
         parameters = count_parameters(shape_of(given.model or model_of(configuration)))
-        print(sentences(estimate(configuration, parameters, time_each)))
+        need = estimate(configuration, parameters, time_each)
+        print(sentences(need, configuration.common["engine"]))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

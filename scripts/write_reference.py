@@ -26,7 +26,7 @@ from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape
-from mindtune.scale import table
+from mindtune.scale import memory_table, table
 from mindtune.settings import Settings, load
 from mindtune.settings.reference import (
     column_table,
@@ -77,7 +77,10 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     tables = {contract.name: column_table(contract) for contract in contracts}
     tutorial = yaml.safe_load((ROOT / "config/qwen2-vl-2b.yaml").read_text(encoding="utf-8"))
     shapes = {name: model_shape(config) for name, config in PUBLISHED.items()}
-    sizes = {"sizes": table(shapes, load(tutorial), (1, 30, 300))}
+    sizes = {
+        "sizes": table(shapes, load(tutorial), (1, 30, 300)),
+        "memory": memory_table(shapes),
+    }
     scaling = [root / "docs/scaling.md", root / "docs/zh/scaling.md"]
     return {
         root / "envs/workflow.yaml": conda_environment(

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mindtune.memory import FP32, MOMENTS, Memory, shares_of, step_of, training_memory
+from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
 from mindtune.settings import SHARED, Configuration
@@ -19,18 +21,21 @@ COCO_ZIP, COCO_UNPACKED = 19.3e9, 19.1e9
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters of a model's parts."""
+    """Numbers of parameters of a model's parts. shape: of the model; without it nothing is known of adapters."""
 
     language: int
     vision: int
     projector: int
+    shape: ModelShape | None = None
 
     @property
     def all(self) -> int:
         return self.language + self.vision + self.projector
 
     def trained(self, train: Mapping) -> int:
-        """Those that a training changes, by its `freeze_…` keys."""
+        """Those that a training changes: adapters, or all but what its `freeze_…` keys name."""
+        if train.get("lora") and self.shape:
+            return adapter_parameters(self.shape, train["lora"], train)
         vision = 0 if train["freeze_vision_encoder"] else self.vision
         projector = 0 if train["freeze_vision_projector"] else self.projector
         return self.language + vision + projector
@@ -41,7 +46,7 @@ def count_parameters(shape: ModelShape) -> Parameters:
     family, counts = tensors_of(shape), Counter()
     for name, sides in hf_shapes(shape).items():
         counts[family.kind(name)] += math.prod(sides)
-    return Parameters(**counts)
+    return Parameters(**counts, shape=shape)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Need:
 
     model: a Hugging Face or mm copy. checkpoint: one of a training, whose number is
     `checkpoints`. disk: at the end, with all experiments. device: weights, gradients and
-    optimizer in bf16 training, over all devices of one training, without activations. jobs: of
+    optimizer in bf16 training, over all devices of one training, without activations. memory: of the
+    training that takes the most, part by part; None where the model's shape is not known. jobs: of
     a cluster. device_hours: None without a measured time per iteration.
     """
 
@@ -61,6 +67,7 @@ class Need:
     checkpoints: int
     disk: float
     device: float
+    memory: Memory | None
     jobs: int
     device_hours: float | None
 
@@ -72,15 +79,19 @@ def count_checkpoints(train: Mapping, keep: str = "all") -> int:
     return math.ceil(train["train_iters"] / train["save_interval"])
 
 
-def checkpoint_bytes(parameters: Parameters, train: Mapping, precision: str = "bf16") -> float:
-    """A checkpoint of a training: all weights, and 12 bytes for each trained one to go on.
+def checkpoint_bytes(
+    parameters: Parameters, train: Mapping, precision: str = "bf16", optimizer: str = "adamw"
+) -> float:
+    """A checkpoint of a training: all weights or adapters, and 12 bytes for each trained one to go on.
 
-    In fp32 there is no second copy of the weights, and it is 8 bytes.
+    In fp32 there is no second copy of the weights, and it is 8 bytes; with moments of 8 bits (the key
+    `hf.optimizer`) 6 less.
     """
-    width, extra = (2, 12) if precision == "bf16" else (4, 8)
-    return width * parameters.all + (
-        extra * parameters.trained(train) if train["save_optim"] else 0
-    )
+    width, own = (2, FP32) if precision == "bf16" else (4, 0)
+    trained = parameters.trained(train)
+    held = trained if train.get("lora") else parameters.all
+    extra = own + MOMENTS[optimizer]
+    return width * held + (extra * trained if train["save_optim"] else 0)
 
 
 def estimate(
@@ -93,8 +104,10 @@ def estimate(
     trainings = [settings["train"] for settings in configuration.experiments.values()]
     keep = common.get("keep_checkpoints", "all")
     saved = [count_checkpoints(train, keep) for train in trainings]
-    sizes = [checkpoint_bytes(parameters, train, precision) for train in trainings]
-    devices = 1
+    hf = common["hf"] if common["engine"] == "hf" else {}
+    optimizer = hf.get("optimizer", "adamw")
+    sizes = [checkpoint_bytes(parameters, train, precision, optimizer) for train in trainings]
+    devices = hf.get("devices", 1) * hf.get("nodes", 1)
     if common["engine"] == "mindspeed":
         devices = common["mindspeed"]["npus_per_node"] * common["mindspeed"]["nodes"]
     scopes = {
@@ -114,6 +127,22 @@ def estimate(
         + model * (1 + scopes["mm"] + len(trainings))
         + sum(size * number for size, number in zip(sizes, saved, strict=True)),
         device=most,
+        memory=max(
+            (
+                training_memory(
+                    parameters.shape,
+                    parameters.all,
+                    one["train"],
+                    precision,
+                    step_of(one),
+                    shares_of(one),
+                )
+                for one in configuration.experiments.values()
+                if parameters.shape
+            ),
+            key=lambda memory: memory.all,
+            default=None,
+        ),
         # A control is answered by the base and by each experiment's model.
         jobs=sum(scopes.values())
         + 3 * len(trainings)
@@ -126,7 +155,45 @@ def estimate(
 
 def device_bytes(parameters: Parameters, train: Mapping) -> float:
     """Weights (2), gradients (4) and optimizer (12 bytes) of a training in bf16."""
-    return 2 * parameters.all + 16 * parameters.trained(train)
+    trained = parameters.trained(train)
+    return 2 * (parameters.all + (trained if train.get("lora") else 0)) + 16 * trained
+
+
+LORA = {
+    "rank": 16, "alpha": 32, "dropout": 0.0,
+    "target_modules": ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"],
+}  # fmt: skip
+# The `hf` engine with one conversation of 1,024 tokens at a time, and with a packed pass.
+PACKED = {"tokens_per_pass": 4096}
+WAYS = (
+    ("1 x 1,024", {}, "none"),
+    ("packed, 4,096", PACKED, "none"),
+    ("packed, 4,096", PACKED, "full"),
+)
+
+
+def memory_table(shapes: Mapping[str, ModelShape]) -> str:
+    """A table of the memory of a device with the `hf` engine in bf16, in Markdown, for docs/scaling.md."""
+    rows = [
+        "| model | trained | tokens | recompute | weights | gradients | optimizer | activations | logits | in all |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, shape in shapes.items():
+        parameters = count_parameters(shape)
+        for trained, lora in (("all of the language model", None), ("LoRA, rank 16", LORA)):
+            for tokens, hf, recompute in WAYS:
+                train = {"micro_batch_size": 1, "seq_length": 1024, "lora": lora}
+                settings = {"engine": "hf", "hf": hf | {"recompute": recompute}, "train": train}
+                train |= {"freeze_vision_encoder": True, "freeze_vision_projector": True}
+                need = training_memory(shape, parameters.all, train, "bf16", step_of(settings))
+                parts = (
+                    need.weights, need.gradients, need.optimizer, need.activations, need.logits, need.all,
+                )  # fmt: skip
+                rows.append(
+                    f"| {name} | {trained} | {tokens} | {recompute} | "
+                    f"{' | '.join(map(in_units, parts))} |"
+                )
+    return "\n".join(rows)
 
 
 def pictures(common: Mapping) -> float:

@@ -47,10 +47,30 @@ RESPLITS = {
 }
 
 
+# Of Qwen2.5-VL mm-convert reads config.json only, by a class that the pinned transformers lacks: its
+# sizes are keys of the same names.
+READS_QWEN25 = """
+import sys, types
+from transformers import AutoConfig, Qwen2VLConfig
+
+class Qwen2_5_VLConfig(Qwen2VLConfig):
+    model_type = "qwen2_5_vl"
+
+try:
+    import transformers.models.qwen2_5_vl
+except ImportError:
+    module = types.ModuleType("transformers.models.qwen2_5_vl")
+    module.Qwen2_5_VLConfig = Qwen2_5_VLConfig
+    sys.modules[module.__name__] = module
+    AutoConfig.register("qwen2_5_vl", Qwen2_5_VLConfig)
+"""
+
+
 @pytest.fixture(scope="module")
 def mm_convert(tmp_path_factory):
     """Runs mm-convert with --cfg options; the adaptor that needs an NPU is an empty module."""
     stub = tmp_path_factory.mktemp("stub")
+    (stub / "sitecustomize.py").write_text(READS_QWEN25)
     (stub / "mindspeed").mkdir()
     (stub / "mindspeed/__init__.py").touch()
     (stub / "mindspeed/megatron_adaptor.py").touch()
@@ -62,9 +82,9 @@ def mm_convert(tmp_path_factory):
     }
     python = os.environ.get("MINDSPEED_MM_PYTHON", sys.executable)
 
-    def run(command: str, **options) -> None:
+    def run(command: str, converter: str = "Qwen2VLConverter", **options) -> None:
         arguments = [f"--cfg.{k.replace('__', '.')}={v}" for k, v in options.items()]
-        call = [python, "-m", "checkpoint.convert_cli", "Qwen2VLConverter", command, *arguments]
+        call = [python, "-m", "checkpoint.convert_cli", converter, command, *arguments]
         done = subprocess.run(call, cwd=HOME, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
 
@@ -140,6 +160,44 @@ def test_conversion_equals_mm_convert(tmp_path, mm_convert, table, name, tied):
         back = f"{len(original)} tensors equal"
     kind = "tied" if tied else "untied"
     table.append((name, kind, f"{files} rank file(s), {tensors} tensors equal", back))
+
+
+QWEN25 = ("tp1", "tp4", "pp llm [[2,2]] vit [[1,1]]", "pp llm [[0,4]] vit [[0,2]]",
+          "tp2 pp4 llm [[1,1,1,1]] vit [[2,0,0,0]]", "vpp llm [[0,1],[1,2]] vit [[1,1],[0,0]]",
+          "tp2 vpp llm [[0,1],[1,2]] vit [[2,0],[0,0]]")  # fmt: skip
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("name", QWEN25)
+def test_qwen25_equals_mm_convert(tmp_path, mm_convert, table, name, tied):
+    """There; back it has no converter but ours, which finds the model that it was made of."""
+    layout, sizes = LAYOUTS[name], Sizes(layers=4, kv_heads=4, tied=tied, family="qwen2_5_vl")
+    original = write_hf(tmp_path / "hf", sizes, nans=False)
+    mm_convert(
+        "hf_to_mm", "Qwen2_5_VLConverter",
+        mm_dir=tmp_path / "theirs", hf_config__hf_dir=tmp_path / "hf",
+        **layout_options("parallel_config", layout, flat=False),
+    )  # fmt: skip
+    restore_mode(tmp_path / "theirs")
+    hf_to_mm(tmp_path / "hf", tmp_path / "ours", **ours(layout))
+    files, tensors = compare_ranks(rank_files(tmp_path / "ours"), rank_files(tmp_path / "theirs"))
+    mm_to_hf(tmp_path / "theirs", tmp_path / "hf", tmp_path / "hf_ours", **ours(layout))
+    assert same(read_hf(tmp_path / "hf_ours"), original)
+    kind = "tied" if tied else "untied"
+    said = f"{files} rank file(s), {tensors} tensors equal"
+    table.append((f"Qwen2.5-VL {name}", kind, said, "theirs writes nothing"))
+
+
+def test_mm_convert_takes_no_qwen25_back(tmp_path, mm_convert):
+    """Why `converter: mm-convert` is refused for it: status 0, and nothing there."""
+    write_hf(tmp_path / "hf", Sizes(layers=4, kv_heads=4, family="qwen2_5_vl"), nans=False)
+    layout = LAYOUTS["tp1"]
+    hf_to_mm(tmp_path / "hf", tmp_path / "mm", **ours(layout))
+    mm_convert(
+        "mm_to_hf", "Qwen2_5_VLConverter", save_hf_dir=tmp_path / "back", mm_dir=tmp_path / "mm",
+        hf_config__hf_dir=tmp_path / "hf", **layout_options("parallel_config", layout, flat=True),
+    )  # fmt: skip
+    assert not (tmp_path / "back").exists()
 
 
 def test_a_stored_output_layer_of_a_tied_model(tmp_path, mm_convert, table):

@@ -38,6 +38,7 @@ def sizes_and_tp(draw):
         depth=draw(st.integers(1, 4)),
         vit_heads=4,
         vit_head=draw(st.sampled_from([2, 4])),
+        family=draw(st.sampled_from(["qwen2_vl", "qwen2_5_vl"])),
     )
     allowed = [tp for tp in (1, 2, 4) if kv_heads % tp == 0]
     return sizes, allowed
@@ -116,12 +117,13 @@ def test_tensor_shards_join_to_the_whole(case):
             ranks = [content["model"] for content in rank_files(path / "cut").values()]
             assert len(ranks) == tp
             for name, tensor in whole.items():
-                assert equal(join(name, [rank[name] for rank in ranks]), tensor), name
+                pieces = [rank[name] for rank in ranks]
+                assert equal(join(name, pieces, sizes.gated), tensor), name
 
 
-def join(name: str, pieces: list[torch.Tensor]) -> torch.Tensor:
+def join(name: str, pieces: list[torch.Tensor], gated: bool) -> torch.Tensor:
     """The whole from the ranks' pieces, by the table in docs/checkpoints.md, in plain torch."""
-    if name.startswith("text_decoder.") and name.endswith("mlp.linear_fc1.weight"):
+    if ".mlp.linear_fc1." in name and (gated or name.startswith("text_decoder.")):
         halves = [piece.chunk(2) for piece in pieces]
         return torch.cat([half[0] for half in halves] + [half[1] for half in halves])
     if name.endswith(("linear_proj.weight", "linear_fc2.weight")):

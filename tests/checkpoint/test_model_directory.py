@@ -9,6 +9,7 @@ from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.model_directory import model_problems
 from mindtune.demo.base_model import write_base_model
 from mindtune.models.shape import model_shape
+from tiny_qwen25 import write_base as write_qwen25
 
 ONE = {
     "tensor_model_parallel_size": 1, "context_parallel_size": 1,
@@ -20,7 +21,7 @@ PROCESSOR = "preprocessor_config.json"
 
 
 def settings(engine="hf", converter="mindtune", **parallel):
-    machine = {"stand_in": "tests/standin", "converter": converter}
+    machine = {"stand_in": "tests/standin", "converter": converter, "extra_arguments": []}
     train = {"freeze_vision_encoder": True, "freeze_vision_projector": True}
     return {
         "engine": engine,
@@ -90,7 +91,7 @@ MISTAKES = {
     "a pipe": (fifo("config.json"), "config.json is a named pipe, but must be a file."),
     "a pipe for a tokenizer": (fifo("tokenizer.json"), "tokenizer.json is a named pipe"),
     "no processor": (lambda model: (model / PROCESSOR).unlink(), f"{PROCESSOR} is missing"),
-    "another model": (config(model_type="qwen2_5_vl"), "it is a qwen2_5_vl model, but must be"),
+    "another model": (config(model_type="llava"), "it is a llava model, but must be a qwen2_vl or"),
     "AWQ": (
         config(quantization_config={"quant_method": "awq", "bits": 4}),
         "config.json has a quantization_config (awq), and quantized weights can't be trained; give",
@@ -259,3 +260,32 @@ def test_where_sequences_can_be_cut(model, sizes, parallel, context, words):
     shape = model_shape(json.loads((model / "config.json").read_text()) | sizes)
     found = ParallelLayout.make(shape, **parallel).context_problems(shape, context)
     assert [words in problem for problem in found] == ([True] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("section", "parallel", "words"),
+    [
+        ({}, {}, None),
+        ({"converter": "mm-convert"}, {}, "mindspeed.converter is mm-convert, which in MindSpeed-MM "
+         "2.0.0 doesn't work for Qwen2.5-VL; write mindtune."),
+        ({"inference": "script"}, {}, "mindspeed.inference is script, which in MindSpeed-MM 2.0.0 "
+         "doesn't work for Qwen2.5-VL; write pipeline."),
+        ({"extra_arguments": ["--use-flash-attn"]}, {}, "mindspeed.extra_arguments has "
+         "--use-flash-attn, with which MindSpeed-MM 2.0.0 trains Qwen2.5-VL without the windows of "
+         "its vision encoder; remove it."),
+        ({}, {"context_parallel_size": 2}, "parallel.context_parallel_size 2 can't be trained by "
+         "MindSpeed-MM: without --use-flash-attn, which loses the windows of Qwen2.5-VL's vision "
+         "encoder, it computes something else; write 1."),
+    ],
+    ids=["as it is", "mm-convert", "script", "flash attention", "context"],
+)  # fmt: skip
+def test_what_the_framework_can_not_do_with_qwen25(tmp_path, section, parallel, words):
+    """Found by tests/conformance/test_parity_qwen25.py; Qwen2-VL may have each of them."""
+    for write, found in (
+        (write_qwen25, [words] if words else []), (write_base_model, []),
+    ):  # fmt: skip
+        base = tmp_path / write.__name__
+        write(base)
+        asked = settings("mindspeed", **parallel)
+        asked["mindspeed"] |= section
+        assert list(model_problems(base, asked)) == found

@@ -58,10 +58,15 @@ def test_models_of_another_family_or_size_are_told(tmp_path):
         f"tuned_model {tmp_path}/size has the llm_layers 3, and its base the base 2: they are models of "
         "different sizes; give the base from which it was trained as sources.model."
     ]
-    write_hf(tmp_path / "family", SIZES)
-    change_config(tmp_path / "family", model_type="qwen2_5_vl")
+    write_hf(tmp_path / "family", SIZES.but(family="qwen2_5_vl"))
+    assert problems(tmp_path / "family") == [
+        f"tuned_model {tmp_path}/family has the model_type qwen2_5_vl, and its base the base qwen2_vl: "
+        "they are models of different families; give the base from which it was trained as "
+        "sources.model."
+    ]
+    change_config(tmp_path / "family", model_type="llama")
     (said,) = problems(tmp_path / "family")
-    assert "it is a qwen2_5_vl model, but must be a qwen2_vl one" in said
+    assert "it is a llama model, but must be a qwen2_vl or qwen2_5_vl one" in said
     write_hf(tmp_path / "quantized", SIZES)
     change_config(tmp_path / "quantized", quantization_config={"quant_method": "bitsandbytes"})
     (said,) = problems(tmp_path / "quantized")

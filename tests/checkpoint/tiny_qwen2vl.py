@@ -1,4 +1,4 @@
-"""Small Qwen2-VL checkpoints with random weights, in the published form, for the tests."""
+"""Small checkpoints of both families with random weights, in the published form, for the tests."""
 
 import json
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ class Sizes:
     depth: int = 2
     vit_heads: int = 4
     vit_head: int = 4
+    family: str = "qwen2_vl"
 
     @property
     def hidden(self) -> int:
@@ -30,6 +31,15 @@ class Sizes:
     @property
     def embed(self) -> int:
         return self.vit_heads * self.vit_head
+
+    @property
+    def gated(self) -> bool:
+        """Qwen2.5-VL: a gated MLP, and no biases of norms, in the vision model."""
+        return self.family == "qwen2_5_vl"
+
+    @property
+    def vit_ffn(self) -> int:
+        return 3 * self.embed if self.gated else 4 * self.embed
 
     def but(self, **changes) -> "Sizes":
         return replace(self, **changes)
@@ -52,23 +62,26 @@ def config_of(s: Sizes, dtype: str = "bfloat16", nested: bool = False) -> dict:
     }
     vision = {
         "depth": s.depth,
-        "embed_dim": s.embed,
-        "hidden_size": s.hidden,
         "in_chans": 3,
-        "mlp_ratio": 4,
         "num_heads": s.vit_heads,
         "patch_size": 4,
         "spatial_merge_size": 2,
         "spatial_patch_size": 4,
         "temporal_patch_size": 2,
     }
+    if s.gated:
+        vision |= {"hidden_size": s.embed, "out_hidden_size": s.hidden}
+        vision |= {"intermediate_size": s.vit_ffn, "window_size": 16, "fullatt_block_indexes": [1]}
+    else:
+        vision |= {"embed_dim": s.embed, "hidden_size": s.hidden, "mlp_ratio": 4}
+    class_of = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}
     return {
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "model_type": "qwen2_vl",
+        "architectures": [f"{class_of[s.family]}ForConditionalGeneration"],
+        "model_type": s.family,
         "tie_word_embeddings": s.tied,
         "torch_dtype": dtype,
         "transformers_version": "4.41.2",
-        **({"text_config": {**text, "model_type": "qwen2_vl_text"}} if nested else text),
+        **({"text_config": {**text, "model_type": f"{s.family}_text"}} if nested else text),
         "vision_config": vision,
     }
 
@@ -92,16 +105,18 @@ def shapes_of(s: Sizes) -> dict[str, tuple[int, ...]]:
         shapes["lm_head.weight"] = (s.vocab, h)
     for n in range(s.depth):
         b = f"visual.blocks.{n}."
+        wide = ("mlp.gate_proj", "mlp.up_proj") if s.gated else ("mlp.fc1",)
         for module, rows, columns in (
             ("attn.qkv", 3 * e, e),
             ("attn.proj", e, e),
-            ("mlp.fc1", 4 * e, e),
-            ("mlp.fc2", e, 4 * e),
+            *((module, s.vit_ffn, e) for module in wide),
+            ("mlp.down_proj" if s.gated else "mlp.fc2", e, s.vit_ffn),
         ):
             shapes[f"{b}{module}.weight"], shapes[f"{b}{module}.bias"] = (rows, columns), (rows,)
-        for norm in ("norm1", "norm2"):
-            shapes[f"{b}{norm}.weight"] = shapes[f"{b}{norm}.bias"] = (e,)
-    shapes["visual.merger.ln_q.weight"] = shapes["visual.merger.ln_q.bias"] = (e,)
+    norms = [f"visual.blocks.{n}.norm{k}" for n in range(s.depth) for k in (1, 2)]
+    for norm in (*norms, "visual.merger.ln_q"):
+        for kind in ("weight",) if s.gated else ("weight", "bias"):
+            shapes[f"{norm}.{kind}"] = (e,)
     shapes["visual.merger.mlp.0.weight"], shapes["visual.merger.mlp.0.bias"] = (
         (4 * e, 4 * e),
         (4 * e,),

@@ -99,4 +99,6 @@ def to_fp32(path: Path) -> None:
         part["params_dtype"] = "fp32"
     for part in model["image_encoder"].values():
         part["bf16"] = False
+    # Without flash attention Megatron would round the softmax by that flag; float32 it is anyway.
+    model["text_decoder"]["attention_softmax_in_fp32"] = False
     path.write_text(json.dumps(model))

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from mindtune.engines.mindspeed.finetune import ordered
 from mindtune.engines.mindspeed.training_log import Iteration, parse_iteration
 from mindtune.engines.requests import FinetuneJob
 from mindtune.files import write_json
+from mindtune.models.mindspeed import framework_of
 from mindtune.models.shape import model_shape
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
@@ -39,14 +40,21 @@ TUTORIAL = {
 
 @dataclass(frozen=True)
 class Place:
-    """A directory with the demo's base model, its mm checkpoint, pictures and mllm-format data."""
+    """A directory with a base model, its mm checkpoint, pictures and mllm-format data."""
 
     directory: Path
+    base_name: str = "base"
 
     @classmethod
-    def made_in(cls, directory: Path, pictures: int = PICTURES) -> "Place":
+    def made_in(
+        cls,
+        directory: Path,
+        pictures: int = PICTURES,
+        write_base: Callable[[Path], object] = write_base_model,
+    ) -> "Place":
+        """write_base: writes the base model; the demo's without it."""
         place = cls(directory)
-        write_base_model(place.base)
+        write_base(place.base)
         hf_to_mm(place.base, place.mm, **ONE_RANK)
         draw(place.images, directory / "llava.json", pictures=pictures, text_only=TEXT_ONLY, seed=1)
         convert(
@@ -58,7 +66,7 @@ class Place:
 
     @property
     def base(self) -> Path:
-        return self.directory / "base"
+        return self.directory / self.base_name
 
     @property
     def mm(self) -> Path:
@@ -84,22 +92,24 @@ class Place:
         layout: Mapping = ONE_RANK,
         mm: Path | None = None,
         world: World | None = None,
+        resume: bool = False,
     ) -> list[str]:
-        """Write model.json and data.json into `out`; returns the arguments of pretrain_vlm.py.
+        """Write model.json, data.json and what they need into `out`; returns the arguments of pretrain_vlm.py.
 
         world: None for one copy of the model on as few processes as `layout` takes.
         """
-        cut = ParallelLayout.make(model_shape(self.config), **layout)
+        shape = model_shape(self.config)
+        cut = ParallelLayout.make(shape, **layout)
         data = rendering.data_file(
-            mindspeed.example("data_2b.json"),
-            hf_dir=self.base,
+            rendering.shipped(mindspeed.home, "data", shape),
+            hf_dir=rendering.readable(self.base, shape, out / "processor"),
             images=self.images,
             train_data=ordered(self.train, settings, out),
             cache=self.directory / "cache",
             image_resolution=RESOLUTION,
             workers=1,
         )
-        shipped = mindspeed.example("model_2b.json")
+        shipped = rendering.shipped(mindspeed.home, "model", shape)
         world = world or World.of_answering(cut)
         model = rendering.model_file(shipped, self.config, cut, settings, world.context)
         write_json(out / "data.json", data)
@@ -110,13 +120,14 @@ class Place:
             vocab=self.config["vocab_size"],
             load=mm or self.mm,
             base=self.mm,
-            resume=False,
+            resume=resume,
             save=out / "save_dir",
             data_file=out / "data.json",
             model_file=out / "model.json",
             tool_file=mindspeed.home / "mindspeed_mm/tools/tools.json",
             num_workers=1,
             timeout_minutes=10,
+            flash_attention=framework_of(shape.model_type).flash_attention,
         )
 
     def train_by_framework(
@@ -131,17 +142,18 @@ class Place:
         context: int = 1,
         replicas: int = 1,
         beside: Path | None = None,
+        resume: bool = False,
     ) -> list[Iteration]:
         """The real pretrain_vlm.py in `out`; returns its log's iterations.
 
         layout: tp_size and layers by stage, as `hf_to_mm` takes them, of the checkpoint `mm`.
         context: context parallel size. replicas: data parallel size. beside: the base, where `mm` holds
-        adapters only.
+        adapters only. resume: from `mm`, a save_dir.
         """
         out.mkdir(exist_ok=True)
         tensor, pipeline = layout["tp_size"], len(layout["llm_pp_layers"][0])
         world = World(tensor * pipeline * context * replicas, 1, tensor, pipeline, context)
-        arguments = self.command_line(mindspeed, out, settings, layout, mm, world)
+        arguments = self.command_line(mindspeed, out, settings, layout, mm, world, resume)
         if beside:
             arguments += ["--load-base-model", str(beside)]
         if precision == "fp32":

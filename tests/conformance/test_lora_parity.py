@@ -1,9 +1,11 @@
 """LoRA by the framework itself: parity with the `hf` engine, resumes, and our export of its adapters."""
 
+import shutil
+
 import pytest
 import torch
 from mindtune.checkpoint import mm_to_hf
-from mindtune.checkpoint.adapters import save_adapters
+from mindtune.checkpoint.adapters import load_adapters, save_adapters
 from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.model import load_model
 from place import TUTORIAL
@@ -60,3 +62,19 @@ def test_losses_from_equal_adapters_are_within_the_bounds(
         moved = (merged["ours"][name].float() - base[name].float()).norm()
         apart = (merged["ours"][name].float() - merged["theirs"][name].float()).norm()
         assert apart < 0.3 * moved, (name, float(apart / moved))
+
+
+def test_it_resumes_as_if_it_had_not_stopped(mindspeed, place, tmp_path):
+    """From a checkpoint with adapters only, by the arguments that the engine renders."""
+    settings = FEW | {"train_iters": 4, "save_interval": 2, "save_optim": True}
+    whole = place.train_by_framework(mindspeed, tmp_path / "a", settings)
+    shutil.rmtree(tmp_path / "a/save_dir/iter_0000004")
+    (tmp_path / "a/save_dir/latest_checkpointed_iteration.txt").write_text("2")
+    again = place.train_by_framework(
+        mindspeed, tmp_path / "a", settings, mm=tmp_path / "a/save_dir", resume=True
+    )
+    assert [(one.iteration, one.loss) for one in again] == [
+        (one.iteration, one.loss) for one in whole if one.iteration > 2
+    ]
+    pairs = load_adapters(tmp_path / "a/save_dir", place.config)
+    assert len(pairs) == 7 * 4 and all(b.abs().max() > 0 for _, b in pairs.values())

@@ -246,7 +246,15 @@ def test_losses_without_rounding_are_equal_to_the_logs_digits(mindspeed, tmp_pat
 
 @pytest.fixture
 def rounded_angles(monkeypatch):
-    """transformers' Qwen2-VL with rotary angles as MindSpeed-MM has them.
+    round_angles(
+        monkeypatch,
+        modeling_qwen2_vl.Qwen2VLVisionRotaryEmbedding,
+        modeling_qwen2_vl.Qwen2VLRotaryEmbedding,
+    )
+
+
+def round_angles(monkeypatch, of_vision, of_text):
+    """transformers' classes with rotary angles as MindSpeed-MM has them.
 
     Vision: inverse frequencies and their products with positions in bfloat16 (the framework's
     VisionRotaryEmbedding). Text: cosines and sines in bfloat16 (MMGPTModel).
@@ -259,10 +267,10 @@ def rounded_angles(monkeypatch):
         parts = (angles.cos().float(), angles.sin().float())
         return tuple(self.recomposition_frequencies(part) for part in parts)
 
-    exact = modeling_qwen2_vl.Qwen2VLRotaryEmbedding.forward
+    exact = of_text.forward
 
     def text(self, x, position_ids):
         return tuple(part.bfloat16().to(x.dtype) for part in exact(self, x, position_ids))
 
-    monkeypatch.setattr(modeling_qwen2_vl.Qwen2VLVisionRotaryEmbedding, "forward", vision)
-    monkeypatch.setattr(modeling_qwen2_vl.Qwen2VLRotaryEmbedding, "forward", text)
+    monkeypatch.setattr(of_vision, "forward", vision)
+    monkeypatch.setattr(of_text, "forward", text)

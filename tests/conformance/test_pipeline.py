@@ -233,6 +233,23 @@ def test_the_frameworks_converter_and_script_do_it_too(home, tmp_path, one):
     assert len(table(checkout, "results/compare.csv")) == 2
 
 
+def test_adapters_are_trained_exported_and_answered_from(home, tmp_path):
+    """Trained by the framework, taken up after the first checkpoint, and answered by the hf engine."""
+    config = settings(home, SHORT | {"lora": {"rank": 8}})
+    config["answer"]["engine"] = "hf"
+    checkout = make(tmp_path, config | {"export": "adapter"})
+    kill_when(checkout, "logs/finetune_model/baseline.log", "successfully saved checkpoint")
+    checkout.snakemake("--unlock")
+    run(checkout)
+    assert "resuming from iteration 3" in (
+        checkout.path / "logs/finetune_model/baseline.log"
+    ).read_text(errors="replace")
+    adapter = json.loads((checkout.path / "results/baseline/hf/adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"]) == (8, 16)
+    names = checkout.path.glob("results/baseline/merged/*.safetensors")
+    assert [path.name for path in names] and len(table(checkout, "results/compare.csv")) == 5
+
+
 AGAIN = {"finetune_model": 1, "export_model": 1, "compare_answers": 1}
 EDITS = {
     "npus_per_node": (2, AGAIN | {"answer_prompts": 1}),

@@ -96,7 +96,8 @@ def test_a_model_of_no_family_is_refused_by_name():
         with pytest.raises(UserError) as caught:
             model_shape({"model_type": kind}, "its config.json")
         assert str(caught.value) == (
-            f"its config.json: model_type is {kind!r}; only 'qwen2_vl' can be converted"
+            f"its config.json: model_type is {kind!r}; only 'qwen2_vl' or 'qwen2_5_vl' can "
+            "be converted"
         )
 
 
@@ -157,10 +158,12 @@ def test_the_families_of_a_configuration(tmp_path, monkeypatch):
 
     monkeypatch.setitem(models.FAMILIES, "toy_vl", "Toy-VL")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "toy_vl"}))
+    every = ["qwen2_5_vl", "qwen2_vl", "toy_vl"]
     assert families({"use": "demo"}) == ["qwen2_vl"]
     assert families({"use": "path", "path": str(tmp_path)}) == ["toy_vl"]
-    assert families({"use": "path", "path": str(tmp_path / "none")}) == ["qwen2_vl", "toy_vl"]
-    assert families({"use": "official"}) == ["qwen2_vl", "toy_vl"]
+    assert families({"use": "path", "path": str(tmp_path / "none")}) == every
+    assert families({"use": "official"}) == ["qwen2_vl"]
+    assert families({"use": "official", "name": "qwen2.5-vl-7b-instruct"}) == ["qwen2_5_vl"]
 
 
 # --- A second family: a folder and a line ------------------------------------------------

@@ -175,13 +175,13 @@ def test_a_configuration_of_ten_lines_compares_and_trains_nothing(finished, mode
 def test_a_model_of_another_family_is_told_before_the_first_job(finished, models, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(models["same"], other)
-    config = json.loads((other / "config.json").read_text()) | {"model_type": "qwen2_5_vl"}
+    config = json.loads((other / "config.json").read_text()) | {"model_type": "llava"}
     (other / "config.json").write_text(json.dumps(config))
     checkout = Checkout.make(
         tmp_path / "run", SMALL | {"experiments": {"mine": {"tuned_model": str(other)}}}
     )
     told = checkout.snakemake("results/compare.csv", fails=True)
-    assert f"experiments.mine: tuned_model {other} can't be used: it is a qwen2_5_vl model" in told
+    assert f"experiments.mine: tuned_model {other} can't be used: it is a llava model" in told
     assert not (checkout.path / "results").exists()
 
 

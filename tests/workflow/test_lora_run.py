@@ -1,4 +1,4 @@
-"""LoRA in the whole workflow, in miniature: both forms of export, and what an edit runs again."""
+"""config/demo-lora.yaml in miniature: both forms of export, and what an edit runs again."""
 
 import json
 
@@ -7,7 +7,8 @@ import yaml
 from mindtune.checkpoint.peft_adapter import is_adapter
 from workflow.conftest import ROOT, SMALL, Checkout, merged
 
-ADAPTED = {"lora": {"rank": 4, "target_modules": ["linear_qkv", "linear_fc2"]}}
+DEMO = yaml.safe_load((ROOT / "config/demo-lora.yaml").read_text(encoding="utf-8"))
+ADAPTED = {"lora": DEMO["train"]["lora"], "lr": DEMO["train"]["lr"]}
 LORA = merged(SMALL, {"experiments": {"baseline": None, "hot": None}}) | {
     "experiments": {"small": {"train": ADAPTED}}
 }
@@ -59,7 +60,7 @@ def test_an_adapter_that_is_exported_gives_the_answers_of_the_merged_model(train
     assert is_adapter(exported) and (exported / "tokenizer.json").is_file()
     assert (exported / "adapter_model.safetensors").stat().st_size < 0.05 * size
     config = json.loads((exported / "adapter_config.json").read_text())
-    assert (config["r"], config["base_model_name_or_path"]) == (4, "results/sources/Qwen2-VL-demo")
+    assert (config["r"], config["base_model_name_or_path"]) == (16, "results/sources/Qwen2-VL-demo")
     for name, content in merged_files.items():
         assert trained.read(f"results/small/merged/{name}") == content
     said = [json.loads(line)["answer"] for line in before.splitlines()]

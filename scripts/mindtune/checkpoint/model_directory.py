@@ -13,7 +13,7 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.errors import UserError
 from mindtune.files import read_json, regular
 from mindtune.models import FAMILIES, NAMES, TYPES, family, is_known
-from mindtune.models.mindspeed import framework_of
+from mindtune.models.mindspeed import framework_of, tool_problems
 from mindtune.models.pictures import Pictures, pictures_of
 from mindtune.models.shape import ModelShape, model_shape
 from mindtune.models.tensors import tensors_of
@@ -28,6 +28,7 @@ NEEDED = {
 # What transformers reads where it is there.
 READ = (*NEEDED, PROCESSOR_OF_5, "generation_config.json", "chat_template.json", INDEX)
 LARGE = ("tokenizer.json",)  # looked at, not read: it would take a tenth of a second each time
+FLASH = "--use-flash-attn"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Sizes of the image processor, and what in config.json they have to be equal to.
 SIZES = {
@@ -281,6 +282,10 @@ def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[
         yield from _training_problems(config, where, layout, settings)
 
 
+def _uses_flash(model_type: str) -> bool:
+    return framework_of(model_type).flash_attention
+
+
 def _training_problems(
     config: Mapping, where: str, layout: ParallelLayout | None, settings: Mapping
 ) -> Iterator[str]:
@@ -288,6 +293,12 @@ def _training_problems(
     # mindspeed_mm 2.0.0 finds pictures in training by these numbers, whatever model.json says;
     # the stand-in corrects that for tiny models.
     model_type = family(config, where)
+    yield from tool_problems(model_type, settings["mindspeed"])
+    if FLASH in settings["mindspeed"]["extra_arguments"] and not _uses_flash(model_type):
+        yield (
+            f"mindspeed.extra_arguments has {FLASH}, with which MindSpeed-MM 2.0.0 trains "
+            f"{FAMILIES[model_type]} without the windows of its vision encoder; remove it."
+        )
     trained = framework_of(model_type).tokens["image_token_id"]
     token = config.get("image_token_id", trained)
     if token != trained and not settings["mindspeed"]["stand_in"]:
@@ -322,5 +333,11 @@ def training_problems(
             "an error where it has nothing to train; give that stage some language layers."
         )
     context = parallel["context_parallel_size"]
+    if context > 1 and not _uses_flash(shape.model_type):
+        yield (
+            f"parallel.context_parallel_size {context} can't be trained by MindSpeed-MM: without {FLASH}, "
+            f"which loses the windows of {FAMILIES[shape.model_type]}'s vision encoder, it computes "
+            "something else; write 1."
+        )
     for problem in layout.context_problems(shape, context):
         yield f"parallel.context_parallel_size {context} can't be trained by MindSpeed-MM: {problem}."

@@ -128,9 +128,10 @@ def _model_problems(
     own = shape_of(config, path)
     if shape is not None and (other := _other_size(own, shape)):
         name, mine, bases = other
+        what = "families" if name == "model_type" else "sizes"
         yield (
             f"{said} has the {name} {mine}, and its base {base_path} {bases}: they are models of different "
-            "sizes; give the base from which it was trained as sources.model."
+            f"{what}; give the base from which it was trained as sources.model."
         )
         return
     missing = list(weight_problems(path, said))

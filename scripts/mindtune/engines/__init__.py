@@ -55,7 +55,7 @@ ENGINES = {
         answers_from="hf",
         machine="hf",
         keys={
-            "finetune": (*DEVICE, *PACKING, "kernels", "devices", "nodes"),
+            "finetune": (*DEVICE, *PACKING, "kernels", "optimizer", "devices", "nodes", "shard"),
             "answer": DEVICE,
         },
     ),

@@ -60,6 +60,7 @@ def _experiment(
         "config": str(DEMO_CONFIG if model is None else Path(model, "config.json")),
         "weight_bytes": _weight_bytes(downloads.get(Path(model or "").name)),
         "train": {key: settings["train"][key] for key in TRAIN}
+        | {key: settings["train"][key] for key in ("lora",) if key in settings["train"]}
         | {key: settings[key] for key in ("keep_checkpoints",) if key in settings},
         "image_resolution": settings["processor"]["image_resolution"],
         "tensor": parallel["tensor_model_parallel_size"],

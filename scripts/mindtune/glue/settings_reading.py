@@ -233,14 +233,21 @@ class Sources:
         return self.paths[scope, name]
 
     def families(self) -> list[str]:
-        """The model families of all experiments: every one, where a model is still to be fetched."""
+        """The model families of all experiments: every one, where nobody knows yet."""
         found = set()
         for (_, name), path in self.paths.items():
             if name == "model":
-                known = None if path and path.startswith(f"{FETCHED}/") else _family(path)
+                known = self._fetched_family(path) if self._is_made(path) else _family(path)
                 found |= set(FAMILIES) if known is None else {known}
         return sorted(found)
 
+    def _fetched_family(self, path: str) -> str | None:
+        return self.entries.get(Path(path).name, {}).get("family")
+
     def is_fetched(self, name: str, scope: str) -> bool:
         """Whether a source is made by a rule, and not the user's own."""
-        return (self.path(name, scope) or "").startswith(f"{FETCHED}/")
+        return self._is_made(self.path(name, scope))
+
+    @staticmethod
+    def _is_made(path: str | None) -> bool:
+        return (path or "").startswith(f"{FETCHED}/")

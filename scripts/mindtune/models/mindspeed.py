@@ -1,11 +1,11 @@
 """What MindSpeed-MM ships for a family, and calls what belongs to it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mindtune.models import room
+from mindtune.models import FAMILIES, room
 from mindtune.models.shape import ModelShape
 
 
@@ -17,7 +17,9 @@ class Framework:
     tokens: the ids of special tokens in the published models, which config.json may leave out. converter,
     picture_plugin: names of the framework's classes for checkpoints and pictures. fill: puts into a
     `--mm-model` file, which it changes, all that follows from config.json, its sizes, and the vision and
-    language layers of each stage.
+    language layers of each stage. flash_attention: whether `--use-flash-attn` computes what the model is.
+    tools: whether mm-convert, both ways, and inference_vlm.py work. reads: for JSON files of a model's directory, keys without which the framework's transformers (4.45.0)
+    can't read them, with the values with which it does.
     """
 
     examples: Path
@@ -27,7 +29,24 @@ class Framework:
     converter: str
     picture_plugin: str
     fill: Callable[[dict, Mapping[str, Any], ModelShape, Sequence[int], Sequence[int]], None]
+    flash_attention: bool = True
+    tools: bool = True
+    reads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def framework_of(model_type: str) -> Framework:
     return room(model_type, "mindspeed").FRAMEWORK
+
+
+def tool_problems(model_type: str, section: Mapping) -> Iterator[str]:
+    """Which of the tutorial's own tools can't be used for a family; section: `mindspeed`, or a part of it."""
+    if framework_of(model_type).tools:
+        return
+    for key, tool, instead in (
+        ("converter", "mm-convert", "mindtune"), ("inference", "script", "pipeline"),
+    ):  # fmt: skip
+        if section.get(key) == tool:
+            yield (
+                f"mindspeed.{key} is {tool}, which in MindSpeed-MM 2.0.0 doesn't work for "
+                f"{FAMILIES[model_type]}; write {instead}."
+            )

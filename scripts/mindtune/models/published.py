@@ -4,7 +4,22 @@ from typing import Any
 
 from mindtune.models import FAMILIES, room
 
-# Size, as in the model's name -> what of its config.json gives its shape.
+# Name of the family, `-` and size -> what of its config.json gives its shape.
 PUBLISHED: dict[str, dict[str, Any]] = {
-    size: config for name in FAMILIES for size, config in room(name, "published").PUBLISHED.items()
+    f"{name}-{size}": config
+    for model_type, name in FAMILIES.items()
+    for size, config in room(model_type, "published").PUBLISHED.items()
 }
+
+
+def published_names(name: str) -> list[str]:
+    """The published models that a name can mean: one by its whole name, or all of a size (`7B`)."""
+    wanted = name.lower()
+    return [known for known in PUBLISHED if wanted in (known.lower(), known.lower().split("-")[-1])]
+
+
+def published_in(name: str) -> str | None:
+    """The published model of which a name begins with the name (and goes on after a `-`), or None."""
+    return next(
+        (known for known in PUBLISHED if f"{name.lower()}-".startswith(f"{known.lower()}-")), None
+    )

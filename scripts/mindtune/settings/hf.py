@@ -13,6 +13,11 @@ def hf_problems(settings: Mapping) -> Iterator[str]:
     device, kernels = settings["hf"]["device"], settings["hf"].get("kernels")
     if kernels == "liger" and not device.startswith("cuda"):
         yield f"hf.kernels is liger, whose kernels run on CUDA, but hf.device is {device}; write torch."
+    if settings["hf"].get("optimizer") == "adamw_8bit" and not device.startswith(("cpu", "cuda")):
+        yield (
+            f"hf.optimizer is adamw_8bit, which runs on cpu and cuda, but hf.device is {device}; write "
+            "adamw."
+        )
     yield from _device_problems(settings["train"], settings["hf"])
 
 
@@ -20,7 +25,11 @@ def _device_problems(train: Mapping, machine: Mapping) -> Iterator[str]:
     """What can't work with several devices."""
     devices, nodes = machine.get("devices", 1), machine.get("nodes", 1)
     if devices * nodes == 1:
+        if machine.get("shard", "none") != "none":
+            yield "hf.shard is layers, but there is one device; raise hf.devices, or write none."
         return
+    if machine.get("shard") == "layers" and machine.get("optimizer") == "adamw_8bit":
+        yield "hf.optimizer is adamw_8bit, which can't share layers (hf.shard); write adamw, or none for hf.shard."
     step = train["micro_batch_size"] * devices * nodes
     whole = train["global_batch_size"]
     if whole % step:

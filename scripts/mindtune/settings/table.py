@@ -6,6 +6,7 @@ from annotated_types import Len
 from pydantic import ConfigDict, Field, RootModel, model_validator
 from pydantic_core import PydanticCustomError
 
+from mindtune.models import FAMILIES, TYPES
 from mindtune.settings.kinds import WEB, Choice, Text, Whole
 from mindtune.settings.section import Section, key
 from mindtune.settings.sections.sources import SHA256
@@ -70,6 +71,14 @@ class Entry(Section):
 
     kind: Annotated[Literal["images", "instructions", "model"], Choice()] = key(
         ..., "What it is.", "种类。"
+    )
+    family: Annotated[
+        str,
+        Text(pattern="|".join(FAMILIES), form=f"a model_type: {TYPES}"),
+    ] = key(
+        None,
+        "Of a model: the model_type in its config.json.",
+        "模型的 model_type，见 config.json。",
     )
     version: Annotated[str, Text()] = key("", "Its version.", "版本。")
     licence: Annotated[str, Text()] = key(..., "Its licence.", "许可证。")

@@ -2,7 +2,7 @@
 
 The one thing in which the stand-in changes MindSpeed-MM and not its surroundings. In training, the
 framework takes the tokens of pictures and videos to be 151655 and 151656, whatever model.json says, when
-it looks where in a sequence the pictures are (`qwen2vl_get_rope_index`). A model with other ids would be
+it looks where in a sequence the pictures are (`qwen2vl_get_rope_index` and its twin). A model with other ids would be
 trained, without a message, with its pictures' patches in a row like words instead of in rows and
 columns. Here the framework gets to see its own numbers. With Qwen2-VL's ids nothing changes.
 """
@@ -22,12 +22,15 @@ def with_built_in_ids(input_ids, model):
 
 
 def masks_are_imported(module) -> None:
-    """Wrap the search for pictures in the module that has it."""
-    search = module.qwen2vl_get_rope_index
+    """Wrap the searches for pictures in the module that has them, one for each family."""
+    for name in ("qwen2vl_get_rope_index", "qwen2_5_vl_get_rope_index"):
+        setattr(module, name, _translated(module, getattr(module, name)))
 
+
+def _translated(module, search):
     @functools.wraps(search)
     def wrapper(config, input_ids, *args, **kwargs):
         model = module.get_args().mm.model
         return search(config, with_built_in_ids(input_ids, model), *args, **kwargs)
 
-    module.qwen2vl_get_rope_index = wrapper
+    return wrapper

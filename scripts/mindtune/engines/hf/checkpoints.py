@@ -22,6 +22,7 @@ from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.beside import Beside, HostCopies, changed
 from mindtune.engines.hf.device import DTYPES
 from mindtune.engines.hf.replicas import Replicas
+from mindtune.engines.hf.sharding import all_of, is_shared
 from mindtune.models.tensors import tensors_of
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ class Checkpoints:
 
         To be called after the first step: an optimizer has no moments before.
         """
-        if model.device.type == "cuda" and self.replicas.is_first:
+        shared = any(map(is_shared, model.parameters()))
+        if model.device.type == "cuda" and self.replicas.is_first and not shared:
             content = self._content(model, optimizer, [random_states(model.device)])
             if self.copies.fit(content, model.device):
                 self.beside.begin(partial(self.copies.prepare, content))
@@ -101,10 +103,15 @@ class Checkpoints:
         """
         self.beside.wait()
         random = self.replicas.gathered(random_states(model.device))
-        if not self.replicas.is_first:
+        shared = any(map(is_shared, model.parameters()))
+        if not self.replicas.is_first and not shared:
             return
         content = self._content(model, optimizer, random)
-        if self.copies.ready(content, model.device):
+        if shared:
+            content = changed(content, self._gathered)
+            if self.replicas.is_first:
+                self.beside.begin(partial(self._write, iteration, content, whole))
+        elif self.copies.ready(content, model.device):
             content = self.copies.of(content, model.device)
             self.beside.begin(partial(self._write, iteration, content, whole))
         else:
@@ -132,6 +139,11 @@ class Checkpoints:
                 state[OTHERS] = random[1:]
             content["extra"] = {STATE: state}
         return content
+
+    def _gathered(self, place: tuple, tensor: torch.Tensor) -> torch.Tensor | None:
+        """All of a tensor that devices share, in the first one's host memory."""
+        found = all_of(tensor.detach())
+        return found.to("cpu", copy=True) if self.replicas.is_first else None
 
     def _write(self, iteration: int, content: Mapping, whole: Callable[[], None]) -> None:
         save = partial(save_adapters, lora=self.train["lora"]) if self.adapters else save_trained

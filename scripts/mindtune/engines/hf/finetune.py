@@ -23,10 +23,11 @@ from mindtune.engines.hf.group import train_together
 from mindtune.engines.hf.kernels import check_kernels, use_kernels
 from mindtune.engines.hf.loading import loader_processes, own_words
 from mindtune.engines.hf.model import build_model
-from mindtune.engines.hf.optimizer import MainWeightsAdamW
+from mindtune.engines.hf.optimizer import check_optimizer, optimizer_of
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.replicas import Replicas, replica_count
 from mindtune.engines.hf.segments import use_segments
+from mindtune.engines.hf.sharding import shard_layers
 from mindtune.engines.hf.trainer import (
     MegatronOrderTrainer,
     PackedTrainer,
@@ -96,6 +97,9 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
         f"{sum(p.numel() for p in model.parameters() if not p.requires_grad):,}",
         len(records), len(held_out_records), f"iteration {begun}" if begun else "the base model",
     )  # fmt: skip
+    shared = job.machine.get("shard") == "layers"
+    if shared:
+        shard_layers(model, device, replicas.count)
     model.to(device)
     use_kernels(model, job.machine.get("kernels"), job.machine["device"])
     features = kept_features(job, model, processor)
@@ -103,13 +107,13 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
         Conversations(some, job.images, processor, train["seq_length"], features)
         for some in (records, held_out_records)
     )
-    optimizer = MainWeightsAdamW(model, train)
+    optimizer = optimizer_of(model, train, job.machine.get("optimizer"))
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate(step + begun, train) / train["lr"]
     )
     if begun:
         checkpoints.restore(begun, optimizer)
-    evaluated = held_out_part(held_out, train, replicas)
+    evaluated = held_out_part(held_out, train, replicas, shared)
     tokens = TokenCount()
     with tempfile.TemporaryDirectory() as unused:
         packed = job.machine.get("tokens_per_pass")
@@ -138,6 +142,7 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
             tokens=tokens,
             features=features,
             replicas=replicas,
+            shared=shared,
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -171,6 +176,7 @@ def check(job: FinetuneJob, begun: int) -> None:
         job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
     )
     config = read_config(job.hf_dir)
+    check_optimizer(job.machine.get("optimizer"))
     if job.train.get("lora"):
         check_lora(config, job.train)
     check_room(job.save_dir, config, job.train, job.machine["precision"])

@@ -21,7 +21,7 @@ def use_kernels(model: torch.nn.Module, kernels: str | None, device: str) -> Non
     """Replace what a model's language model computes with, before it is trained.
 
     `liger` has fused RMSNorm and SwiGLU. They are put in module by module: liger-kernel 0.8.5's
-    function for a whole Qwen2-VL does not import beside transformers 5.23.
+    function for a whole model does not import beside transformers 5.23.
 
     Raises
     ------

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mindtune.engines.hf.processing import IGNORE_INDEX
-from mindtune.engines.hf.segments import Segments
+from mindtune.engines.hf.segments import Segments, SegmentsByBounds
 from mindtune.engines.hf.shown import Kept, Shown, known
 
 
@@ -230,8 +230,6 @@ def picture_features(
     inner: torch.nn.Module, pixel_values: torch.Tensor, grid_thw: torch.Tensor
 ) -> torch.Tensor:
     """(merged patches, hidden): what stands for the image tokens of all pictures, in order."""
-    lengths = torch.repeat_interleave(grid_thw[:, 1] * grid_thw[:, 2], grid_thw[:, 0])
-    segments = Segments.of(tuple(lengths.tolist()), causal=False, device=pixel_values.device)
     return inner.visual(
-        pixel_values.to(inner.visual.dtype), grid_thw=grid_thw, segments=segments
+        pixel_values.to(inner.visual.dtype), grid_thw=grid_thw, segments=SegmentsByBounds()
     ).pooler_output

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from mindtune.engines.hf.sharding import is_shared
+
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl", "xpu": "xccl"}
 # By these accelerate would take the training into its own hands.
 LAUNCHER = (
@@ -63,13 +65,18 @@ class Replicas:
         """Replace the gradients by their sum over all copies, times `share`."""
         if self.count == 1:
             return
-        gradients = [one.grad for one in parameters if one.grad is not None]
+        found = (one.grad for one in parameters if one.grad is not None)
+        gradients = [gradient for gradient in found if not is_shared(gradient)]  # summed already
         for bucket in buckets(gradients):
             together = torch.cat([gradient.reshape(-1) for gradient in bucket])
             self.sum(together).mul_(share)
             parts = together.split([gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
+
+    def most(self, number: int) -> int:
+        """The greatest of the copies' numbers."""
+        return max(self.gathered(number))
 
     def meet(self) -> None:
         """Wait until all copies are here."""

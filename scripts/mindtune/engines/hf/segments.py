@@ -64,6 +64,26 @@ class Segments:
         )
 
 
+class SegmentsByBounds:
+    """The segments of a row in which some layers attend within others, such as windows of a picture.
+
+    transformers gives each layer of a vision tower the bounds that are its own, as one tensor for all
+    layers of a kind; what they come to is prepared when the first of these asks.
+    """
+
+    def __init__(self) -> None:
+        self.known: list[tuple[torch.Tensor, Segments]] = []
+
+    def of(self, bounds: torch.Tensor) -> Segments:
+        """Without causality. bounds: int32 (segments + 1)."""
+        for known, segments in self.known:
+            if known is bounds:
+                return segments
+        lengths = bounds.diff().tolist()
+        self.known.append((bounds, Segments.of(lengths, causal=False, device=bounds.device)))
+        return self.known[-1][1]
+
+
 def segment_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -71,14 +91,18 @@ def segment_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    segments: Segments,
+    segments: Segments | SegmentsByBounds,
     scaling: float,
+    cu_seq_lens_q: torch.Tensor | None = None,
     **unused,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one row: query (1, heads, tokens, size), key and value with fewer heads or as many.
 
+    cu_seq_lens_q: the layer's bounds, of `SegmentsByBounds`.
     Returns (1, tokens, heads, size), and None for the weights, as transformers wants it.
     """
+    if isinstance(segments, SegmentsByBounds):
+        segments = segments.of(cu_seq_lens_q)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if key.shape[1] != query.shape[1]:
         shared = query.shape[1] // key.shape[1]

@@ -47,15 +47,17 @@ class MegatronOrderTrainer(Trainer):
         tokens: TokenCount,
         features: Features | None,
         replicas: Replicas,
+        shared: bool,
         **kwargs,
     ) -> None:
-        """drawn: the samples that this replica has had before."""
+        """drawn: the samples that this replica has had before. shared: whether devices share layers."""
         super().__init__(*args, **kwargs)
         self.tokens = tokens
         self.features = features
         self.drawn = drawn
         self.micro_batch_size = micro_batch_size
         self.replicas = replicas
+        self.shared = shared
         # Megatron averages the means of micro batches; transformers would weigh them by tokens.
         self.model_accepts_loss_kwargs = False
 
@@ -108,8 +110,11 @@ class PackedTrainer(MegatronOrderTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         model.train()
         total = torch.zeros((), device=self.args.device)
-        for part in inputs["passes"]:
-            loss = self.loss_of(model, part)
+        own = inputs["passes"]
+        # Layers that devices share want all of them as often: some have a pass more, to no effect.
+        more = self.replicas.most(len(own)) - len(own) if self.shared else 0
+        for number, part in enumerate([*own, *own[:1] * more]):
+            loss = self.loss_of(model, part) * (number < len(own))
             self.accelerator.backward(loss)
             total += loss.detach()
         self.replicas.sum_gradients(model.parameters())
@@ -149,14 +154,19 @@ class OwnPart(Subset):
         self.counts = counts
 
 
-def held_out_part(held_out: Conversations, train, replicas: Replicas) -> Subset | None:
+def held_out_part(
+    held_out: Conversations, train, replicas: Replicas, shared: bool = False
+) -> Subset | None:
     """This replica's micro batches of the first `eval_iters` global batches of held-out data.
 
-    None for no evaluation. Where there are too few, a replica has the first one, to no effect.
+    None for no evaluation. Where there are too few, a replica has the first one, to no effect. Where
+    devices share layers each has all of them.
     """
     wanted = min(len(held_out), train["eval_iters"] * train["global_batch_size"])
     if not wanted:
         return None
+    if shared:
+        return OwnPart(held_out, range(wanted), counts=replicas.is_first)
     size = train["micro_batch_size"]
     own = [n for n in range(wanted) if n // size % replicas.count == replicas.rank]
     return OwnPart(held_out, own or range(min(size, wanted)), counts=bool(own))

@@ -26,7 +26,7 @@ from mindtune.engines.tokenizer import token_ids
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing
 from mindtune.models.conversation import GROUNDING
-from mindtune.models.mindspeed import framework_of
+from mindtune.models.mindspeed import framework_of, tool_problems
 from mindtune.models.shape import ModelShape, model_shape, read_config
 from mindtune.models.template import template_of
 from mindtune.process import ended
@@ -63,7 +63,7 @@ class Asking:
                 rendering.shipped(self.machine.home, "inference", self.shape),
                 self.config,
                 self.layout,
-                hf_dir=self.job.hf_dir,
+                hf_dir=rendering.readable(self.job.hf_dir, self.shape, self.run / "processor"),
                 end=end,
                 text_end=text_end,
                 max_new_tokens=self.job.answer["max_new_tokens"],
@@ -132,6 +132,8 @@ def prepare_asking(job: AnswerJob) -> Asking:
     """
     config = read_config(job.hf_dir)
     shape = model_shape(config)
+    for problem in tool_problems(shape.model_type, job.machine):
+        raise UserError(problem)
     layout = ParallelLayout.make(
         shape,
         **layout_options(job.parallel),

@@ -66,6 +66,7 @@ def training_arguments(
     tool_file: Path,
     num_workers: int,
     timeout_minutes: int,
+    flash_attention: bool = True,
     extra: Iterable[str] = (),
 ) -> list[str]:
     """Arguments of a training.
@@ -79,7 +80,7 @@ def training_arguments(
     """
     arguments = [
         *_structure(world, train["micro_batch_size"], train["global_batch_size"]),
-        *_sizes(vocab, train["seq_length"], train["seed"]),
+        *_sizes(vocab, train["seq_length"], train["seed"], flash_attention),
         *("--lr", repr(float(train["lr"])), "--min-lr", repr(float(train["min_lr"]))),
         *("--lr-decay-style", train["lr_decay_style"]),
         *("--lr-warmup-fraction", repr(float(train["lr_warmup_fraction"]))),
@@ -155,12 +156,13 @@ def _structure(world: World, micro_batch_size: int, global_batch_size: int) -> l
     return arguments
 
 
-def _sizes(vocab: int, seq_length: int, seed: int) -> list[str]:
+def _sizes(vocab: int, seq_length: int, seed: int, flash_attention: bool = True) -> list[str]:
     return [
         *("--tokenizer-type", "NullTokenizer", "--vocab-size", str(vocab)),
         *("--make-vocab-size-divisible-by", "1"),
         *("--seq-length", str(seq_length), "--variable-seq-lengths"),
         *("--normalization", "RMSNorm", "--use-fused-rmsnorm"),
         *("--swiglu", "--use-fused-swiglu"),
-        *("--use-flash-attn", "--bf16", "--seed", str(seed)),
+        *(("--use-flash-attn",) if flash_attention else ()),
+        *("--bf16", "--seed", str(seed)),
     ]

@@ -45,6 +45,7 @@ from mindtune.engines.requests import FinetuneJob, Settings
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
+from mindtune.models.mindspeed import framework_of
 from mindtune.models.shape import model_shape, read_config
 from mindtune.process import ended
 from mindtune.progress import Progress
@@ -210,7 +211,7 @@ def make_launch(
         run / "data.json",
         rendering.data_file(
             rendering.shipped(machine.home, "data", shape),
-            hf_dir=job.hf_dir,
+            hf_dir=rendering.readable(job.hf_dir, shape, run / "processor"),
             images=job.images,
             train_data=train_data,
             cache=cache,
@@ -234,6 +235,7 @@ def make_launch(
         tool_file=machine.home / "mindspeed_mm" / "tools" / "tools.json",
         num_workers=machine.num_workers,
         timeout_minutes=machine.distributed_timeout_minutes,
+        flash_attention=framework_of(shape.model_type).flash_attention,
         extra=job.machine["extra_arguments"],
     )
     return framework_launch(

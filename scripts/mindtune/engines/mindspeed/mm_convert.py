@@ -20,7 +20,7 @@ from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.requests import ExportJob, PrepareJob
 from mindtune.errors import UserError
 from mindtune.models import family
-from mindtune.models.mindspeed import framework_of
+from mindtune.models.mindspeed import framework_of, tool_problems
 from mindtune.models.shape import model_shape, read_config
 from mindtune.process import ended
 
@@ -65,10 +65,15 @@ def export(job: ExportJob) -> None:
 
 
 def _layout(job: PrepareJob | ExportJob) -> ParallelLayout:
-    return ParallelLayout.make(
-        model_shape(read_config(job.hf_dir)),
-        **layout_options(job.parallel),
-    )
+    """
+    Raises
+    ------
+    UserError: mm-convert can't do it for this model, or it can't be cut so.
+    """
+    shape = model_shape(read_config(job.hf_dir))
+    for problem in tool_problems(shape.model_type, {"converter": "mm-convert"}):
+        raise UserError(problem)
+    return ParallelLayout.make(shape, **layout_options(job.parallel))
 
 
 def _parallel(layout: ParallelLayout, flat: bool) -> dict[str, object]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.checkpoint.layout import ParallelLayout
+from mindtune.engines.mindspeed.cache import PROCESSOR_FILES
 from mindtune.errors import UserError
 from mindtune.models import family
 from mindtune.models.mindspeed import framework_of
@@ -41,6 +42,24 @@ def shipped(home: Path, kind: str, shape: ModelShape) -> dict[str, Any]:
         raise UserError(
             f"{path} can't be read ({error}); the installation of MindSpeed-MM is not whole."
         ) from error
+
+
+def readable(hf_dir: Path, shape: ModelShape, directory: Path) -> Path:
+    """A directory from which the framework reads tokenizer and image processor: `hf_dir` where it can.
+
+    Otherwise `directory` is made so, with what has to be otherwise changed.
+    """
+    changes = framework_of(shape.model_type).reads
+    if not changes:
+        return hf_dir
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in PROCESSOR_FILES:
+        if (hf_dir / name).is_file():
+            content = (hf_dir / name).read_bytes()
+            if name in changes:
+                content = json.dumps(json.loads(content) | changes[name], indent=2).encode()
+            (directory / name).write_bytes(content)
+    return directory
 
 
 def data_file(

@@ -69,6 +69,14 @@ class Hf(Section):
         "`full` 每层只保留输入，求梯度时再算一遍：省显存，约多花三分之一的时间，损失不变；`none` 全部保留。",
         later=True,
     )
+    optimizer: Annotated[Literal["adamw", "adamw_8bit"], Choice()] = key(
+        "adamw",
+        "`adamw` keeps its two moments in fp32, as Megatron does; `adamw_8bit` in 8 bits, by bitsandbytes "
+        "(CPU and CUDA; envs/optimizers.txt): 6 bytes less for each trained parameter, and other losses.",
+        "`adamw` 以 fp32 保存两个动量，与 Megatron 相同；`adamw_8bit` 由 bitsandbytes 以 8 比特保存"
+        "（CPU 与 CUDA；envs/optimizers.txt）：每个受训参数省 6 字节，损失会有所不同。",
+        later=True,
+    )
     feature_cache: Annotated[str, CACHE] = key(
         "auto",
         "Whether training keeps what a frozen vision tower makes of a picture, in memory and in "
@@ -95,6 +103,15 @@ class Hf(Section):
         1,
         "Nodes of one training; more than one need Slurm, or `hosts`.",
         "一次训练使用的节点数；多于一个时需要 Slurm 或 `hosts`。",
+        later=True,
+    )
+    shard: Annotated[Literal["none", "layers"], Choice()] = key(
+        "none",
+        "`layers`: the devices share the layers of the language model, so that each keeps a part of their "
+        "weights (in fp32), gradients and moments: for models that do not fit on one. It costs sending each "
+        "layer around twice in a pass. `none`: each device has all.",
+        "`layers`：各设备分担语言模型的各层，每个设备只保存其权重（fp32）、梯度和优化器状态的一部分，用于单个设备放不下的模型；"
+        "代价是每次前向、反向都要把各层传送一遍。`none`：每个设备都有全部。",
         later=True,
     )
     hosts: Annotated[list[Annotated[str, HOST]], Len(0, 10_000)] = key(

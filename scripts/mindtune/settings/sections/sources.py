@@ -167,8 +167,11 @@ class Sources(Section):
     )
     model: Source = section(
         Source,
-        ("The base model, a directory in the layout of a Hugging Face download of Qwen2-VL."),
-        "基座模型目录，文件布局与从 Hugging Face 下载的 Qwen2-VL 相同。",
+        (
+            "The base model, a directory in the layout of a Hugging Face download of Qwen2-VL or "
+            "Qwen2.5-VL."
+        ),
+        "基座模型目录，文件布局与从 Hugging Face 下载的 Qwen2-VL 或 Qwen2.5-VL 相同。",
         use="demo",
     )
     mixture: Annotated[list[Mixture], Len(0, 1000)] = key(

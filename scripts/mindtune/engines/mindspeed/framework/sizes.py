@@ -53,7 +53,9 @@ def optimizer_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
 
 def experiment_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
     """What an experiment writes: mm checkpoint, checkpoints of the training, exported model."""
-    return BF16 * known.total * (2 + kept(train)) + optimizer_bytes(known, train)
+    in_checkpoints = known.trained if train.get("lora") else known.total
+    weights = BF16 * (2 * known.total + kept(train) * in_checkpoints)
+    return weights + optimizer_bytes(known, train)
 
 
 def npu_bytes(known: Parameters, model_parallel: int, data_parallel: int) -> float:

@@ -22,6 +22,7 @@ import torch
 from megatron.core import mpu
 from megatron.training import get_args
 from megatron.training.initialize import initialize_megatron
+from mindspeed.utils import set_actual_seq_len
 from mindspeed_mm.arguments import extra_args_provider_decorator
 from mindspeed_mm.configs.config import merge_mm_args, mm_extra_args_provider
 from mindspeed_mm.data.data_utils.func_utils import mm_plugin
@@ -44,6 +45,7 @@ def main():
     with open(job["prompts"], encoding="utf-8") as handle:
         prompts = [json.loads(line) for line in handle]
     pipeline = vlm_pipeline_dict[args.mm.model.pipeline_class](args.mm.model)
+    respect_windows(pipeline.model.model)
     speaks = mpu.is_pipeline_last_stage() and mpu.get_tensor_model_parallel_rank() == 0
     if speaks:
         with open(job["answers"], "w", encoding="utf-8") as handle:
@@ -60,6 +62,36 @@ def with_job(parser):
     parser = mm_extra_args_provider(parser)
     parser.add_argument("--mindtune-job", required=True)
     return parser
+
+
+def respect_windows(model):
+    """Have a vision encoder with windows take pixels as `ask` gives them, and attend within its windows."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if getattr(config, "window_attn_size", None) is None:
+            continue
+        if hasattr(module, "get_window_index"):
+            module.register_forward_pre_hook(without_batch)
+        if hasattr(module, "layers"):
+            for layer in module.layers:
+                layer.register_forward_pre_hook(attend_as_masked, with_kwargs=True)
+
+
+def without_batch(encoder, args):
+    """Before the encoder: where there are windows, it takes the first dimension for that of the patches."""
+    pixel_values, *rest = args
+    return (pixel_values.squeeze(0), *rest)
+
+
+def attend_as_masked(layer, args, kwargs):
+    """Before a vision layer: bounds of what it attends within, from the mask that it is given.
+
+    Flash attention knows the bounds only, which the framework sets once, to those of pictures. The mask,
+    (1, patches, patches), true where nobody looks, has windows in the layers that have them.
+    """
+    mask = kwargs["attention_mask"][0]
+    ends = (mask.diagonal(offset=1).nonzero()[:, 0] + 1).tolist()
+    set_actual_seq_len((*ends, len(mask)))
 
 
 def answers(pipeline, prompts, job):

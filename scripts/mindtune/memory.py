@@ -1,0 +1,204 @@
+"""How much memory of its devices a training takes, part by part.
+
+Weights, gradients and optimizer follow from numbers of parameters. Activations are what autograd keeps
+of each layer of the language model until its gradients are computed, counted tensor by tensor for
+transformers' modules (tests/unit/test_memory.py counts them again, at true shapes), and for
+MindSpeed-MM's fused operators as they are documented, which was not measured on an NPU. A frozen vision
+tower keeps none; of a trained one nothing is counted. docs/scaling.md holds the sums against measurements.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mindtune.models.adapters import (
+    Adapted,
+    adapted,
+    adapter_parameters,
+    fused_word,
+    trained_parameters,
+)
+from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import hf_shapes, tensors_of
+
+FP32 = 4
+WIDTH = {"fp32": 4, "bf16": 2}
+# Bytes of Adam's two moments: in fp32, and in 8 bits with a scale in fp32 for each 256.
+MOMENTS = {"adamw": 2 * FP32, "adamw_8bit": 2 * (1 + FP32 / 256)}
+# fp32 numbers for each logit as the loss begins to go backward: itself, its logarithm, and the
+# gradients of both.
+LOGIT = 4 * FP32
+TORCH, MINDSPEED = "torch", "mindspeed"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What goes through a model at once on a device.
+
+    tokens: of all samples together, at most. predicted: those of which logits are computed.
+    recompute: whether layers keep their input only. operators: whose norms and functions, `torch`'s,
+    `liger`'s or `mindspeed`'s; the latter two keep no steps between. optimizer: the key `hf.optimizer`.
+    """
+
+    tokens: int
+    predicted: int
+    recompute: bool = False
+    operators: str = TORCH
+    optimizer: str = "adamw"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one copy of the model, on all of its devices."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+
+    @property
+    def all(self) -> float:
+        """At most at a time, as the loss goes backward: all parts."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def training_memory(
+    shape: ModelShape,
+    parameters: int,
+    train: Mapping[str, Any],
+    precision: str,
+    step: Step,
+    shares: int = 1,
+) -> Memory:
+    """What a training takes. parameters: of the whole model. shares: devices that share its layers
+    (`hf.shard`), of which this is said for one: their trained weights are in fp32, which are then
+    the optimizer's own, and two layers at a time are whole."""
+    width, trained = WIDTH[precision], trained_parameters(shape, train)
+    layers, layers_trained = _shared(shape, train) if shares > 1 else (0, 0)
+    frozen = layers - (0 if train.get("lora") else layers_trained)
+    weights = width * (parameters + _adapters(shape, train) - frozen - layers_trained)
+    weights += (width * frozen + FP32 * layers_trained) / shares
+    weights += 2 * width * layers / shape.llm_layers
+    gradients = trained - layers_trained * (1 - 1 / shares)
+    own = FP32 if precision != "fp32" else 0  # the main weights
+    return Memory(
+        weights=weights,
+        gradients=FP32 * gradients,
+        optimizer=(own + MOMENTS[step.optimizer]) * (trained - layers_trained)
+        + MOMENTS[step.optimizer] * layers_trained / shares,
+        activations=activation_bytes(shape, train, precision, step),
+        logits=LOGIT * shape.vocab * step.predicted,
+    )
+
+
+def shares_of(settings: Mapping[str, Any]) -> int:
+    """Over how many devices the settings of an experiment share the layers of one copy."""
+    machine = settings["hf"]
+    if settings["engine"] == MINDSPEED or machine.get("shard", "none") == "none":
+        return 1
+    return machine["devices"] * machine.get("nodes", 1)
+
+
+def _shared(shape: ModelShape, train: Mapping[str, Any]) -> tuple[int, int]:
+    """Parameters of the language model's layers without adapters, and those that are trained in them."""
+    family = tensors_of(shape)
+    layers = {
+        name: math.prod(sides)
+        for name, sides in hf_shapes(shape).items()
+        if family.kind(name) == "language" and ".layers." in name
+    }
+    if train.get("lora"):
+        return sum(layers.values()), _adapters(shape, train)
+    return sum(layers.values()), sum(
+        size for name, size in layers.items() if family.is_trained(name, train)
+    )
+
+
+def _adapters(shape: ModelShape, train: Mapping[str, Any]) -> int:
+    lora = train.get("lora")
+    return adapter_parameters(shape, lora, train) if lora else 0
+
+
+def step_of(settings: Mapping[str, Any]) -> Step:
+    """What the settings of an experiment put through the model at once; conversations at their longest."""
+    train = settings["train"]
+    tokens = train["micro_batch_size"] * train["seq_length"]
+    if settings["engine"] == MINDSPEED:
+        tokens //= settings["parallel"]["context_parallel_size"]
+        return Step(tokens, tokens, operators=MINDSPEED)
+    packed = settings["hf"].get("tokens_per_pass")
+    chosen = {
+        "recompute": settings["hf"].get("recompute") == "full",
+        "operators": settings["hf"].get("kernels") or TORCH,
+        "optimizer": settings["hf"].get("optimizer") or "adamw",
+    }
+    if packed:
+        tokens = max(packed, train["seq_length"])
+        return Step(tokens, round(tokens * ANSWERED), **chosen)
+    return Step(tokens, tokens, **chosen)
+
+
+# Of the tokens of a packed pass, how many are in answers: of LLaVA-Instruct's conversations.
+ANSWERED = 0.25
+
+
+def activation_bytes(
+    shape: ModelShape, train: Mapping[str, Any], precision: str, step: Step
+) -> float:
+    """What is kept of the language model until its gradients are computed."""
+    layer = layer_bytes(shape, train, precision, step.operators) * step.tokens
+    if not step.recompute:
+        return layer * shape.llm_layers
+    return layer + WIDTH[precision] * shape.hidden * step.tokens * shape.llm_layers
+
+
+def layer_bytes(
+    shape: ModelShape, train: Mapping[str, Any], precision: str, operators: str = TORCH
+) -> float:
+    """What a layer keeps of a token.
+
+    Of each norm its input in fp32, what is multiplied with its weight, and its output; of attention what
+    it is given and gives; of the feed-forward layer both inputs of the product, the one before its
+    function too, and the product. Fused operators keep inputs and outputs. A frozen weight has no use for what it is multiplied with; an adapter
+    has it, and adds its own small inner vector.
+    """
+    width, lora = WIDTH[precision], train.get("lora")
+    inputs = _kept_inputs(shape, train)
+    plain = operators == TORCH
+    norm = FP32 + (0 if lora else width) if plain else width
+    repeated = shape.kv_heads if operators == MINDSPEED else shape.heads
+    attention = width * (shape.heads + 2 * repeated)
+    kept = 2 * norm * shape.hidden
+    kept += attention * shape.head_dim + FP32 * shape.heads
+    kept += width * (3 if plain else 2) * shape.ffn
+    kept += width * (
+        shape.hidden * (inputs["attention"] + inputs["feed-forward"])
+        + shape.ffn * inputs["product"]
+    )
+    kept += width * shape.heads * shape.head_dim  # what attention gives, its own output
+    if lora:
+        kept += width * _inner(shape, train)
+    return kept
+
+
+def _kept_inputs(shape: ModelShape, train: Mapping[str, Any]) -> dict[str, int]:
+    """Whether the inputs of attention, feed-forward layer and last product are kept, as 1 or 0."""
+    words = {"attention": "linear_qkv", "feed-forward": "linear_fc1", "product": "linear_fc2"}
+    if not train.get("lora"):
+        return dict.fromkeys(words, 1)
+    there = {fused_word(module.entry.mm) for module in _in_language(shape, train)}
+    return {name: int(word in there) for name, word in words.items()}
+
+
+def _in_language(shape: ModelShape, train: Mapping[str, Any]) -> list[Adapted]:
+    family = tensors_of(shape)
+    modules = adapted(shape, train["lora"], train)
+    return [module for module in modules if family.kind(module.entry.hf[0]) == "language"]
+
+
+def _inner(shape: ModelShape, train: Mapping[str, Any]) -> float:
+    """Numbers that adapters add to what a layer keeps of a token."""
+    layers = sum(len(module.hf) for module in _in_language(shape, train))
+    return train["lora"]["rank"] * layers / shape.llm_layers
