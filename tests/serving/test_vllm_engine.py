@@ -15,7 +15,7 @@ from mindtune.engines.vllm.doctor import Model, memory_row, vllm_rows
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
 from mindtune.glue.sourcecode import closure
-from workflow.conftest import Checkout
+from workflow.conftest import SMALL, Checkout, merged
 
 STUB = Path(__file__).parent / "stub"
 CHUNK = 4
@@ -237,3 +237,25 @@ def test_the_doctors_command_looks_at_vllm(tmp_path, base):
     section = {"python": sys.executable, "device": "cpu", "environment": {"PYTHONPATH": str(STUB)}}
     checkout.configure({"answer": {"engine": "vllm"}, "vllm": section})
     assert "architecture    OK  Qwen2VLForConditionalGeneration" in checkout.tool("doctor")
+
+
+def test_it_answers_in_the_workflow(finished, tmp_path):
+    checkout = finished.without(tmp_path / "with vllm", "hot")
+    pad = read_tokenizer(checkout.path / "results/baseline/hf").token_to_id("<|image_pad|>")
+    section = {
+        "python": sys.executable, "device": "cpu",
+        "environment": {"PYTHONPATH": str(STUB), "VLLM_PLAY_PAD": str(pad)},
+    }  # fmt: skip
+    one = merged(SMALL, {"experiments": {"hot": None}})
+    checkout.configure(merged(one, {"answer": {"engine": "vllm"}, "vllm": section}))
+    said = checkout.snakemake("results/baseline/answers_after.jsonl")
+    assert "answering: 8 prompts in" in said
+    lines = read_json_lines(checkout.path / "results/baseline/answers_after.jsonl")
+    asked = read_json_lines(checkout.path / "results/shared/prompts.jsonl")
+    assert [line["id"] for line in lines] == [prompt["id"] for prompt in asked]
+    assert len({line["answer"] for line in lines}) > 1
+    (checkout.path / "results/baseline/answers_after.jsonl").unlink()
+    section["environment"]["VLLM_PLAY"] = json.dumps({"fail": ["memory", "NPU out of memory."]})
+    checkout.configure(merged(one, {"answer": {"engine": "vllm"}, "vllm": section}))
+    said = checkout.snakemake("results/baseline/answers_after.jsonl", fails=True)
+    assert "vLLM ran out of memory" in said and "Traceback" not in said

@@ -52,6 +52,18 @@ def test_what_hf_trained_mindspeed_answers_from_its_checkpoints(tmp_path):
     assert {MACHINE, "results/baseline/finetune.json"} <= {*after.inputs}
 
 
+@pytest.mark.parametrize("trains", [{}, MINDSPEED])
+def test_vllm_answers_from_the_export_of_whoever_trains(tmp_path, trains):
+    section = {"python": "/opt/vllm/bin/python", "device": "cpu", "arguments": ["--max-num-seqs=8"]}
+    planned = jobs(tmp_path, merged(trains, {"answer": {"engine": "vllm"}, "vllm": section}))
+    before, after = (planned[f"answer_prompts {stage}"] for stage in ("before", "after"))
+    own = {"device": "cpu", "arguments": ["--max-num-seqs=8"]}  # the Python makes no other answers
+    assert before.params["machine"] == after.params["machine"] == own
+    assert before.params["engine"] == "vllm" and before.params["parallel"] is None
+    assert "results/baseline/hf" in after.inputs and MACHINE not in after.inputs
+    assert not any("results/shared/mm" in job.inputs for job in (before, after))
+
+
 def test_converters_belong_to_no_engine(tmp_path):
     """Who trains is no reason to convert again."""
     first, second = (

@@ -68,6 +68,7 @@ def answer(job: AnswerJob) -> None:
     """Write an answer for each prompt, in the order of the prompts; what an interrupted answering
     has answered is not asked again."""
     python = vllm_python(job.operation)
+    log.info("vLLM runs under Python %s with %s", python.version, dict(python.packages))
     warn_of_other_template(job.hf_dir)
     prompts = read_json_lines(job.prompts)
     journal = Journal.of(job, prompts, engine="vllm", versions=python.packages)
@@ -112,7 +113,7 @@ class Answering:
         self.waiting = [(first_of_each_kind(self.prompts, left), 1)]
         self.waiting += [(batch, None) for batch in batches]
         self.faults = Faults(self.job.operation)
-        launch = self._launch(left)
+        launch = self._launch()
         log.info("the launch is %s", launch.directory / "launch.sh")
         os.mkfifo(self.run / "feed")
         # Opened for both, it neither waits for vLLM nor fails when that is gone.
@@ -123,6 +124,9 @@ class Answering:
             status = launch.run(self.hear)
         finally:
             os.close(self.feed)
+            (self.run / "feed").unlink()
+            for chunk in self.given:  # their pictures are large
+                shutil.rmtree(chunk.parent)
         if self.waiting or self.given:
             raise UserError(self._failure(status))
 
@@ -145,10 +149,12 @@ class Answering:
         """Whether what is answered now is to be kept, and not the look at the tokens."""
         return next(iter(self.given.values()), (None, 1))[1] is None
 
-    def _launch(self, left: Sequence[int]) -> Launch:
+    def _launch(self) -> Launch:
         section = self.job.operation
-        longest = max(len(self.asked[number].expanded) for number in left)
-        pictures = max(len(self.asked[number].pictures) for number in left)
+        longest = max(
+            len(one.expanded) for one in self.asked
+        )  # of all, also where some are answered
+        pictures = max(len(one.pictures) for one in self.asked)
         write_json(
             self.run / "job.json",
             {
