@@ -1,6 +1,7 @@
 """Rendering, against the files of a real run (tests/ascend/recorded)."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines.mindspeed import rendering
 from mindtune.errors import UserError
+from mindtune.models import published
 from mindtune.models.shape import model_shape
+from tiny_qwen25 import write_base as write_qwen25
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +174,80 @@ def test_an_installation_that_is_not_whole_is_said(tmp_path):
     )
     with pytest.raises(UserError, match="the installation of MindSpeed-MM is not whole"):
         rendering.shipped(tmp_path, "model", shape)
+
+
+# --- Qwen2.5-VL, for which the framework ships a 7B to train, and nothing to answer -----------
+
+
+@pytest.fixture(scope="module")
+def qwen25(tmp_path_factory):
+    return write_qwen25(tmp_path_factory.mktemp("qwen25") / "base")
+
+
+def test_all_in_which_qwen25_differs_follows_from_its_config(qwen25):
+    """Whatever the shipped file says of it, Qwen2-VL's for answering too."""
+    config = json.loads((qwen25 / "config.json").read_text())
+    template = scrambled(recorded("model"))
+    made = rendering.model_file(template, config, whole(config), TRAIN)
+    encoder = made["image_encoder"]["vision_encoder"]
+    assert encoder.items() >= {
+        "num_layers": 4, "hidden_size": 128, "ffn_hidden_size": 344, "intermediate_size": 344,
+        "gated_linear_unit": True, "activation_func": "silu", "normalization": "RMSNorm",
+        "window_attn_size": 56, "fullatt_block_indexes": [1, 3], "tokens_per_second": 2,
+    }.items()  # fmt: skip
+    projector = made["image_encoder"]["vision_projector"]
+    assert (projector["normalization"], projector["ffn_hidden_size"]) == ("RMSNorm", 512)
+    assert made["text_decoder"]["model_id"] == "qwen2_5_lm"
+    asked = rendering.inference_file(
+        scrambled(recorded("inference")), config, whole(config),
+        hf_dir=qwen25, end=529, text_end=527, max_new_tokens=24,
+    )  # fmt: skip
+    for part in ("vision_encoder", "vision_projector"):
+        ours, theirs = (one["image_encoder"][part] for one in (asked, made))
+        assert ours | {"freeze": None} == theirs | {"freeze": None}
+
+
+def test_the_framework_reads_qwen25s_processor_as_qwen2_vls(qwen25, config, tmp_path):
+    shape = model_shape(json.loads((qwen25 / "config.json").read_text()))
+    place = rendering.readable(qwen25, shape, tmp_path / "processor")
+    assert place == tmp_path / "processor"
+    changed = {"config.json", "preprocessor_config.json"}
+    for path in place.iterdir():
+        same = path.read_bytes() == (qwen25 / path.name).read_bytes()
+        assert same == (path.name not in changed), path
+    assert {path.name for path in place.iterdir()} >= {*changed, "tokenizer.json", "merges.txt"}
+    assert json.loads((place / "config.json").read_text())["model_type"] == "qwen2_vl"
+    processor = json.loads((place / "preprocessor_config.json").read_text())
+    assert processor["processor_class"] == "Qwen2VLProcessor" and processor["patch_size"] == 14
+    # What the framework can read itself stays where it is.
+    assert rendering.readable(qwen25, model_shape(config), tmp_path / "none") == qwen25
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("size", ["3B", "7B", "32B", "72B"])
+def test_qwen25_of_every_size_is_filled_into_the_7b(tmp_path, size):
+    (tmp_path / "examples/qwen2.5vl").mkdir(parents=True)
+    (tmp_path / "examples/qwen2vl").mkdir()
+    (tmp_path / "examples/qwen2.5vl/model_7b.json").write_text('{"of": "training"}')
+    (tmp_path / "examples/qwen2vl/inference_qwen2vl_7b.json").write_text('{"of": "answering"}')
+    shape = model_shape(published.PUBLISHED[f"Qwen2.5-VL-{size}"])
+    assert rendering.shipped(tmp_path, "model", shape) == {"of": "training"}
+    assert rendering.shipped(tmp_path, "inference", shape) == {"of": "answering"}
+
+
+@pytest.mark.mindspeed
+@pytest.mark.skipif("MINDSPEED_MM_HOME" not in os.environ, reason="MINDSPEED_MM_HOME is not set")
+def test_the_published_7b_is_rendered_as_it_is_shipped():
+    """The framework's own model_7b.json comes out, but for the head size that it computes itself."""
+    config = published.PUBLISHED["Qwen2.5-VL-7B"] | {
+        "max_position_embeddings": 128000, "rope_scaling": {"mrope_section": [16, 24, 24]},
+    }  # fmt: skip
+    home = Path(os.environ["MINDSPEED_MM_HOME"])
+    shape = model_shape(config)
+    layout = ParallelLayout.make(
+        shape, llm_pp_layers=[[1, 10, 10, 7]], vit_pp_layers=[[32, 0, 0, 0]]
+    )
+    shipped = rendering.shipped(home, "model", shape)
+    made = rendering.model_file(shipped, config, layout, TRAIN)
+    assert made["text_decoder"].pop("kv_channels") == 128
+    assert made == shipped

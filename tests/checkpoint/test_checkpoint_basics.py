@@ -14,6 +14,7 @@ from mindtune.checkpoint import (
     resplit,
     save_trained,
 )
+from mindtune.errors import UserError
 from tiny_qwen2vl import (
     Sizes,
     config_of,
@@ -261,3 +262,32 @@ def test_directories_can_be_entered(tmp_path):
     for path in (tmp_path / "mm", *(tmp_path / "mm").rglob("*")):
         if path.is_dir():
             assert stat.S_IMODE(path.stat().st_mode) & 0o700 == 0o700
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_the_names_of_a_checkpoint_tell_whose_it_is(tmp_path, family, tied):
+    """Without a config.json: the families cut the vision model's MLP over tensor ranks in two ways."""
+    tensors = write_hf(tmp_path / "hf", Sizes(family=family, tied=tied))
+    hf_to_mm(
+        tmp_path / "hf", tmp_path / "mm", tp_size=2, llm_pp_layers=[1, 1], vit_pp_layers=[1, 1]
+    )
+    resplit(tmp_path / "mm", tmp_path / "one", tp_size=1)
+    mm_to_hf(tmp_path / "one", tmp_path / "hf", tmp_path / "back")
+    assert same(read_hf(tmp_path / "back"), tensors)
+
+
+def test_a_checkpoint_of_another_family_is_refused(tmp_path):
+    sizes = Sizes()
+    write_hf(tmp_path / "hf", sizes)
+    write_hf(tmp_path / "other", sizes.but(family="qwen2_5_vl"))
+    bias = "image_encoder.encoder.blocks.layers.0.input_layernorm.bias"
+    for one, other, words in (
+        ("hf", "other", f"has a tensor {bias} (and 4 more) that is none of Qwen2.5-VL's"),
+        ("other", "hf", f"lacks the tensor {bias}"),
+    ):
+        hf_to_mm(tmp_path / one, tmp_path / f"{one}.mm")
+        with pytest.raises(UserError) as caught:
+            mm_to_hf(tmp_path / f"{one}.mm", tmp_path / other, tmp_path / "out")
+        assert str(caught.value).endswith(words)
+    assert not (tmp_path / "out").exists()

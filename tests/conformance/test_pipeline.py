@@ -17,6 +17,7 @@ import pytest
 import torch
 from mindtune.engines.learning_rate import learning_rate
 from safetensors import safe_open
+from tiny_qwen25 import write_base as write_qwen25
 from workflow.conftest import Checkout, merged
 
 HOME = os.environ.get("MINDSPEED_MM_HOME")
@@ -231,6 +232,26 @@ def test_the_frameworks_converter_and_script_do_it_too(home, tmp_path, one):
         assert "equal, bit for bit" in (checkout.path / f"logs/{rule}.log").read_text()
     assert exported(checkout) == exported(one)
     assert len(table(checkout, "results/compare.csv")) == 2
+
+
+def test_a_qwen25_goes_through_all_of_it(home, tmp_path):
+    """Trained with its windows, exported and answered from; the answers are learnt."""
+    base = write_qwen25(tmp_path / "Qwen2.5-VL-tiny")
+    config = merged(
+        settings(home, SHORT), {"sources": {"model": {"use": "path", "path": str(base)}}}
+    )
+    checkout = make(tmp_path / "run", config)
+    run(checkout)
+    losses = [float(row["loss"]) for row in table(checkout, "results/baseline/loss.csv")]
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    rows = table(checkout, "results/compare.csv")
+    assert len(rows) == 5 and any(row["before"] != row["after"] for row in rows)
+    launch = (checkout.path / "results/baseline/save_dir/run/launch.sh").read_text()
+    assert "--use-flash-attn" not in launch
+    exported = json.loads((checkout.path / "results/baseline/hf/config.json").read_text())
+    assert exported["model_type"] == "qwen2_5_vl"
+    processor = checkout.path / "results/baseline/save_dir/run/processor"
+    assert json.loads((processor / "config.json").read_text())["model_type"] == "qwen2_vl"
 
 
 def test_adapters_are_trained_exported_and_answered_from(home, tmp_path):

@@ -23,7 +23,7 @@ from mindtune.checkpoint import (
     verify,
 )
 from mindtune.checkpoint.huggingface import HFCheckpoint, matched
-from mindtune.checkpoint.lora import _merged, _pairs
+from mindtune.checkpoint.lora import _check_fit, _modules
 from mindtune.checkpoint.megatron import MMCheckpoint, iteration_directory, read_tracker
 from mindtune.checkpoint.reading import compare
 from mindtune.errors import UserError
@@ -269,16 +269,14 @@ def test_adapters_that_cannot_be_merged(tmp_path):
         return MMCheckpoint(megatron(path, {"model": tensors}))
 
     with adapters(tmp_path / "a", **{"a.lora_magnitude": torch.ones(1)}) as found:
-        told("a.lora_magnitude is no adapter that can be merged", _pairs, found)
+        told("a.lora_magnitude is no adapter that can be merged", _modules, found)
     names = [f"{one}.lora_A.default.weight", f"{one}.lora_A.other.weight"]
     with adapters(tmp_path / "b", **dict.fromkeys(names, torch.ones(2, 2))) as found:
-        told("has two adapters for", _pairs, found)
+        told("has two adapters for", _modules, found)
     names = [f"{one}.lora_{which}.default.weight" for which in "AB"]
-    entry = next(
-        entry for entry in TENSORS.entries(1, 0, output=False) if entry.mm == f"{one}.weight"
-    )
     with adapters(tmp_path / "c", **dict.fromkeys(names, torch.ones(2, 2))) as found:
-        told("do not fit", _merged, found, entry, LARGE, *names, 1.0)
+        a, b = (found.shards(name)[0] for name in names)
+        told("do not fit", _check_fit, found, one, a, b, (4, 2))
 
 
 def test_layers_nested_deeply_are_no_list():

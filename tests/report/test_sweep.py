@@ -60,6 +60,22 @@ def test_trainings_that_became_the_same_model_have_no_spread():
     assert found.values == [0.5] and found.deviation is None
 
 
+def test_settings_that_are_lists_tell_lines_of_a_plot_apart():
+    """As train.lora's modules, which a training without adapters lacks."""
+    points = parameters(
+        [
+            training("a", 0.5, **{"lora.rank": 4, "lora.target_modules": ["q", "v"]}),
+            training("b", 0.6, **{"lora.rank": 8, "lora.target_modules": ["q", "v"]}),
+            training("whole", 0.7),
+        ]
+    )
+    assert [point.at for point in points["train.lora.rank"]] == [4, 8]
+    told = {point.others for point in points["train.lora.rank"]}
+    assert told == {(("train.lora.target_modules", "[q, v]"),)}
+    svg = sweep_svg(points, BY_NAME["exact"])
+    assert svg.startswith("<svg")
+
+
 def test_parameters_are_the_numbers_that_vary_but_seeds():
     points = parameters(
         [

@@ -376,6 +376,9 @@ def test_a_device_that_is_not_there_is_said(place, tmp_path):
 def one_card(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    return chosen
 
 
 def test_a_card_that_is_not_there_is_said(one_card):
@@ -383,7 +386,11 @@ def test_a_card_that_is_not_there_is_said(one_card):
         UserError, match=r"hf\.device is cuda:7, but there is 1 here.*write cuda:0 or"
     ):
         open_device(MACHINE | {"device": "cuda:7"})
+    with pytest.raises(UserError, match=r"hf\.devices is 2, but there is 1 here; write 1 or less"):
+        open_device(MACHINE | {"device": "cuda", "devices": 2})
+    assert one_card == []
     assert open_device(MACHINE | {"device": "cuda:0"}) == torch.device("cuda:0")
+    assert one_card == [0]  # or what asks for `cuda` gets whichever comes first
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def test_every_combination_is_an_experiment_beside_the_named_ones():
     assert {found.scope(name, "before") for name in found.experiments} == {"shared"}
 
 
+def test_ranks_of_adapters_are_swept():
+    found = load({"grid": {"train.lora.rank": [4, 16]}}).experiments
+    assert [*found] == ["rank-4", "rank-16"]
+    assert [one["train"]["lora"]["rank"] for one in found.values()] == [4, 16]
+    assert found["rank-4"]["train"]["lora"]["alpha"] == 16
+
+
 def test_a_grid_alone_has_no_baseline():
     assert list(load({"grid": {"train.lr": [1e-5]}}).experiments) == ["lr-1e-5"]
     assert list(load({"grid": {}}).experiments) == ["baseline"]
@@ -74,6 +81,11 @@ def test_words_of_values(value, word):
         ({"hf.threads": [1, 2]}, "grid.hf.threads can't differ between experiments; it may have keys of "
          "data, processor, parallel, train, answer."),
         ({"train": [1]}, "grid.train is a section; write a key of it, such as `train.train_iters`."),
+        ({"train.lora": [1]}, "grid.train.lora is a section; write a key of it, such as `train.lora.rank`."),
+        ({"train.lora.r": [1]}, "grid.train.lora.r is not a key; grid.train.lora knows rank, alpha, dropout, "
+         "target_modules."),
+        ({"train.lr.x": [1]}, "grid.train.lr.x is not a key; train.lr has no keys of its own."),
+        ({"train.lora.rank": [4, 0]}, "grid.train.lora.rank[1] is 0, but must be at least 1."),
         ({"sources.model": [1]}, "grid.sources.model can't be swept: paths make no short names; write an "
          "experiment for each model."),
         ({"train.lr": 0.1}, "grid.train.lr is 0.1, but must be a list."),

@@ -32,6 +32,7 @@ WHO_NAMES_IT = {
     "scripts/mindtune/models/conversation.py": "tokens in a text, looked at before a model is known",
     "scripts/mindtune/demo": "the demo is a small Qwen2-VL",
     "scripts/build_base_model.py": "lays the demo's model out",
+    "scripts/ask.py": "an example with the demo's model",
     "rules/sources.smk": "the directory of the demo's model",
     "scripts/mindtune/settings/sources.py": "the published model that is fetched by default",
     "scripts/mindtune/settings/sections/sources.py": "a description, for the reference page",

@@ -1,8 +1,11 @@
 """Qwen2.5-VL in the hf engine: sizes, windows in a packed pass, training, answers and export."""
 
+import shutil
+
 import pytest
 import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors, mm_to_hf
+from mindtune.checkpoint.adapters import export_adapter
 from mindtune.engines.hf.checkpoints import published_tensors
 from mindtune.engines.hf.dataset import Collator
 from mindtune.engines.hf.model import build_model, load_model
@@ -13,11 +16,15 @@ from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape, read_config
 from mindtune.models.tensors import hf_shapes, tensors_of
 from mindtune.scale import count_parameters
+from test_finetune import place as finetune_place
+from test_finetune import rows, train
 from test_packing import difference, gradients, one_by_one, sample, together
 from tiny_qwen25 import write_base
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 LOSS, GRADIENT = 1e-6, 1e-5
+SEEING = {"freeze_vision_encoder": False, "freeze_vision_projector": False}
+place_of_finetune = finetune_place  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +68,7 @@ def packer_of(processor) -> Packer:
     return Packer(1, 4096, processor.image_token_id, processor.image_processor.merge_size)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-@pytest.mark.parametrize("tokens_per_pass", [60, 4096])
+@pytest.mark.parametrize(("tokens_per_pass", "frozen"), [(60, True), (4096, False)])
 def test_packed_passes_give_the_same_loss_and_gradients(models, processor, tokens_per_pass, frozen):
     """Several pictures in a record, pictures of one window and of several, and text alone."""
     plain, packed = models
@@ -186,3 +192,57 @@ def test_a_model_that_went_there_and_back_says_the_same(base, processor, tmp_pat
             for path in (base, tmp_path / "hf")
         ]
     assert torch.equal(*logits)
+
+
+@pytest.fixture(scope="module")
+def place(place_of_finetune, base, tmp_path_factory):
+    """test_finetune's data with this model."""
+    place = tmp_path_factory.mktemp("trained") / "place"
+    shutil.copytree(place_of_finetune, place, ignore=shutil.ignore_patterns("base", "mm"))
+    shutil.copytree(base, place / "base")
+    hf_to_mm(base, place / "mm")
+    return place
+
+
+def test_packed_and_recomputed_training_gives_the_losses_of_the_plain_one(place, tmp_path):
+    """Four iterations with the vision encoder, hence through windows that are computed twice."""
+    ways = {"plain": {}, "packed": {"tokens_per_pass": 300},
+            "again": {"tokens_per_pass": 300, "recompute": "full"}}  # fmt: skip
+    losses = {}
+    for name, machine in ways.items():
+        train(place, tmp_path / name, machine=machine, **SEEING)
+        losses[name] = [float(row["loss"]) for row in rows(tmp_path / name)]
+    assert losses["packed"] == pytest.approx(losses["plain"], rel=1e-4)
+    assert losses["again"] == pytest.approx(losses["packed"], rel=1e-6)
+    assert losses["plain"][-1] < losses["plain"][0]
+
+
+def test_adapters_of_all_parts_are_merged_as_peft_does(place, tmp_path):
+    """The gated MLP of the vision encoder too, whose two inputs share a matrix A; to the bit."""
+    peft = pytest.importorskip("peft")
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.0,
+            "target_modules": ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]}  # fmt: skip
+    train(place, tmp_path / "save_dir", lora=lora, **SEEING)
+    mm_to_hf(tmp_path / "save_dir", place / "base", tmp_path / "merged")
+    export_adapter(tmp_path / "save_dir", place / "base", tmp_path / "adapter")
+    model = peft.PeftModel.from_pretrained(
+        load_model(place / "base", torch.float32), tmp_path / "adapter"
+    )
+    layers = [layer for layer in model.modules() if hasattr(layer, "lora_A")]
+    assert len(layers) == 4 * 7 + 4 * 5 + 2  # language, vision, projector
+    theirs = model.merge_and_unload().state_dict()
+    ours = load_model(tmp_path / "merged", torch.float32).state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_kept_features_of_windows_are_those_of_the_tower(place, tmp_path):
+    """With the vision encoder frozen each picture is computed once, alone, and read again after that."""
+    machine = {"tokens_per_pass": 300}
+    kept = tmp_path / "features" / "code"
+    first, again = (
+        train(place, tmp_path / name, machine=machine, features=kept) for name in ("a", "b")
+    )
+    assert any(path.is_file() for path in kept.rglob("*"))
+    off = train(place, tmp_path / "c", machine=machine | {"feature_cache": "off"})
+    assert first == again == off

@@ -21,7 +21,10 @@ from unit.test_finetune import MACHINE, TRAIN, job_of, model, place, rows, train
 from unit.test_lora import LORA
 
 # No micro batch is cut by an epoch of eight samples: all numbers of replicas draw the same batches.
-WHOLE = {"micro_batch_size": 1, "global_batch_size": 4}
+WHOLE = {
+    "micro_batch_size": 1, "global_batch_size": 4, "train_iters": 12, "eval_interval": 6,
+}  # fmt: skip
+LAST = "iter_0000012"
 PACKED = {"tokens_per_pass": 300}
 DROPPING = LORA | {"dropout": 0.5}
 
@@ -84,11 +87,12 @@ def test_a_process_that_is_killed_ends_all_and_the_rest_ends_in_the_same_bytes(
     """The second process is killed when the first checkpoint is whole, as for want of memory."""
     killed, children = [], []
 
-    def second() -> psutil.Process | None:
-        for one in psutil.Process().children(recursive=True):
-            if str(group.PROGRAM) in one.cmdline() and one.environ().get("RANK") == "1":
-                return one
-        return None
+    def second() -> psutil.Process:
+        return next(
+            one for one in children
+            if str(group.PROGRAM) in one.cmdline() and one.environ().get("RANK") == "1"
+            and "torch.distributed.run" in one.parent().cmdline()
+        )  # fmt: skip
 
     def advance(self, count=1, note=""):
         if not killed and (tmp_path / "a/iter_0000002").exists():
@@ -111,7 +115,7 @@ def test_shared_layers_train_as_whole_ones(eight, tmp_path, together):
     """And what is saved of them is whole: the weights that one device would have."""
     train(eight, tmp_path / "a", machine=PACKED | {"devices": 2, "shard": "layers"}, **WHOLE)
     assert_alike(rows(tmp_path / "a"), rows(together[0]), 1e-5)
-    weights, others = model(tmp_path / "a"), model(together[0])
+    weights, others = model(tmp_path / "a", 12), model(together[0], 12)
     assert weights.keys() == others.keys()
     for name, tensor in weights.items():
         torch.testing.assert_close(tensor, others[name], rtol=1e-4, atol=1e-5)
@@ -127,7 +131,7 @@ def test_a_training_of_shared_layers_resumes_exactly(eight, tmp_path, machine, c
     machine = PACKED | {"devices": 2, "shard": "layers"} | machine
     whole = train(eight, tmp_path / "a", machine=machine, **WHOLE, **changes)
     lines = rows(tmp_path / "a")
-    shutil.rmtree(tmp_path / "a/iter_0000004")
+    shutil.rmtree(tmp_path / "a" / LAST)
     resumed = train(eight, tmp_path / "a", machine=machine, **WHOLE, **changes)
     assert resumed == whole and rows(tmp_path / "a") == lines
 
@@ -138,7 +142,7 @@ def test_dropout_goes_on_with_the_numbers_of_each_process(eight, tmp_path):
     machine = PACKED | {"devices": 2}
     whole = train(eight, tmp_path / "a", machine=machine, lora=DROPPING, **WHOLE)
     lines = rows(tmp_path / "a")
-    shutil.rmtree(tmp_path / "a/iter_0000004")
+    shutil.rmtree(tmp_path / "a" / LAST)
     resumed = train(eight, tmp_path / "a", machine=machine, lora=DROPPING, **WHOLE)
     assert resumed == whole and rows(tmp_path / "a") == lines
 

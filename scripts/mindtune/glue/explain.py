@@ -21,6 +21,7 @@ from mindtune.glue.sourcecode import RECORDS, recorded
 KEYS = {
     "tuned_model": "experiments",
     "converter": "mindspeed.converter",
+    "adapter": "export",
     "demo": "sources.demo",
     "line": "sources.download",
     "what": "sources",

@@ -14,7 +14,12 @@ import pandas as pd
 
 SEEDS = ("train.order_seed", "train.seed")
 # Keys that came later than others' settings are absent there; they had these values.
-LATER = {"train.order_seed": None, "answer.tokens_per_batch": None, "answer.engine": None}
+LATER = {
+    "train.order_seed": None,
+    "train.lora": None,
+    "answer.tokens_per_batch": None,
+    "answer.engine": None,
+}
 DIVERGED, ROSE = "diverged", "rose"
 LEAST = 5  # iterations at each end of a training, between which a rise can be told
 ERRORS = 3  # standard errors by which the loss must have risen
@@ -146,9 +151,13 @@ def _points(trainings: Sequence[Training], key: str, others: Sequence[str]) -> I
         at = _value(one, key)
         shown = one.value is not None or one.course == DIVERGED
         if shown and isinstance(at, int | float) and not isinstance(at, bool):
-            yield Point(
-                float(at), one.value, tuple((other, _value(one, other)) for other in others)
-            )
+            told = tuple((other, _plain(_value(one, other))) for other in others)
+            yield Point(float(at), one.value, told)
+
+
+def _plain(value: Any) -> Any:
+    """A value by which points can be told apart: lists can't be keys."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
 
 
 def wants_logarithm(numbers: Sequence[float]) -> bool:

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 from mindtune.settings.checks import OVERLAY_SECTIONS
@@ -54,7 +55,7 @@ def expanded(
 
 
 def _key_problems(key: str) -> Iterator[str]:
-    section, _, rest = key.partition(".")
+    section = key.partition(".")[0]
     if section == "sources":
         yield (
             f"grid.{key} can't be swept: paths make no short names; write an experiment for each "
@@ -66,14 +67,29 @@ def _key_problems(key: str) -> Iterator[str]:
         more = "" if guess else f"{', '.join(OVERLAY_SECTIONS)}."
         yield f"grid.{key} can't differ between experiments; {hint}{more}"
     else:
-        fields = item_model(Settings.model_fields[section].annotation).model_fields
-        known = list(fields)
-        if not rest:
-            yield f"grid.{key} is a section; write a key of it, such as `{key}.{known[0]}`."
-        elif rest not in known:
-            yield unknown_key(f"grid.{section}", rest, known)
-        elif (fields[rest].json_schema_extra or {}).get("without_effect"):
-            yield f"grid.{key} can't be swept: no result depends on it; write it in `{section}`."
+        yield from _unknown(key)
+
+
+def _unknown(key: str) -> Iterator[str]:
+    """What keeps a key of a section from being swept."""
+    place, model = "", Settings
+    for part in key.split("."):
+        known = model.model_fields
+        if part not in known:
+            yield unknown_key(f"grid.{place}", part, list(known))
+            return
+        if (known[part].json_schema_extra or {}).get("without_effect"):
+            yield f"grid.{key} can't be swept: no result depends on it; write it in `{place}`."
+            return
+        place = f"{place}.{part}" if place else part
+        model = item_model(known[part].annotation)
+        if model is None:
+            break
+    if model is not None:
+        first = next(iter(model.model_fields))
+        yield f"grid.{key} is a section; write a key of it, such as `{key}.{first}`."
+    elif place != key:
+        yield f"grid.{key} is not a key; {place} has no keys of its own."
 
 
 def _value_words(key: str, values: Sequence, check: Check) -> tuple[list[str], list[str]]:
@@ -88,8 +104,7 @@ def _value_words(key: str, values: Sequence, check: Check) -> tuple[list[str], l
         ]
         if settings is None:
             continue
-        section, _, name = key.partition(".")
-        word = word_of(getattr(getattr(settings, section), name))
+        word = word_of(reduce(getattr, key.split("."), settings))
         if word in words:
             problems.append(
                 f"{place} is {shown(value)}, which is the same as another value of the list or makes the "
@@ -145,8 +160,11 @@ def overlay_of(values: Mapping[str, Any]) -> dict[str, dict]:
     """Dotted keys as sections of keys."""
     found: dict[str, dict] = {}
     for key, value in values.items():
-        section, _, name = key.partition(".")
-        found.setdefault(section, {})[name] = value
+        *sections, name = key.split(".")
+        within = found
+        for section in sections:
+            within = within.setdefault(section, {})
+        within[name] = value
     return found
 
 
