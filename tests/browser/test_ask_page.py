@@ -27,7 +27,9 @@ def served(tmp_path_factory):
     python = os.environ.get("GRADIO_PYTHON")
     if python is None and importlib.util.find_spec("gradio") is None:
         # An optional package, which CI has not got either.
-        pytest.skip("PAGE OF ask.py NOT TESTED: gradio is not installed, and GRADIO_PYTHON is not set")
+        pytest.skip(
+            "PAGE OF ask.py NOT TESTED: gradio is not installed, and GRADIO_PYTHON is not set"
+        )
     place = tmp_path_factory.mktemp("asked")
     write_base_model(place / "before")
     write_base_model(place / "after")
