@@ -32,13 +32,13 @@ from mindtune.engines.hf.packing import picture_features
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.shown import Shown
 from mindtune.formats.checksum import crc32
+from mindtune.models.hf import classes_of
 
 log = logging.getLogger(__name__)
 
 MEMORY = 1 << 30  # bytes of a training, of all its processes together
 MOST_PENDING = 64  # pictures whose features are still on the device
 LARGEST_HEADER = 1000
-PROJECTOR = "merger."
 FORMAT = 1
 
 
@@ -51,6 +51,7 @@ class Tower:
 
     def __init__(self, inner: torch.nn.Module, packed: bool, projected: bool = True) -> None:
         self.inner, self.packed, self.projected = inner, packed, projected
+        self.projector = classes_of(inner.config.model_type).PROJECTOR
 
     @torch.no_grad()
     def __call__(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
@@ -58,7 +59,8 @@ class Tower:
         visual = self.inner.visual
         pixel_values, grid_thw = pixel_values.to(visual.device), grid_thw.to(visual.device)
         given: list[torch.Tensor] = []
-        note = visual.merger.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        projector = visual.get_submodule(self.projector)
+        note = projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
         try:
             if self.packed:
                 found = picture_features(self.inner, pixel_values, grid_thw)
@@ -79,7 +81,7 @@ class Tower:
         }  # fmt: skip
         found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, tensor in visual.state_dict().items():
-            if not self.projected and name.startswith(PROJECTOR):
+            if not self.projected and name.startswith(f"{self.projector}."):
                 continue
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(memoryview(_bytes_of(tensor)))
@@ -223,7 +225,7 @@ class Features:
         trained has its part in the gradients."""
         if self.tower.projected:
             return features
-        return self.tower.inner.visual.merger(features)
+        return self.tower.inner.visual.get_submodule(self.tower.projector)(features)
 
     def _name(self, path: Path) -> str:
         if path not in self.names:
@@ -260,13 +262,14 @@ def tower_of(model: torch.nn.Module, packed: bool) -> Tower | None:
     """A model's vision tower, where it is frozen.
 
     None also where the projector is trained and the tower gives it patches in another order than
-    that of the picture, as Qwen2.5-VL's does.
+    that of the picture, as one with windows does.
     """
-    visual = model.model.visual
-    trained = [name for name, one in visual.named_parameters() if one.requires_grad]
-    if not all(name.startswith(PROJECTOR) for name in trained):
+    family = classes_of(model.config.model_type)
+    named = model.model.visual.named_parameters()
+    trained = [name for name, one in named if one.requires_grad]
+    if not all(name.startswith(f"{family.PROJECTOR}.") for name in trained):
         return None
-    if trained and hasattr(visual, "fullatt_block_indexes"):
+    if trained and not family.PATCHES_IN_ORDER:
         return None
     return Tower(model.model, packed, projected=not trained)
 
