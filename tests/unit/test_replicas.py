@@ -205,6 +205,19 @@ def test_gradients_go_in_messages_of_one_type_and_of_a_limited_size(monkeypatch)
     ]  # fmt: skip
 
 
+def test_what_a_replica_has_no_gradient_for_counts_as_zero(monkeypatch):
+    """A text has none for the vision tower, where another replica has a picture."""
+    monkeypatch.setattr(replicas.distributed, "all_reduce", lambda tensor: tensor.add_(1))
+    used, unused, frozen = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(3))
+    unused.data, frozen.requires_grad = unused.data.bfloat16(), False
+    unused.grad_dtype = torch.float32
+    used.sum().backward()
+    Replicas(1, 2).sum_gradients([used, unused, frozen])
+    assert torch.equal(used.grad, torch.full((2, 3), 2.0))
+    assert torch.equal(unused.grad, torch.ones(2, 3)) and unused.grad.dtype == torch.float32
+    assert frozen.grad is None
+
+
 def test_one_replica_needs_nobody():
     one = Replicas()
     assert one.is_first and one.gathered(3) == [3]

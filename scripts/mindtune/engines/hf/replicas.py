@@ -62,10 +62,18 @@ class Replicas:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace the gradients by their sum over all copies."""
+        """Replace the gradients by their sum over all copies.
+
+        One that a copy has none for, such as the vision tower's where it had no picture, counts as zero.
+        """
         if self.count == 1:
             return
-        found = (one.grad for one in parameters if one.grad is not None)
+        trained = [one for one in parameters if one.requires_grad]
+        for one in trained:
+            if one.grad is None:
+                kind = getattr(one, "grad_dtype", None) or one.dtype
+                one.grad = torch.zeros_like(one, dtype=kind)
+        found = (one.grad for one in trained)
         gradients = [gradient for gradient in found if not is_shared(gradient)]  # summed already
         for bucket in buckets(gradients):
             together = torch.cat([gradient.reshape(-1) for gradient in bucket])
