@@ -104,7 +104,7 @@ def shares_of(settings: Mapping[str, Any]) -> int:
     machine = settings["hf"]
     if settings["engine"] == MINDSPEED or machine.get("shard", "none") == "none":
         return 1
-    return machine["devices"] * machine.get("nodes", 1)
+    return machine.get("devices", 1) * machine.get("nodes", 1)
 
 
 def _linear(shape: ModelShape) -> int:

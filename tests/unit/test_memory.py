@@ -3,7 +3,14 @@
 import pytest
 import torch
 from mindtune.engines.hf.adapters import Adapters
-from mindtune.memory import Step, activation_bytes, layer_bytes, step_of, training_memory
+from mindtune.memory import (
+    Step,
+    activation_bytes,
+    layer_bytes,
+    shares_of,
+    step_of,
+    training_memory,
+)
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape
 from mindtune.scale import count_parameters
@@ -163,7 +170,11 @@ def test_what_devices_share_is_counted_as_it_lies_on_them(lora):
         gradients += 4 * part * trained
         optimizer += (8 if shared else 12) * part * trained
     weights += 2 * 2 * sum(p.numel() for n, p in layers[0].named_parameters() if ".lora_" not in n)
-    need = training_memory(shape, count_parameters(shape).all, train, "bf16", Step(1, 1), shares=4)
+    machine = {"shard": "layers", "nodes": 4}  # a key at its default may be left out
+    shares = shares_of({"engine": "hf", "hf": machine})
+    need = training_memory(
+        shape, count_parameters(shape).all, train, "bf16", Step(1, 1), shares=shares
+    )
     assert need.weights == pytest.approx(weights, rel=1e-3)
     assert need.gradients == pytest.approx(gradients, rel=1e-3)
     assert need.optimizer == pytest.approx(optimizer, rel=1e-3)
