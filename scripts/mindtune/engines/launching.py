@@ -25,6 +25,10 @@ from mindtune.process import slow_to_stop
 
 log = logging.getLogger(__name__)
 
+# Of our own Python, and nothing for another.
+OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONNOUSERSITE")
+# Programs find all they need on the disk; a look at a hub would only be a delay.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 Heard = Callable[[str], None]
 DEFAULT_PORT = 6000
 SECONDS_TO_END = 30

@@ -1,8 +1,9 @@
 """Checkpoints of a training: Megatron's layout, and beside it all that an exact resume needs.
 
 `save_dir/iter_0000050/mp_rank_00/model_optim_rng.pt` holds the model under MindSpeed-MM's
-names, so that either engine can read it, or with `train.lora` the adapters alone. Its entry `hf_engine` holds the optimizer, the
-fp32 weights when the model's are bfloat16, and the states of the random generators.
+names, so that either engine can read it, or with `train.lora` the adapters alone. Its entry `hf_engine`
+holds the optimizer, the fp32 weights when the model's are bfloat16, and the states of the random
+generators.
 """
 
 import logging
@@ -22,7 +23,7 @@ from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.beside import Beside, HostCopies, changed
 from mindtune.engines.hf.device import DTYPES
 from mindtune.engines.hf.replicas import Replicas
-from mindtune.engines.hf.sharding import all_of, is_shared
+from mindtune.engines.hf.sharding import all_of, shares_layers
 from mindtune.models.tensors import tensors_of
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,8 @@ class Checkpoints:
 
         To be called after the first step: an optimizer has no moments before.
         """
-        shared = any(map(is_shared, model.parameters()))
-        if model.device.type == "cuda" and self.replicas.is_first and not shared:
+        writes = self.replicas.is_first and not shares_layers(model)
+        if model.device.type == "cuda" and writes:
             content = self._content(model, optimizer, [random_states(model.device)])
             if self.copies.fit(content, model.device):
                 self.beside.begin(partial(self.copies.prepare, content))
@@ -94,8 +95,8 @@ class Checkpoints:
     ) -> None:
         """Copy what a checkpoint holds, and let a thread write it, whole or not at all.
 
-        To be called in every replica. It waits for the one before to be whole. Where host memory has no room for the copies, the
-        checkpoint is whole when this returns. whole: called then, in the thread.
+        To be called in every replica. It waits for the one before to be whole. Where host memory has no
+        room for the copies, the checkpoint is whole when this returns. whole: called then, in the thread.
 
         Raises
         ------
@@ -103,7 +104,7 @@ class Checkpoints:
         """
         self.beside.wait()
         random = self.replicas.gathered(random_states(model.device))
-        shared = any(map(is_shared, model.parameters()))
+        shared = shares_layers(model)
         if not self.replicas.is_first and not shared:
             return
         content = self._content(model, optimizer, random)

@@ -25,7 +25,7 @@ from mindtune.engines.hf.loading import loader_processes, own_words
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import check_optimizer, optimizer_of
 from mindtune.engines.hf.processing import Processor
-from mindtune.engines.hf.quantizing import NF4, bitsandbytes_modules, quantize_layers
+from mindtune.engines.hf.quantizing import FOUR_BITS, NF4, bitsandbytes_for, quantize_layers
 from mindtune.engines.hf.replicas import Replicas, replica_count
 from mindtune.engines.hf.segments import use_segments
 from mindtune.engines.hf.sharding import shard_layers
@@ -181,7 +181,7 @@ def check(job: FinetuneJob, begun: int) -> None:
     config = read_config(job.hf_dir)
     check_optimizer(job.machine.get("optimizer"))
     if job.machine.get("frozen_weights") == NF4:
-        bitsandbytes_modules()
+        bitsandbytes_for(FOUR_BITS)
     if job.train.get("lora"):
         check_lora(config, job.train)
     check_room(job.save_dir, config, job.train, job.machine["precision"])

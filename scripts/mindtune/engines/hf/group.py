@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.divergence import Diverged
-from mindtune.engines.launching import Launch, Processes, exported
+from mindtune.engines.launching import OFFLINE, Launch, Processes, exported
 from mindtune.engines.requests import FinetuneJob
 from mindtune.errors import UserError
 from mindtune.files import write_json
@@ -104,8 +104,7 @@ def train_together(job: FinetuneJob, begun: int) -> None:
         {
             "PYTHONPATH": str(SCRIPTS),
             "OMP_NUM_THREADS": str(machine["threads"]),
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
+            **OFFLINE,
         }
     )
     launch = Launch(

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
+from mindtune.engines.hf.quantizing import bitsandbytes_for
 from mindtune.engines.hf.sharding import is_shared, part_like, parts_like
-from mindtune.errors import UserError
 
 ADAMW_8BIT = "adamw_8bit"
+EIGHT_BITS = ("hf.optimizer", ADAMW_8BIT, "adamw")
 
 
 class MainWeights:
@@ -115,14 +116,7 @@ def adamw_8bit() -> type[torch.optim.Optimizer]:
 
     Moments of less than 4,096 weights are in fp32 there, too.
     """
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise UserError(
-            f"hf.optimizer is {ADAMW_8BIT}, but bitsandbytes can't be imported ({error}); `pip install -r "
-            "envs/optimizers.txt`, or write adamw."
-        ) from error
-    return AdamW8bit
+    return bitsandbytes_for(EIGHT_BITS).optim.AdamW8bit
 
 
 def _main(parameter: torch.nn.Parameter) -> torch.nn.Parameter:

@@ -3,11 +3,14 @@
 bitsandbytes is optional, and imported where it is wanted only.
 """
 
+from types import ModuleType
+
 import torch
 
 from mindtune.errors import UserError
 
 NF4 = "nf4"
+FOUR_BITS = ("hf.frozen_weights", NF4, "whole")
 
 
 def quantize_layers(model: torch.nn.Module) -> None:
@@ -20,7 +23,7 @@ def quantize_layers(model: torch.nn.Module) -> None:
     ------
     UserError: bitsandbytes is not installed.
     """
-    kinds = bitsandbytes_modules()
+    kinds = bitsandbytes_for(FOUR_BITS).nn
     for layer in model.model.language_model.layers:
         for name, linear in list(layer.named_modules()):
             if isinstance(linear, torch.nn.Linear):
@@ -56,17 +59,19 @@ def _replace(layer: torch.nn.Module, name: str, module: torch.nn.Module) -> None
     setattr(layer.get_submodule(place), own, module)
 
 
-def bitsandbytes_modules():
-    """
+def bitsandbytes_for(setting: tuple[str, str, str]) -> ModuleType:
+    """The package. setting: a key that wants it, its value, and what is to be written without it.
+
     Raises
     ------
-    UserError: bitsandbytes is not installed.
+    UserError: it is not installed.
     """
     try:
         import bitsandbytes
     except ImportError as error:
+        key, value, otherwise = setting
         raise UserError(
-            f"hf.frozen_weights is {NF4}, but bitsandbytes can't be imported ({error}); `pip install -r "
-            "envs/optimizers.txt`, or write whole."
+            f"{key} is {value}, but bitsandbytes can't be imported ({error}); `pip install -r "
+            f"envs/optimizers.txt`, or write {otherwise}."
         ) from error
-    return bitsandbytes.nn
+    return bitsandbytes

@@ -38,6 +38,11 @@ def is_shared(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
+def shares_layers(model: torch.nn.Module) -> bool:
+    """Whether `shard_layers` has been here."""
+    return any(map(is_shared, model.parameters()))
+
+
 def all_of(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor; to be called on all devices."""
     return tensor.full_tensor() if is_shared(tensor) else tensor

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mindtune.engines.launching import Launch, Processes, exported
+from mindtune.engines.launching import OFFLINE, OURS, Launch, Processes, exported
 from mindtune.engines.mindspeed.arguments import World
 from mindtune.engines.mindspeed.machine import Machine
 
@@ -25,10 +25,6 @@ ENVIRONMENT = {
 }
 TRAINING = {"ASCEND_LAUNCH_BLOCKING": "0"}
 ANSWERING = {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True"}
-# The framework finds all it needs on the disk; a look at a hub would only be a delay.
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-# Of our own Python, and nothing for another.
-OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONNOUSERSITE")
 
 
 def framework_launch(

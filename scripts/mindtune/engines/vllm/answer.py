@@ -22,12 +22,12 @@ from mindtune.data.shrinking import read_shrunk
 from mindtune.engines.chat import prompt_text, warn_of_other_template
 from mindtune.engines.cutting import PictureTokens, tokens_of_all
 from mindtune.engines.journal import Batch, Journal, in_order
-from mindtune.engines.launching import Launch, exported
+from mindtune.engines.launching import OFFLINE, OURS, Launch, exported
 from mindtune.engines.requests import AnswerJob, answered
 from mindtune.engines.tokenizer import read_tokenizer, token_ids
 from mindtune.engines.vllm import of_section
 from mindtune.engines.vllm.faults import Faults
-from mindtune.engines.vllm.python import OURS, PROGRAMS, Python, vllm_python
+from mindtune.engines.vllm.python import PROGRAMS, Python, vllm_python
 from mindtune.errors import UserError
 from mindtune.files import read_json, read_json_lines, write_json
 from mindtune.models.conversation import GROUNDING
@@ -43,9 +43,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 WEIGHTS = (".safetensors", ".bin")
 SAID = re.compile(r"mindtune: (answered|done|loaded) (.+)$")
 ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
+    **OFFLINE,
     "VLLM_NO_USAGE_STATS": "1",
     # In one process prompts are taken in their order, whatever the moment.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindtune.engines.launching import Launch, exported
+from mindtune.engines.launching import OURS, Launch, exported
 from mindtune.engines.mindspeed.framework.rows import FAIL, OK, WARNING, Row
 from mindtune.engines.mindspeed.framework.sizes import known_parameters
 from mindtune.engines.vllm import of_section
 from mindtune.engines.vllm.answer import environment_of
 from mindtune.engines.vllm.faults import Faults
-from mindtune.engines.vllm.python import OURS, PROGRAMS, Python, vllm_python
+from mindtune.engines.vllm.python import PROGRAMS, Python, vllm_python
 from mindtune.errors import UserError
 from mindtune.files import read_json, write_json
 from mindtune.process import ended

