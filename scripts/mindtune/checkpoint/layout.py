@@ -13,6 +13,7 @@ from typing import Any
 
 from mindtune.errors import UserError
 from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import tensors_of
 
 Rows = tuple[tuple[int, ...], ...]
 
@@ -126,6 +127,12 @@ class ParallelLayout:
 
     def check_model(self, shape: ModelShape) -> None:
         """Raise UserError, naming the numbers, if this layout cannot hold a model of `shape`."""
+        family = tensors_of(shape)
+        if family.one_rank and (self.tp_size > 1 or len(self.chunks) > 1):
+            raise UserError(
+                f"{family.name} is not cut here: MindSpeed-MM doesn't know it, and its layout in this "
+                "form has one rank; write a tensor parallel size of 1, and no lists of layers"
+            )
         for name, rows, wanted in (
             ("llm_pp_layers", self.llm_pp_layers, shape.llm_layers),
             ("vit_pp_layers", self.vit_pp_layers, shape.vit_layers),

@@ -13,7 +13,7 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.errors import UserError
 from mindtune.files import read_json, regular
 from mindtune.models import FAMILIES, NAMES, TYPES, family, is_known
-from mindtune.models.mindspeed import framework_of, tool_problems
+from mindtune.models.mindspeed import framework_of, tool_problems, unknown_problems
 from mindtune.models.pictures import Pictures, pictures_of
 from mindtune.models.shape import ModelShape, model_shape
 from mindtune.models.tensors import tensors_of
@@ -278,7 +278,11 @@ def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[
         layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
     except UserError as error:
         yield f"parallel does not fit the model in {where}: {error}."
-    if settings["engine"] == "mindspeed" and is_known(config.get("model_type")):
+    if not is_known(config.get("model_type")):
+        return
+    unknown = list(unknown_problems(config["model_type"], settings))
+    yield from unknown
+    if settings["engine"] == "mindspeed" and not unknown:
         yield from _training_problems(config, where, layout, settings)
 
 

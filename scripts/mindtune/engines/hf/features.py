@@ -26,6 +26,7 @@ import PIL
 import torch
 import transformers
 
+from mindtune.engines.hf.levels import side_by_side
 from mindtune.engines.hf.packing import picture_features
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.shown import Shown
@@ -54,10 +55,9 @@ class Tower:
         pixel_values, grid_thw = pixel_values.to(visual.device), grid_thw.to(visual.device)
         if self.packed:
             return picture_features(self.inner, pixel_values, grid_thw)
-        (found,) = self.inner.get_image_features(
-            pixel_values, grid_thw, return_dict=True
-        ).pooler_output
-        return found
+        return side_by_side(
+            self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
+        )
 
     def digest(self) -> str:
         """A hash of its weights and of what computes with them."""

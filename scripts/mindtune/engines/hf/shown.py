@@ -13,7 +13,7 @@ class Shown:
     """A picture on its way to the model.
 
     name: SHA-256 of its file. grid_thw: int64 (1, 3), its patches in time, height and width.
-    features: (merged patches, hidden), or None before they are computed; then pixel_values:
+    features: (merged patches, hidden x levels), or None before they are computed; then pixel_values:
     float32 (patches, values).
     """
 
@@ -41,7 +41,7 @@ class Looking(Protocol):
 
 
 def known(pictures: Sequence[Shown]) -> torch.Tensor | None:
-    """The features of all pictures (merged patches, hidden), None where some are not computed yet."""
+    """The features of all pictures (merged patches, hidden x levels), None where some are not computed yet."""
     if any(picture.features is None for picture in pictures):
         return None
     return torch.cat([picture.features for picture in pictures])
