@@ -54,7 +54,9 @@ def write_base(directory: Path, seed: int = 0, tied: bool = True) -> Path:
     for shard in directory.glob("*.safetensors"):
         shard.unlink()
     tensors = random_weights(hf_shapes(model_shape(config)), seed)
-    parts = [{n: t for n, t in tensors.items() if ("visual" in n) is seen} for seen in (False, True)]
+    parts = [
+        {n: t for n, t in tensors.items() if ("visual" in n) is seen} for seen in (False, True)
+    ]
     weight_map = {}
     for number, part in enumerate(parts, 1):
         name = f"model-{number:05d}-of-00002.safetensors"

@@ -70,8 +70,8 @@ def test_the_exported_model_is_transformers_own(run):
 
 def test_the_frameworks_engine_is_refused_before_anything_runs(run):
     results = sorted((run.path / "results").rglob("*"))
-    for changed in ("engine=mindspeed", "answer={engine: mindspeed}"):
-        said = run.refused("results/compare.csv", "--config", changed)
+    for changed in ("engine=mindspeed", "answer={'engine': 'mindspeed'}"):
+        said = run.snakemake("results/compare.csv", "--config", changed, fails=True)
         assert "MindSpeed-MM 2.0.0 doesn't know Qwen3-VL" in said
     assert sorted((run.path / "results").rglob("*")) == results
 
@@ -88,9 +88,10 @@ def test_the_shipped_configurations_plan_a_whole_run(tmp_path, size):
         "export_model": "1", "answer_prompts": "2", "compare_answers": "1",
     }.items()  # fmt: skip
     assert not (checkout.path / "data").exists()
-    said = checkout.refused(
-        "--dry-run", "results/compare.csv", "--configfile", config, "--config", "engine=mindspeed"
-    )
+    said = checkout.snakemake(
+        "--dry-run", "results/compare.csv", "--configfile", config, "--config", "engine=mindspeed",
+        fails=True,
+    )  # fmt: skip
     assert "engine is mindspeed, but MindSpeed-MM 2.0.0 doesn't know Qwen3-VL" in said
 
 

@@ -55,9 +55,7 @@ class Tower:
         pixel_values, grid_thw = pixel_values.to(visual.device), grid_thw.to(visual.device)
         if self.packed:
             return picture_features(self.inner, pixel_values, grid_thw)
-        return side_by_side(
-            self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
-        )
+        return side_by_side(self.inner.get_image_features(pixel_values, grid_thw, return_dict=True))
 
     def digest(self) -> str:
         """A hash of its weights and of what computes with them."""

@@ -57,9 +57,7 @@ def _deep(number: int, rule: Rule) -> Rule:
 
 RULES: tuple[Rule, ...] = (
     *_SHARED,
-    Rule(
-        Part.PATCHES, f"{_ENCODER}patch_embed.proj.bias", (f"{VISION}patch_embed.proj.bias",)
-    ),
+    Rule(Part.PATCHES, f"{_ENCODER}patch_embed.proj.bias", (f"{VISION}patch_embed.proj.bias",)),
     Rule(Part.PATCHES, f"{_ENCODER}pos_embed.weight", (f"{VISION}pos_embed.weight",)),
     *(
         _deep(number, rule)
