@@ -11,10 +11,13 @@ from mindtune.checkpoint.adapters import export_adapter
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.model_directory import layout_problems
 from mindtune.engines.chat import template_difference
+from mindtune.engines.hf.answer import generated, padded
 from mindtune.engines.hf.checkpoints import published_tensors
-from mindtune.engines.hf.dataset import Collator
+from mindtune.engines.hf.dataset import Collator, picture_inputs
+from mindtune.engines.hf.features import Tower
+from mindtune.engines.hf.levels import as_output
 from mindtune.engines.hf.model import build_model, load_model
-from mindtune.engines.hf.packing import Packer, packed_loss
+from mindtune.engines.hf.packing import Packer, packed_loss, picture_features
 from mindtune.engines.hf.processing import IGNORE_INDEX, Processor
 from mindtune.engines.hf.segments import use_segments
 from mindtune.errors import UserError
@@ -25,7 +28,7 @@ from mindtune.models.tensors import hf_shapes, tensors_of
 from mindtune.scale import count_parameters
 from test_finetune import place as finetune_place
 from test_finetune import rows, train
-from test_packing import difference, gradients, one_by_one, sample, together
+from test_packing import difference, gradients, one_by_one, picture, sample, together
 from tiny_qwen3 import write_base
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -118,8 +121,6 @@ def test_every_level_of_the_features_matters_to_its_own_picture(models, processo
     for name, weights in (("first", [1.0, 0.0]), ("second", [0.0, 1.0])):
         part = packer_of(processor).packed([one, two], weights)
         with torch.no_grad():
-            from mindtune.engines.hf.packing import picture_features
-
             features = picture_features(model.model, part.pixel_values, part.grid_thw)
             assert features.shape == (2 * 16, 4 * 128)
             for level in range(4):
@@ -275,8 +276,40 @@ def test_the_framework_is_refused_in_a_sentence(base, changes, said):
     settings = {"engine": "hf", "answer": {"engine": None}, "parallel": PARALLEL,
                 "mindspeed": {"converter": "mindtune"}} | changes  # fmt: skip
     assert list(layout_problems(read_config(base), "here", settings)) == said
-    with pytest.raises(UserError, match="MindSpeed-MM 2.0.0 doesn't know Qwen3-VL; write `engine"):
+    with pytest.raises(UserError, match=r"MindSpeed-MM 2\.0\.0 doesn't know Qwen3-VL"):
         framework_of("qwen3_vl")
+
+
+@torch.inference_mode()
+def test_answers_are_what_the_whole_model_says_next(base, processor):
+    """Two prompts about pictures and one about none: with features that are kept, with pixels, and by passes of
+    the whole text without a cache, in which every level of the features is seen anew."""
+    model = load_model(base, torch.float32).eval()
+    shown = [[picture(processor, 1, 140, 112)], [], [picture(processor, n, 60, 90) for n in (2, 3)]]
+    questions = ["<image>\nWhere?", "Why?", "<image><image>\nWhat differs?"]
+    rows = [
+        processor.encode_prompt(question, [one.grid_thw[0] for one in pictures])
+        for question, pictures in zip(questions, shown, strict=True)
+    ]
+    ids, mask = padded(rows, processor.pad_id)
+    every = [one for pictures in shown for one in pictures]
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    pixels = generated(model, processor, inputs | picture_inputs(ids, every, processor), 6)
+    grids = torch.cat([one.grid_thw for one in every])
+    kept = {"image_grid_thw": grids, **picture_inputs(ids, [], processor)}
+    tower = Tower(model.model, packed=False)
+    features = [tower(one.pixel_values, one.grid_thw) for one in every]
+    assert {one.shape[1] for one in features} == {4 * 128}
+    given = {"mm_encoder_outputs": {"image": as_output(model, features)}}
+    assert torch.equal(generated(model, processor, inputs | kept, 6, **given), pixels)
+    for row, pictures, said in zip(rows, shown, pixels.tolist(), strict=True):
+        for token in said:
+            own = torch.tensor([row])
+            logits = model(input_ids=own, **picture_inputs(own, pictures, processor)).logits
+            assert logits[0, -1].argmax() == token
+            if token in (processor.end_id, processor.pad_id):
+                break
+            row = [*row, token]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from mindtune.errors import UserError
 from mindtune.models import FAMILIES, room
 from mindtune.models.shape import ModelShape
 
-
 NAME = "mindspeed"  # the engine's
 
 
