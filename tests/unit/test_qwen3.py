@@ -9,7 +9,7 @@ import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors, mm_to_hf, resplit
 from mindtune.checkpoint.adapters import export_adapter
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.model_directory import layout_problems
+from mindtune.checkpoint.model_directory import layout_problems, processor_problems
 from mindtune.engines.chat import template_difference
 from mindtune.engines.hf.answer import generated, padded
 from mindtune.engines.hf.checkpoints import published_tensors
@@ -206,9 +206,20 @@ def test_a_template_without_a_system_text_is_the_familys(base, tmp_path):
     assert template_difference(place) is None
 
 
-def test_the_processor_of_a_directory_decides_and_must_fit(base):
+def test_a_processor_with_other_patches_is_refused(base):
+    """Where preprocessor_config.json says nothing, transformers' class has Qwen2-VL's 14 pixels."""
     processor = Processor(base)
     assert (processor.image_processor.patch_size, processor.merge_length) == (16, 4)
+    found = {
+        name: json.loads((base / name).read_text())
+        for name in ("config.json", "preprocessor_config.json")
+    }
+    assert list(processor_problems(found, "the model", "hf")) == []
+    del found["preprocessor_config.json"]["patch_size"]
+    assert list(processor_problems(found, "the model", "hf")) == [
+        "the model: patch_size is 14 in preprocessor_config.json, but patch_size is 16 in vision_config of "
+        "config.json; they are of different models: download both again."
+    ]
 
 
 def test_the_model_from_an_mm_checkpoint_is_the_model_from_the_download(base, tmp_path):

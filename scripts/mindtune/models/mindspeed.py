@@ -1,4 +1,7 @@
-"""What MindSpeed-MM ships for a family, and calls what belongs to it."""
+"""What MindSpeed-MM ships for a family, and calls what belongs to it.
+
+A family's module has FRAMEWORK, a `Framework`, or None where MindSpeed-MM doesn't know the family.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

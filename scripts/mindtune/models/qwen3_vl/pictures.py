@@ -1,7 +1,8 @@
-"""Qwen3-VL's image processor is Qwen2-VL's class, in which its preprocessor_config.json sets patches of 16 pixels."""
+"""Qwen3-VL's image processor is Qwen2-VL's class; its preprocessor_config.json sets patches of 16 pixels.
 
-from mindtune.models.pictures import Pictures
+A directory in which that is left out has the class's 14, which don't fit the model's.
+"""
 
-PICTURES = Pictures(
-    least=256 * 256, most=4096 * 4096, patch_size=16, temporal_patch_size=2, merge_size=2
-)
+from mindtune.models.qwen2_vl.pictures import PICTURES
+
+__all__ = ["PICTURES"]
