@@ -23,7 +23,7 @@ CONFIG = write_reference.ROOT / "config"
 PAGES = (
     "tutorial.md", "howto.md", "explanation.md", "outputs.md", "config.md", "installation.md",
     "interruptions.md",
-    "clusters.md", "scaling.md", "errors.md",
+    "clusters.md", "scaling.md", "performance.md", "errors.md",
 )  # fmt: skip
 KEYS = list(keys(Settings))
 

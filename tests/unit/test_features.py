@@ -1,11 +1,14 @@
 """Features of pictures: the same bits alone, in a batch and from a file; and when they are kept."""
 
+import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import clean
 import pytest
 import torch
 from mindtune.engines.feature_cache import in_effect, is_kept, place_of_features, room
+from mindtune.engines.hf import features
 from mindtune.engines.hf.features import Features, Store, Tower, packed, unpacked
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.packing import picture_features
@@ -90,6 +93,30 @@ def test_what_features_depend_on_is_in_their_place(base, tower, processor, tmp_p
         place(tower, type(processor)(base, processor.image_resolution - 1)),
     ]
     assert len(set(others)) == len(others)
+
+
+def test_beside_a_device_features_are_kept_by_a_thread(
+    tower, processor, pictures, tmp_path, monkeypatch
+):
+    """As on a GPU, where the training does not wait for what is copied and written."""
+    monkeypatch.setattr(features, "MOST_PENDING", 1)
+    kept = Features(tower, processor, tmp_path, 10**6, 1)
+    kept.ahead, kept.beside = False, ThreadPoolExecutor(1)
+    found = []
+    for number in range(len(pictures)):
+        image = tmp_path / f"{number}.png"
+        Image.new("RGB", (number + 60, 40)).save(image)
+        shown = kept.look(image)
+        assert shown.features is None and shown.pixel_values is not None
+        found.append(kept.of(shown))
+        assert torch.equal(found[-1], tower(shown.pixel_values, shown.grid_thw))
+    kept.beside.shutdown()
+    assert len(kept.kept) == len(pictures)
+    again = Features(tower, processor, tmp_path, 10**6, 1)
+    again.tower = None  # which nothing needs: all is on the disk
+    for number, expected in enumerate(found):
+        assert torch.equal(again.of(again.look(tmp_path / f"{number}.png")), expected)
+    assert pickle.dumps(kept)  # for a process that is started anew: without tower and thread
 
 
 @pytest.mark.parametrize(

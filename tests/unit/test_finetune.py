@@ -256,6 +256,19 @@ def kept_files(features):
     return [path for path in features.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("machine", [{}, {"tokens_per_pass": 300}])
+def test_a_projector_that_is_trained_gets_kept_features(place, tmp_path, machine):
+    changes = {"freeze_vision_projector": False, "machine": machine}
+    features = tmp_path / "features" / "code"
+    off = changes | {"machine": machine | {"feature_cache": "off"}}
+    expected = train(place, tmp_path / "off", **off)
+    assert train(place, tmp_path / "kept", features=features, **changes) == expected
+    shutil.rmtree(tmp_path / "kept/iter_0000004")
+    assert train(place, tmp_path / "kept", features=features, **changes) == expected
+    assert kept_files(features)
+    assert len(list(features.iterdir())) == 1  # whatever the projector's weights are by now
+
+
 @pytest.mark.parametrize(("machine", "ahead"), [({}, True), ({"tokens_per_pass": 300}, False)])
 def test_kept_features_change_no_byte(place, tmp_path, monkeypatch, machine, ahead):
     """With none, in memory, on the disk, from another experiment's, damaged, and after a kill.
@@ -291,7 +304,7 @@ def test_kept_features_change_no_byte(place, tmp_path, monkeypatch, machine, ahe
 
 def test_features_are_kept_only_of_a_frozen_tower_and_within_their_room(place, tmp_path):
     features = tmp_path / "features" / "code"
-    train(place, tmp_path / "a", features=features, freeze_vision_projector=False)
+    train(place, tmp_path / "a", features=features, freeze_vision_encoder=False)
     assert not features.exists()
     tiny = replace(
         job_of(place, tmp_path / "b", features=features), operation={"feature_cache": "1 MB"}

@@ -81,7 +81,7 @@ def test_the_usual_one_is_todays():
 
 
 def test_the_estimate_counts_six_bytes_less():
-    shape = model_shape(PUBLISHED["2B"])
+    shape = model_shape(PUBLISHED["Qwen2-VL-2B"])
     usual, eight = (
         training_memory(shape, 10**9, TRAIN, "bf16", Step(64, 64, optimizer=name)).optimizer
         for name in ("adamw", "adamw_8bit")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,6 +91,10 @@ def test_sizes_of_no_such_model_are_refused(section, changes, said):
     assert said in str(caught.value)
 
 
+# What gives features that need no more of the tower.
+PROJECTED = SimpleNamespace(merged=lambda features: features)
+
+
 def packer_of(processor) -> Packer:
     return Packer(1, 4096, processor.image_token_id, processor.image_processor.merge_size)
 
@@ -127,9 +132,9 @@ def test_every_level_of_the_features_matters_to_its_own_picture(models, processo
                 changed = features.clone()
                 changed[:16, level * 128 : (level + 1) * 128] += 1.0
                 kept = replace(part, pixel_values=None, grid_thw=None, features=changed)
-                seen[name, level] = packed_loss(model, kept).item()
+                seen[name, level] = packed_loss(model, kept, PROJECTED).item()
             kept = replace(part, pixel_values=None, grid_thw=None, features=features)
-            seen[name] = packed_loss(model, kept).item()
+            seen[name] = packed_loss(model, kept, PROJECTED).item()
             assert seen[name] == packed_loss(model, part).item()
     for level in range(4):
         assert seen["first", level] != pytest.approx(seen["first"], rel=1e-4)

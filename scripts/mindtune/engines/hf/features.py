@@ -18,7 +18,9 @@ import os
 import platform
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,7 +37,9 @@ from mindtune.formats.checksum import crc32
 log = logging.getLogger(__name__)
 
 MEMORY = 1 << 30  # bytes of a training, of all its processes together
+MOST_PENDING = 64  # pictures whose features are still on the device
 LARGEST_HEADER = 1000
+PROJECTOR = "merger."
 FORMAT = 1
 
 
@@ -43,30 +47,42 @@ class Tower:
     """A model's vision tower, as a training uses it.
 
     inner: transformers' model below its output layer. packed: whether it attends by segments.
+    projected: whether the projector, which merges patches, is frozen, too.
     """
 
-    def __init__(self, inner: torch.nn.Module, packed: bool) -> None:
-        self.inner, self.packed = inner, packed
+    def __init__(self, inner: torch.nn.Module, packed: bool, projected: bool = True) -> None:
+        self.inner, self.packed, self.projected = inner, packed, projected
 
     @torch.no_grad()
     def __call__(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
-        """The features of one picture."""
+        """The features of one picture: what comes out of the projector, or what it is given."""
         visual = self.inner.visual
         pixel_values, grid_thw = pixel_values.to(visual.device), grid_thw.to(visual.device)
-        if self.packed:
-            return picture_features(self.inner, pixel_values, grid_thw)
-        return side_by_side(self.inner.get_image_features(pixel_values, grid_thw, return_dict=True))
+        given: list[torch.Tensor] = []
+        note = visual.merger.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        try:
+            if self.packed:
+                found = picture_features(self.inner, pixel_values, grid_thw)
+            else:
+                found = side_by_side(
+                    self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
+                )
+        finally:
+            note.remove()
+        return found if self.projected else given[0]
 
     def digest(self) -> str:
         """A hash of its weights and of what computes with them."""
         visual = self.inner.visual
         about = {
-            "format": FORMAT, "packed": self.packed, "config": self.inner.config.to_json_string(),
+            "format": FORMAT, "packed": self.packed, "projected": self.projected, "config": self.inner.config.to_json_string(),
             "torch": torch.__version__, "transformers": transformers.__version__,
             "threads": torch.get_num_threads(), "device": _device(visual.device),
         }  # fmt: skip
         found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, tensor in visual.state_dict().items():
+            if not self.projected and name.startswith(PROJECTOR):
+                continue
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(memoryview(_bytes_of(tensor)))
         return found.hexdigest()
@@ -160,14 +176,19 @@ class Features:
         # Threads of the parent's are not there in a process that was forked.
         alone = tower.inner.device.type == "cpu" and torch.get_num_threads() == 1
         self.ahead = alone and multiprocessing.get_start_method() == "fork"
+        # Copying from a device and writing would keep the training waiting.
+        self.beside = (
+            None if tower.inner.device.type == "cpu" else ThreadPoolExecutor(1, "features")
+        )
+        self.pending: deque[Future] = deque()
         sharing = loaders if self.ahead else 1
         self.memory = MEMORY // (loaders + 1)
-        left = room - bytes_below(place) if place is not None else 0
-        self.store = Store(place and place / self._digest(), max(0, left) // sharing)
+        left = free_of(place, room) // sharing if place is not None else 0
+        self.store = Store(place and place / self._digest(), left)
 
     def __getstate__(self) -> dict:
         """For a process that is started anew: without the tower, which stays with the training."""
-        return vars(self) | {"tower": None, "ahead": False}
+        return vars(self) | {"tower": None, "ahead": False, "beside": None, "pending": None}
 
     def _digest(self) -> str:
         about = [self.tower.digest(), self.processor.image_resolution, PIL.__version__,
@@ -182,24 +203,29 @@ class Features:
         UserError: it can't be used.
         """
         name = self._name(path)
-        found = self.kept.get(name) or self.store.read(name)
-        if found is None:
-            picture = self.processor.picture(self.processor.open_image(path))
-            found = Shown(name, picture.grid_thw, pixel_values=picture.pixel_values)
-            if self.ahead:
-                found = self._computed(found)
-        self._keep(found)
-        return found
+        if name in self.kept:
+            return self.kept[name]
+        found = self.store.read(name)
+        if found is not None:
+            self._keep(found)
+            return found
+        picture = self.processor.picture(self.processor.open_image(path))
+        shown = Shown(name, picture.grid_thw, pixel_values=picture.pixel_values)
+        return self._computed(shown) if self.ahead else shown
 
     def of(self, shown: Shown) -> torch.Tensor:
         """A picture's features, on the device that it is on."""
         if shown.features is not None:
             return shown.features
-        found = self.kept.get(shown.name)
-        if found is None:
-            found = self._computed(shown)
-            self._keep(found)
+        found = self.kept.get(shown.name) or self._computed(shown)
         return found.features.to(shown.grid_thw.device)
+
+    def merged(self, features: torch.Tensor) -> torch.Tensor:
+        """What stands for the image tokens, of the features of some pictures; a projector that is
+        trained has its part in the gradients."""
+        if self.tower.projected:
+            return features
+        return self.tower.inner.visual.merger(features)
 
     def _name(self, path: Path) -> str:
         if path not in self.names:
@@ -211,17 +237,40 @@ class Features:
 
     def _computed(self, shown: Shown) -> Shown:
         features = self.tower(shown.pixel_values, shown.grid_thw)
-        found = Shown(shown.name, shown.grid_thw.cpu(), features.cpu())
-        self.store.write(found)
+        found = Shown(shown.name, shown.grid_thw, features)
+        if self.beside is None:
+            self._store(found)
+        else:
+            self.pending.append(self.beside.submit(self._store, found))
+            while len(self.pending) > MOST_PENDING:
+                self.pending.popleft().result()
         return found
 
+    def _store(self, found: Shown) -> None:
+        found = found.to(torch.device("cpu"))
+        self.store.write(found)
+        self._keep(found)
+
     def _keep(self, found: Shown) -> None:
-        if found.features is None or found.name in self.kept:
-            return
         size = found.features.nbytes
         if size <= self.memory:
             self.memory -= size
             self.kept[found.name] = found
+
+
+def tower_of(model: torch.nn.Module, packed: bool) -> Tower | None:
+    """A model's vision tower, where it is frozen.
+
+    None also where the projector is trained and the tower gives it patches in another order than
+    that of the picture, as Qwen2.5-VL's does, or has other projectors, as Qwen3-VL's.
+    """
+    visual = model.model.visual
+    trained = [name for name, one in visual.named_parameters() if one.requires_grad]
+    if not all(name.startswith(PROJECTOR) for name in trained):
+        return None
+    if trained and hasattr(visual, "fullatt_block_indexes"):
+        return None
+    return Tower(model.model, packed, projected=not trained)
 
 
 def prepare(place: Path) -> None:
@@ -235,6 +284,16 @@ def prepare(place: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)
     for left in place.rglob("*.partial"):
         left.unlink(missing_ok=True)
+
+
+def free_of(place: Path, room: int) -> int:
+    """Bytes that may still be written below a directory; checkpoints need some of the disk, too."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return 0
+    return max(0, min(room - bytes_below(place), free // 4))
 
 
 def bytes_below(place: Path) -> int:

@@ -18,7 +18,7 @@ from mindtune.engines.hf.callbacks import IterationLog, TokenCount, Watch
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Conversations
 from mindtune.engines.hf.device import DTYPES, open_device
-from mindtune.engines.hf.features import Features, Tower, prepare
+from mindtune.engines.hf.features import Features, prepare, tower_of
 from mindtune.engines.hf.group import train_together
 from mindtune.engines.hf.kernels import check_kernels, use_kernels
 from mindtune.engines.hf.loading import loader_processes, own_words
@@ -221,13 +221,13 @@ def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
 
 def kept_features(job: FinetuneJob, model, processor: Processor) -> Features | None:
     """What keeps the features of pictures; None where nothing is kept, or the tower is trained."""
-    if job.machine.get("tokens_per_pass"):
+    packed = bool(job.machine.get("tokens_per_pass"))
+    if packed:
         use_segments(model)
-    trained = any(parameter.requires_grad for parameter in model.model.visual.parameters())
-    if trained or not is_kept(job.machine):
+    tower = tower_of(model, packed)
+    if tower is None or not is_kept(job.machine):
         return None
     if job.features is not None:
         prepare(job.features)
-    tower = Tower(model.model, packed=bool(job.machine.get("tokens_per_pass")))
     loaders = loader_processes(job.machine["threads"], job.machine.get("devices", 1))
     return Features(tower, processor, job.features, room(job.operation), loaders)

@@ -11,7 +11,7 @@ sample is a segment of the row, has positions of its own, and attends to itself 
 computed where an answer token is predicted and nowhere else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from mindtune.engines.hf.levels import levels, side_by_side
 from mindtune.engines.hf.processing import IGNORE_INDEX
 from mindtune.engines.hf.segments import Segments, SegmentsByBounds
-from mindtune.engines.hf.shown import Shown, known
+from mindtune.engines.hf.shown import Kept, Shown, known
 
 
 @dataclass(frozen=True)
@@ -199,18 +199,18 @@ def passes(lengths: Sequence[int], tokens_per_pass: int) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-def packed_loss(
-    model: torch.nn.Module, part: Pass, features_of: Callable[[Any], torch.Tensor] | None = None
-) -> torch.Tensor:
+def packed_loss(model: torch.nn.Module, part: Pass, kept: Kept | None = None) -> torch.Tensor:
     """The weighted sum over a pass's answer tokens; the passes' sums make Megatron's loss.
 
-    features_of: gives the features of each of `part.shown`.
+    kept: what gives the features of pictures that are not in the pass as pixels.
     """
     inner = model.model
     embedded = inner.get_input_embeddings()(part.input_ids)[None]
-    pictures = part.features
+    pictures = None
     if part.shown:
-        pictures = torch.cat([features_of(shown) for shown in part.shown])
+        pictures = kept.merged(torch.cat([kept.of(shown) for shown in part.shown]))
+    elif part.features is not None:
+        pictures = kept.merged(part.features)
     elif part.pixel_values is not None:
         pictures = picture_features(inner, part.pixel_values, part.grid_thw)
     deeper = {}

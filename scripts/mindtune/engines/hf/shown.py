@@ -13,8 +13,8 @@ class Shown:
     """A picture on its way to the model.
 
     name: SHA-256 of its file. grid_thw: int64 (1, 3), its patches in time, height and width.
-    features: (merged patches, hidden x levels), or None before they are computed; then pixel_values:
-    float32 (patches, values).
+    features: (merged patches, hidden x levels), or, where the projector is trained, what it is given
+    (patches, width); None before they are computed; then pixel_values: float32 (patches, values).
     """
 
     name: str
@@ -40,8 +40,16 @@ class Looking(Protocol):
     def look(self, path: Path) -> Shown: ...
 
 
+class Kept(Protocol):
+    """What gives features to the training (`mindtune.engines.hf.features.Features`)."""
+
+    def of(self, shown: Shown) -> torch.Tensor: ...
+
+    def merged(self, features: torch.Tensor) -> torch.Tensor: ...
+
+
 def known(pictures: Sequence[Shown]) -> torch.Tensor | None:
-    """The features of all pictures (merged patches, hidden x levels), None where some are not computed yet."""
+    """The features of all pictures, one after another; None where some are not computed yet."""
     if any(picture.features is None for picture in pictures):
         return None
     return torch.cat([picture.features for picture in pictures])

@@ -73,6 +73,7 @@ class MegatronOrderTrainer(Trainer):
         if shown := inputs.pop("pictures", None):
             found = torch.cat([self.features.of(picture) for picture in shown])
         if found is not None:
+            found = self.features.merged(found)
             inputs["mm_encoder_outputs"] = {"image": as_output(self.model, [found])}
         return inputs
 
@@ -119,8 +120,7 @@ class PackedTrainer(MegatronOrderTrainer):
         return self.counted(total, sum(sum(part.lengths) for part in inputs["passes"]))
 
     def loss_of(self, model, part: Pass) -> torch.Tensor:
-        features_of = self.features.of if self.features else None
-        return packed_loss(model, part.to(self.args.device), features_of)
+        return packed_loss(model, part.to(self.args.device), self.features)
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
