@@ -33,13 +33,13 @@ from mindtune.engines.hf.packing import picture_features
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.shown import Shown
 from mindtune.formats.checksum import crc32
+from mindtune.models.hf import classes_of
 
 log = logging.getLogger(__name__)
 
 MEMORY = 1 << 30  # bytes of a training, of all its processes together
 MOST_PENDING = 64  # pictures whose features are still on the device
 LARGEST_HEADER = 1000
-PROJECTOR = "merger."
 FORMAT = 1
 
 
@@ -47,41 +47,46 @@ class Tower:
     """A model's vision tower, as a training uses it.
 
     inner: transformers' model below its output layer. packed: whether it attends by segments.
-    projected: whether the projector, which merges patches, is frozen, too.
+    projector: the name in the tower of what merges patches, where that is trained.
     """
 
-    def __init__(self, inner: torch.nn.Module, packed: bool, projected: bool = True) -> None:
-        self.inner, self.packed, self.projected = inner, packed, projected
+    def __init__(self, inner: torch.nn.Module, packed: bool, projector: str | None = None) -> None:
+        self.inner, self.packed, self.projector = inner, packed, projector
 
     @torch.no_grad()
     def __call__(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
         """The features of one picture: what comes out of the projector, or what it is given."""
         visual = self.inner.visual
         pixel_values, grid_thw = pixel_values.to(visual.device), grid_thw.to(visual.device)
+        if self.projector is None:
+            return self._all(pixel_values, grid_thw)
         given: list[torch.Tensor] = []
-        note = visual.merger.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        note = visual.get_submodule(self.projector).register_forward_pre_hook(
+            lambda _, inputs: given.append(inputs[0])
+        )
         try:
-            if self.packed:
-                found = picture_features(self.inner, pixel_values, grid_thw)
-            else:
-                found = side_by_side(
-                    self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
-                )
+            self._all(pixel_values, grid_thw)
         finally:
             note.remove()
-        return found if self.projected else given[0]
+        return given[0]
+
+    def _all(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
+        """(merged patches, hidden x levels)."""
+        if self.packed:
+            return picture_features(self.inner, pixel_values, grid_thw)
+        return side_by_side(self.inner.get_image_features(pixel_values, grid_thw, return_dict=True))
 
     def digest(self) -> str:
         """A hash of its weights and of what computes with them."""
         visual = self.inner.visual
         about = {
-            "format": FORMAT, "packed": self.packed, "projected": self.projected, "config": self.inner.config.to_json_string(),
+            "format": FORMAT, "packed": self.packed, "projector": self.projector, "config": self.inner.config.to_json_string(),
             "torch": torch.__version__, "transformers": transformers.__version__,
             "threads": torch.get_num_threads(), "device": _device(visual.device),
         }  # fmt: skip
         found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, tensor in visual.state_dict().items():
-            if not self.projected and name.startswith(PROJECTOR):
+            if self.projector and name.startswith(f"{self.projector}."):
                 continue
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(memoryview(_bytes_of(tensor)))
@@ -223,9 +228,9 @@ class Features:
     def merged(self, features: torch.Tensor) -> torch.Tensor:
         """What stands for the image tokens, of the features of some pictures; a projector that is
         trained has its part in the gradients."""
-        if self.tower.projected:
+        if self.tower.projector is None:
             return features
-        return self.tower.inner.visual.merger(features)
+        return self.tower.inner.visual.get_submodule(self.tower.projector)(features)
 
     def _name(self, path: Path) -> str:
         if path not in self.names:
@@ -261,16 +266,17 @@ class Features:
 def tower_of(model: torch.nn.Module, packed: bool) -> Tower | None:
     """A model's vision tower, where it is frozen.
 
-    None also where the projector is trained and the tower gives it patches in another order than
-    that of the picture, as Qwen2.5-VL's does, or has other projectors, as Qwen3-VL's.
+    None also where the projector is trained, in a family of which that alone can't be computed again
+    (`PROJECTOR` of its room).
     """
     visual = model.model.visual
     trained = [name for name, one in visual.named_parameters() if one.requires_grad]
-    if not all(name.startswith(PROJECTOR) for name in trained):
+    if not trained:
+        return Tower(model.model, packed)
+    projector = classes_of(model.config.model_type).PROJECTOR
+    if projector is None or not all(name.startswith(f"{projector}.") for name in trained):
         return None
-    if trained and hasattr(visual, "fullatt_block_indexes"):
-        return None
-    return Tower(model.model, packed, projected=not trained)
+    return Tower(model.model, packed, projector)
 
 
 def prepare(place: Path) -> None:

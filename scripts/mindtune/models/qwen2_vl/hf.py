@@ -9,6 +9,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 CONFIG = Qwen2VLConfig
 MODEL = Qwen2VLForConditionalGeneration
+PROJECTOR = "merger"
 
 
 def image_processor() -> type:
