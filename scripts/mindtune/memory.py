@@ -177,7 +177,8 @@ def layer_bytes(
     attention = width * (shape.heads + 2 * repeated)
     kept = 2 * norm * shape.hidden
     if tensors_of(shape).rule_of(HEADS_NORM):
-        kept += norm * (shape.heads + shape.kv_heads) * shape.head_dim
+        own = FP32 + (0 if lora else width)  # transformers' whoever computes the others
+        kept += own * (shape.heads + shape.kv_heads) * shape.head_dim
     kept += attention * shape.head_dim + FP32 * shape.heads
     kept += width * (3 if plain else 2) * shape.ffn
     kept += width * (
