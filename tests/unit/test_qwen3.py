@@ -275,7 +275,7 @@ PARALLEL = {"tensor_model_parallel_size": 1, "llm_pp_layers": None, "vit_pp_laye
     ("changes", "said"),
     [
         ({}, []),
-        ({"engine": "mindspeed"},
+        ({"engine": "mindspeed", "mindspeed": {"converter": "mm-convert"}},
          ["engine is mindspeed, but MindSpeed-MM 2.0.0 doesn't know Qwen3-VL; write `engine: hf`."]),
         ({"answer": {"engine": "mindspeed"}},
          ["answer.engine is mindspeed, but MindSpeed-MM 2.0.0 doesn't know Qwen3-VL; write `answer.engine: "

@@ -56,7 +56,7 @@ def framework_of(model_type: str) -> Framework:
 
 
 def unknown_problems(model_type: str, settings: Mapping) -> Iterator[str]:
-    """Where settings of an experiment want a framework that doesn't know the family of its model."""
+    """A sentence where settings of an experiment want a framework that doesn't know the family of its model."""
     if room(model_type, "mindspeed").FRAMEWORK is not None:
         return
     unknown = UNKNOWN.format(FAMILIES[model_type])
@@ -64,7 +64,7 @@ def unknown_problems(model_type: str, settings: Mapping) -> Iterator[str]:
         yield f"engine is {NAME}, but {unknown}; write `engine: hf`."
     elif settings["answer"].get("engine") == NAME:
         yield f"answer.engine is {NAME}, but {unknown}; write `answer.engine: hf`, or vllm."
-    if settings["mindspeed"]["converter"] != "mindtune":
+    elif settings["mindspeed"]["converter"] != "mindtune":
         yield (
             f"mindspeed.converter is {settings['mindspeed']['converter']}, but {unknown}; write "
             "`converter: mindtune`."
