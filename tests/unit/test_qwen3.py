@@ -10,7 +10,7 @@ import torch
 from mindtune.checkpoint import hf_to_mm, load_hf_tensors, mm_to_hf, resplit
 from mindtune.checkpoint.adapters import export_adapter
 from mindtune.checkpoint.layout import ParallelLayout
-from mindtune.checkpoint.model_directory import layout_problems, processor_problems
+from mindtune.checkpoint.model_directory import model_problems, processor_problems
 from mindtune.engines.chat import template_difference
 from mindtune.engines.hf.answer import generated, padded
 from mindtune.engines.hf.checkpoints import published_tensors
@@ -284,14 +284,14 @@ PARALLEL = {"tensor_model_parallel_size": 1, "llm_pp_layers": None, "vit_pp_laye
          ["mindspeed.converter is mm-convert, but MindSpeed-MM 2.0.0 doesn't know Qwen3-VL; write "
           "`converter: mindtune`."]),
         ({"parallel": PARALLEL | {"tensor_model_parallel_size": 2}},
-         ["parallel does not fit the model in here: Qwen3-VL is on one rank only, for MindSpeed-MM 2.0.0 "
+         ["parallel does not fit the model in {}/config.json: Qwen3-VL is on one rank only, for MindSpeed-MM 2.0.0 "
           "doesn't know it; leave tensor parallel size 1 and all layers on one stage."]),
     ],
 )  # fmt: skip
 def test_the_framework_is_refused_in_a_sentence(base, changes, said):
     settings = {"engine": "hf", "answer": {"engine": None}, "parallel": PARALLEL,
                 "mindspeed": {"converter": "mindtune"}} | changes  # fmt: skip
-    assert list(layout_problems(read_config(base), "here", settings)) == said
+    assert list(model_problems(base, settings)) == [line.format(base) for line in said]
     with pytest.raises(UserError, match=r"MindSpeed-MM 2\.0\.0 doesn't know Qwen3-VL"):
         framework_of("qwen3_vl")
 

@@ -65,6 +65,9 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
             shape = shape_of(found["config.json"], path)
         except UserError as error:
             yield f"{said} can't be used: {str(error).rstrip('.')}."
+    if shape is not None and (unknown := list(unknown_problems(shape.model_type, settings))):
+        yield from unknown  # what that engine makes of the files doesn't matter
+        return
     yield from processor_problems(found, said, settings["engine"])
     if shape is None:
         return
@@ -278,11 +281,7 @@ def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[
         layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
     except UserError as error:
         yield f"parallel does not fit the model in {where}: {error}."
-    if not is_known(config.get("model_type")):
-        return
-    unknown = list(unknown_problems(config["model_type"], settings))
-    yield from unknown
-    if settings["engine"] == "mindspeed" and not unknown:
+    if settings["engine"] == "mindspeed" and is_known(config.get("model_type")):
         yield from _training_problems(config, where, layout, settings)
 
 
