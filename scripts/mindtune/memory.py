@@ -26,6 +26,8 @@ FP32 = 4
 WIDTH = {"fp32": 4, "bf16": 2}
 # Bytes of Adam's two moments: in fp32, and in 8 bits with a scale in fp32 for each 256.
 MOMENTS = {"adamw": 2 * FP32, "adamw_8bit": 2 * (1 + FP32 / 256)}
+# Of a weight in 4 bits: itself, its share in a scale of 8 bits for 64, and in one of fp32 for 256 of these.
+NF4 = 0.5 + 1 / 64 + FP32 / (64 * 256)
 # fp32 numbers for each logit as the loss begins to go backward: itself, its logarithm, and the
 # gradients of both.
 LOGIT = 4 * FP32
@@ -38,7 +40,8 @@ class Step:
 
     tokens: of all samples together, at most. predicted: those of which logits are computed.
     recompute: whether layers keep their input only. operators: whose norms and functions, `torch`'s,
-    `liger`'s or `mindspeed`'s; the latter two keep no steps between. optimizer: the key `hf.optimizer`.
+    `liger`'s or `mindspeed`'s; the latter two keep no steps between. optimizer,
+    frozen_weights: the keys `hf.optimizer` and `hf.frozen_weights`.
     """
 
     tokens: int
@@ -46,6 +49,7 @@ class Step:
     recompute: bool = False
     operators: str = TORCH
     optimizer: str = "adamw"
+    frozen_weights: str = "whole"
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def training_memory(
     weights = width * (parameters + _adapters(shape, train) - frozen - layers_trained)
     weights += (width * frozen + FP32 * layers_trained) / shares
     weights += 2 * width * layers / shape.llm_layers
+    if step.frozen_weights == "nf4":
+        weights -= (width - NF4) * _linear(shape)
     gradients = trained - layers_trained * (1 - 1 / shares)
     own = FP32 if precision != "fp32" else 0  # the main weights
     return Memory(
@@ -99,6 +105,16 @@ def shares_of(settings: Mapping[str, Any]) -> int:
     if settings["engine"] == MINDSPEED or machine.get("shard", "none") == "none":
         return 1
     return machine["devices"] * machine.get("nodes", 1)
+
+
+def _linear(shape: ModelShape) -> int:
+    """Weights of the linear modules in the language model's layers."""
+    family = tensors_of(shape)
+    return sum(
+        math.prod(sides)
+        for name, sides in hf_shapes(shape).items()
+        if family.kind(name) == "language" and ".layers." in name and len(sides) > 1
+    )
 
 
 def _shared(shape: ModelShape, train: Mapping[str, Any]) -> tuple[int, int]:
@@ -133,6 +149,7 @@ def step_of(settings: Mapping[str, Any]) -> Step:
         "recompute": settings["hf"].get("recompute") == "full",
         "operators": settings["hf"].get("kernels") or TORCH,
         "optimizer": settings["hf"].get("optimizer") or "adamw",
+        "frozen_weights": settings["hf"].get("frozen_weights") or "whole",
     }
     if packed:
         tokens = max(packed, train["seq_length"])

@@ -18,6 +18,15 @@ from mindtune.engines.mindspeed.launching import TRAINING, environment_of, frame
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
 
+SCONTROL = """#!/bin/sh
+case "$2 $3" in
+  "hostnames n[1-2]") printf "n1\\nn2\\n" ;;
+  "node n1") echo "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.1 NodeHostName=n1" ;;
+  "job 7") echo "JobId=7 ReqNodeList=(null) ExcNodeList=(null) NodeList=n[1-2] BatchHost=n1" ;;
+  *) exit 1 ;;
+esac
+"""
+
 
 def machine_of(played) -> Machine:
     return Machine.read(played.here / "machine.json", OPERATION)
@@ -104,21 +113,28 @@ def test_several_hosts_get_one_torchrun_each(played):
 def test_a_slurm_job_gives_the_nodes(played, monkeypatch, tmp_path):
     scontrol = tmp_path / "bin/scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text('#!/bin/sh\n[ "$3" = "n[1-2]" ] && printf "n1\\nn2\\n"\n')
+    scontrol.write_text(SCONTROL)
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
-    launch = launch_of(played, World(8, 2, 1, 1))
-    (command,) = launch.commands(launch.write())
-    assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
-    assert "--master_addr n1 --master_port 6000" in launch.script()
+    check(launch_of(played, World(8, 2, 1, 1)))
     with pytest.raises(UserError, match="but the Slurm job has 2"):
         master_address(Processes("mindspeed", 8, 3))
+    monkeypatch.delenv("SLURM_JOB_NODELIST")  # as Snakemake's executor does
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    check(launch_of(played, World(8, 2, 1, 1)))
+
+
+def check(launch):
+    (command,) = launch.commands(launch.write())
+    assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    assert "--master_addr 10.0.0.1 --master_port 6000" in launch.script()
 
 
 def test_several_nodes_without_slurm_or_hosts_are_refused(played, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
     monkeypatch.delenv("SLURM_NODELIST", raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(UserError, match=r"mindspeed\.hosts is empty"):
         launch_of(played, World(8, 2, 1, 1)).script()
 

@@ -45,7 +45,7 @@ def test_the_base_answers_with_boxes(finished):
 def test_what_is_equal_for_all_experiments_is_computed_once(finished):
     results = finished.path / "results"
     assert sorted(p.name for p in (results / "shared").iterdir()) == [
-        "answers_before.jsonl", "data", "mm", "prompts.jsonl",
+        "answers_before.jsonl", "data", "features", "mm", "prompts.jsonl",
     ]  # fmt: skip
     for name in ("baseline", "hot"):
         assert not (results / name / "answers_before.jsonl").exists()

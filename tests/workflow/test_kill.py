@@ -206,4 +206,4 @@ def test_a_killed_answering_goes_on_and_ends_with_the_answers_of_an_undisturbed_
     said = checkout.snakemake(ANSWERS)
     assert kept and re.search(rf"{kept} of \d+ answers are there already; the others follow", said)
     assert without_times("answers_before.jsonl", checkout.read(ANSWERS)) == undisturbed
-    assert not found[0].exists() and "Nothing is put aside" in checkout.tool("clean")
+    assert not found[0].exists() and "interrupted answering" not in checkout.tool("clean")

@@ -55,7 +55,16 @@ ENGINES = {
         answers_from="hf",
         machine="hf",
         keys={
-            "finetune": (*DEVICE, *PACKING, "kernels", "optimizer", "devices", "nodes", "shard"),
+            "finetune": (
+                *DEVICE,
+                *PACKING,
+                "kernels",
+                "optimizer",
+                "frozen_weights",
+                "devices",
+                "nodes",
+                "shard",
+            ),
             "answer": DEVICE,
         },
     ),

@@ -168,6 +168,10 @@ def master_address(processes: Processes) -> str:
     if processes.hosts:
         return processes.hosts[0]
     listed = os.environ.get("SLURM_JOB_NODELIST") or os.environ.get("SLURM_NODELIST")
+    number = os.environ.get("SLURM_JOB_ID")
+    if not listed and number:  # Snakemake's executor leaves a job little else of Slurm's variables
+        found = re.search(r"\sNodeList=(\S+)", _scontrol("job", number))
+        listed = found and found[1]
     if not listed:
         raise UserError(
             f"{section}.nodes is {nodes}, but this is no job of Slurm's and {section}.hosts is "

@@ -18,7 +18,28 @@ def hf_problems(settings: Mapping) -> Iterator[str]:
             f"hf.optimizer is adamw_8bit, which runs on cpu and cuda, but hf.device is {device}; write "
             "adamw."
         )
+    if settings["hf"].get("frozen_weights") == "nf4":
+        yield from _quantizing_problems(settings)
     yield from _device_problems(settings["train"], settings["hf"])
+
+
+def _quantizing_problems(settings: Mapping) -> Iterator[str]:
+    """What can't work with weights in 4 bits."""
+    machine = settings["hf"]
+    if not settings["train"].get("lora"):
+        yield (
+            "hf.frozen_weights is nf4, but without train.lora nothing is frozen that it is for; write "
+            "train.lora, or whole."
+        )
+    if machine.get("shard") == "layers":
+        yield (
+            "hf.frozen_weights is nf4, which devices can't share (hf.shard); write none there, or whole."
+        )
+    if machine["device"].partition(":")[0] not in ("cpu", "cuda", "xpu"):
+        yield (
+            "hf.frozen_weights is nf4, which bitsandbytes can't do on "
+            f"{machine['device']} (hf.device); write whole."
+        )
 
 
 def _device_problems(train: Mapping, machine: Mapping) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mindtune.engines.checks import check_adapters
+from mindtune.engines.hf.quantizing import is_quantized
 from mindtune.errors import UserError
 from mindtune.models.adapters import adapted
 from mindtune.models.shape import model_shape
@@ -57,9 +58,11 @@ class Adapters:
             lora_dropout=lora["dropout"],
             target_modules=[own[name] for module in modules for name in module.hf],
         )
+        model.is_loaded_in_4bit = is_quantized(model)  # peft asks it how its modules are made
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train["seed"])
             inject_adapter_in_model(wanted, model, NAME)
+        del model.is_loaded_in_4bit
         self.modules: dict[str, tuple[torch.nn.Module, ...]] = {}
         self.weights: dict[str, torch.nn.Module] = {}
         for module in modules:
@@ -71,6 +74,8 @@ class Adapters:
             self.weights |= dict(zip(weights, layers, strict=True))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".lora_" in name)
+            if ".lora_" in name:
+                parameter.data = parameter.data.to(model.dtype)
 
     def tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
         """Module -> A and the B of each part, as `save_adapters` takes them."""

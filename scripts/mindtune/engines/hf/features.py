@@ -47,46 +47,43 @@ class Tower:
     """A model's vision tower, as a training uses it.
 
     inner: transformers' model below its output layer. packed: whether it attends by segments.
-    projector: the name in the tower of what merges patches, where that is trained.
+    projected: whether the projector, which merges patches, is frozen, too.
     """
 
-    def __init__(self, inner: torch.nn.Module, packed: bool, projector: str | None = None) -> None:
-        self.inner, self.packed, self.projector = inner, packed, projector
+    def __init__(self, inner: torch.nn.Module, packed: bool, projected: bool = True) -> None:
+        self.inner, self.packed, self.projected = inner, packed, projected
+        self.projector = classes_of(inner.config.model_type).PROJECTOR
 
     @torch.no_grad()
     def __call__(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
         """The features of one picture: what comes out of the projector, or what it is given."""
         visual = self.inner.visual
         pixel_values, grid_thw = pixel_values.to(visual.device), grid_thw.to(visual.device)
-        if self.projector is None:
-            return self._all(pixel_values, grid_thw)
         given: list[torch.Tensor] = []
-        note = visual.get_submodule(self.projector).register_forward_pre_hook(
-            lambda _, inputs: given.append(inputs[0])
-        )
+        projector = visual.get_submodule(self.projector)
+        note = projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
         try:
-            self._all(pixel_values, grid_thw)
+            if self.packed:
+                found = picture_features(self.inner, pixel_values, grid_thw)
+            else:
+                found = side_by_side(
+                    self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
+                )
         finally:
             note.remove()
-        return given[0]
-
-    def _all(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
-        """(merged patches, hidden x levels)."""
-        if self.packed:
-            return picture_features(self.inner, pixel_values, grid_thw)
-        return side_by_side(self.inner.get_image_features(pixel_values, grid_thw, return_dict=True))
+        return found if self.projected else given[0]
 
     def digest(self) -> str:
         """A hash of its weights and of what computes with them."""
         visual = self.inner.visual
         about = {
-            "format": FORMAT, "packed": self.packed, "projector": self.projector, "config": self.inner.config.to_json_string(),
+            "format": FORMAT, "packed": self.packed, "projected": self.projected, "config": self.inner.config.to_json_string(),
             "torch": torch.__version__, "transformers": transformers.__version__,
             "threads": torch.get_num_threads(), "device": _device(visual.device),
         }  # fmt: skip
         found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, tensor in visual.state_dict().items():
-            if self.projector and name.startswith(f"{self.projector}."):
+            if not self.projected and name.startswith(f"{self.projector}."):
                 continue
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(memoryview(_bytes_of(tensor)))
@@ -228,7 +225,7 @@ class Features:
     def merged(self, features: torch.Tensor) -> torch.Tensor:
         """What stands for the image tokens, of the features of some pictures; a projector that is
         trained has its part in the gradients."""
-        if self.tower.projector is None:
+        if self.tower.projected:
             return features
         return self.tower.inner.visual.get_submodule(self.tower.projector)(features)
 
@@ -266,17 +263,17 @@ class Features:
 def tower_of(model: torch.nn.Module, packed: bool) -> Tower | None:
     """A model's vision tower, where it is frozen.
 
-    None also where the projector is trained, in a family of which that alone can't be computed again
-    (`PROJECTOR` of its room).
+    None also where the projector is trained and the tower gives it patches in another order than
+    that of the picture, as one with windows does, or has others beside it that are trained.
     """
-    visual = model.model.visual
-    trained = [name for name, one in visual.named_parameters() if one.requires_grad]
-    if not trained:
-        return Tower(model.model, packed)
-    projector = classes_of(model.config.model_type).PROJECTOR
-    if projector is None or not all(name.startswith(f"{projector}.") for name in trained):
+    family = classes_of(model.config.model_type)
+    named = model.model.visual.named_parameters()
+    trained = [name for name, one in named if one.requires_grad]
+    if not all(name.startswith(f"{family.PROJECTOR}.") for name in trained):
         return None
-    return Tower(model.model, packed, projector)
+    if trained and not family.PATCHES_IN_ORDER:
+        return None
+    return Tower(model.model, packed, projected=not trained)
 
 
 def prepare(place: Path) -> None:

@@ -25,6 +25,7 @@ from mindtune.engines.hf.loading import loader_processes, own_words
 from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import check_optimizer, optimizer_of
 from mindtune.engines.hf.processing import Processor
+from mindtune.engines.hf.quantizing import NF4, bitsandbytes_modules, quantize_layers
 from mindtune.engines.hf.replicas import Replicas, replica_count
 from mindtune.engines.hf.segments import use_segments
 from mindtune.engines.hf.sharding import shard_layers
@@ -84,6 +85,8 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
     tensors = load_hf_tensors(source, config, iteration=iteration)
     model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
     del tensors
+    if job.machine.get("frozen_weights") == NF4:
+        quantize_layers(model)
     if train.get("lora"):
         checkpoints.adapters = Adapters(model, config, train)
         if begun:
@@ -177,6 +180,8 @@ def check(job: FinetuneJob, begun: int) -> None:
     )
     config = read_config(job.hf_dir)
     check_optimizer(job.machine.get("optimizer"))
+    if job.machine.get("frozen_weights") == NF4:
+        bitsandbytes_modules()
     if job.train.get("lora"):
         check_lora(config, job.train)
     check_room(job.save_dir, config, job.train, job.machine["precision"])

@@ -10,6 +10,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 CONFIG = Qwen2VLConfig
 MODEL = Qwen2VLForConditionalGeneration
 PROJECTOR = "merger"
+PATCHES_IN_ORDER = True
 
 
 def image_processor() -> type:

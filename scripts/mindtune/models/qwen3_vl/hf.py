@@ -4,8 +4,9 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from mindtune.models.qwen2_vl.hf import image_processor
 
-__all__ = ["CONFIG", "MODEL", "PROJECTOR", "image_processor"]
+__all__ = ["CONFIG", "MODEL", "PATCHES_IN_ORDER", "PROJECTOR", "image_processor"]
 
 CONFIG = Qwen3VLConfig
 MODEL = Qwen3VLForConditionalGeneration
-PROJECTOR = None  # there are others, for layers of the decoder
+PROJECTOR = "merger"  # the deepstack_merger_list beside it is trained and frozen with it
+PATCHES_IN_ORDER = True

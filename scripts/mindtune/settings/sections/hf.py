@@ -90,6 +90,15 @@ class Hf(Section):
         "在其他设备上末几位数字可能不同。视觉编码器参与训练时不起作用。",
         later=True,
     )
+    frozen_weights: Annotated[Literal["whole", "nf4"], Choice()] = key(
+        "whole",
+        "`nf4`: with `train.lora`, the frozen weights of the language model's layers in 4 bits (QLoRA, by "
+        "bitsandbytes; envs/optimizers.txt), about a quarter of what they take in bf16. Adapters learn beside the "
+        "rounded weights, and are merged into the whole ones. `whole`: as the model has them.",
+        "`nf4`：配合 `train.lora`，语言模型各层的冻结权重以 4 位存放（QLoRA，由 bitsandbytes 提供；envs/optimizers.txt），"
+        "约为 bf16 的四分之一。适配器在舍入后的权重旁学习，导出时并入完整的权重。`whole`：按模型原样。",
+        later=True,
+    )
     devices: Annotated[int, Whole(1, 1024)] = key(
         1,
         "Devices of one node that train together, a process and a copy of the model for each: they share "
