@@ -113,14 +113,16 @@ def test_a_process_that_is_killed_ends_all_and_the_rest_ends_in_the_same_bytes(
     assert resumed == together[1] and rows(tmp_path / "a") == rows(together[0])
 
 
-def test_shared_layers_train_as_whole_ones(eight, tmp_path, together):
+@pytest.mark.parametrize("packed", ["packed", "one by one"])
+def test_shared_layers_train_as_whole_ones(eight, tmp_path, alone, together, packed):
     """And what is saved of them is whole: the weights that one device would have."""
-    train(eight, tmp_path / "a", machine=PACKED | {"devices": 2, "shard": "layers"}, **WHOLE)
-    assert_alike(rows(tmp_path / "a"), rows(together[0]), 1e-5)
+    machine = {"devices": 2, "shard": "layers"} | (PACKED if packed == "packed" else {})
+    train(eight, tmp_path / "a", machine=machine, **WHOLE)
+    assert_alike(rows(tmp_path / "a"), alone[packed], 1e-5)
     weights, others = model(tmp_path / "a", 12), model(together[0], 12)
     assert weights.keys() == others.keys()
     for name, tensor in weights.items():
-        torch.testing.assert_close(tensor, others[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(tensor, others[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.long

@@ -235,4 +235,5 @@ def kept_features(job: FinetuneJob, model, processor: Processor) -> Features | N
     if job.features is not None:
         prepare(job.features)
     loaders = loader_processes(job.machine["threads"], job.machine.get("devices", 1))
-    return Features(tower, processor, job.features, room(job.operation), loaders)
+    own = room(job.operation) // replica_count(job.machine)
+    return Features(tower, processor, job.features, own, loaders)

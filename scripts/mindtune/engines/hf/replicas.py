@@ -61,15 +61,15 @@ class Replicas:
         return tensor
 
     @torch.no_grad()
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], share: float = 1.0) -> None:
-        """Replace the gradients by their sum over all copies, times `share`."""
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace the gradients by their sum over all copies."""
         if self.count == 1:
             return
         found = (one.grad for one in parameters if one.grad is not None)
         gradients = [gradient for gradient in found if not is_shared(gradient)]  # summed already
         for bucket in buckets(gradients):
             together = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            self.sum(together).mul_(share)
+            self.sum(together)
             parts = together.split([gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))

@@ -77,12 +77,18 @@ class MegatronOrderTrainer(Trainer):
             inputs["mm_encoder_outputs"] = {"image": as_output(self.model, [found])}
         return inputs
 
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """In training each replica's loss is its part of all replicas' mean."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        alone = self.replicas.count == 1 or not model.training
+        return loss if alone else loss / self.replicas.count
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         tokens = inputs["attention_mask"].sum()
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            self.replicas.sum_gradients(model.parameters(), 1 / self.replicas.count)
-        return self.counted(loss / self.replicas.count, tokens)
+            self.replicas.sum_gradients(model.parameters())
+        return self.counted(loss, tokens)
 
     def counted(self, loss: torch.Tensor, tokens: torch.Tensor | int) -> torch.Tensor:
         """The loss of all replicas, each of which has its part of it; their tokens are counted."""
