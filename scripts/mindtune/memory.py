@@ -171,12 +171,17 @@ def activation_bytes(
     return layer + WIDTH[precision] * shape.hidden * step.tokens * shape.llm_layers
 
 
+# The norm of queries, in the families that have one (and one of keys).
+HEADS_NORM = "text_decoder.decoder.layers.0.self_attention.q_layernorm.weight"
+
+
 def layer_bytes(
     shape: ModelShape, train: Mapping[str, Any], precision: str, operators: str = TORCH
 ) -> float:
     """What a layer keeps of a token.
 
-    Of each norm its input in fp32, what is multiplied with its weight, and its output; of attention what
+    Of each norm its input in fp32, what is multiplied with its weight, and its output (of those of queries and
+    keys, which some families have, attention counts it); of attention what
     it is given and gives; of the feed-forward layer both inputs of the product, the one before its
     function too, and the product. Fused operators keep inputs and outputs. A frozen weight has no use for what it is multiplied with; an adapter
     has it, and adds its own small inner vector.
@@ -188,6 +193,9 @@ def layer_bytes(
     repeated = shape.kv_heads if operators == MINDSPEED else shape.heads
     attention = width * (shape.heads + 2 * repeated)
     kept = 2 * norm * shape.hidden
+    if tensors_of(shape).rule_of(HEADS_NORM):
+        own = FP32 + (0 if lora else width)  # transformers' whoever computes the others
+        kept += own * (shape.heads + shape.kv_heads) * shape.head_dim
     kept += attention * shape.head_dim + FP32 * shape.heads
     kept += width * (3 if plain else 2) * shape.ffn
     kept += width * (

@@ -66,7 +66,7 @@ def test_models_of_another_family_or_size_are_told(tmp_path):
     ]
     change_config(tmp_path / "family", model_type="llama")
     (said,) = problems(tmp_path / "family")
-    assert "it is a llama model, but must be a qwen2_vl or qwen2_5_vl one" in said
+    assert "it is a llama model, but must be a qwen2_vl or qwen2_5_vl or qwen3_vl one" in said
     write_hf(tmp_path / "quantized", SIZES)
     change_config(tmp_path / "quantized", quantization_config={"quant_method": "bitsandbytes"})
     (said,) = problems(tmp_path / "quantized")

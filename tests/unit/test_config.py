@@ -310,7 +310,7 @@ def test_a_model_directory_is_looked_through(tmp_path):
         "to 5 layers; the model has 4."
     ]
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    said = "is a llama model, but must be a qwen2_vl or qwen2_5_vl one"
+    said = "is a llama model, but must be a qwen2_vl or qwen2_5_vl or qwen3_vl one"
     assert said in with_model(tmp_path)[0]
 
 

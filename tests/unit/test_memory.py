@@ -11,6 +11,7 @@ from mindtune.memory import (
     step_of,
     training_memory,
 )
+from mindtune.models.hf import classes_of
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape
 from mindtune.scale import count_parameters
@@ -44,10 +45,14 @@ def flash(module, query, key, value, mask, **unused):
 def kept(name, lora, precision, layers, recompute=False):
     """Bytes that autograd keeps of a token, of a model of so many layers whose tensors have no content."""
     AttentionInterface.register("kept", flash)
-    raw = PUBLISHED[name] | {"num_hidden_layers": layers}
-    raw["vision_config"] = raw["vision_config"] | {"depth": 1}
+    raw = PUBLISHED[name]
+    fewer = {"num_hidden_layers": layers}
+    raw = raw | ({"text_config": raw["text_config"] | fewer} if "text_config" in raw else fewer)
+    vision = {"depth": 3, "deepstack_visual_indexes": [0, 1, 2]}
+    raw["vision_config"] = raw["vision_config"] | vision
+    classes = classes_of(raw["model_type"])
     with torch.device("meta"):
-        model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**raw))
+        model = classes.MODEL(classes.CONFIG(**raw))
     model.to(torch.bfloat16 if precision == "bf16" else torch.float32).train()
     if lora:
         Adapters(model, raw, TRAIN | {"lora": lora})

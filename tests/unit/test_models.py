@@ -24,7 +24,7 @@ from tiny_qwen2vl import Sizes, write_hf
 ROOT = Path(__file__).parents[2]
 ROOM = ROOT / "scripts/mindtune/models"
 NAMED = re.compile(
-    r"qwen-?2|1516\d\d|image_pad|vision_start|im_start|merger|patch_embed|[\"']visual\.", re.I
+    r"qwen-?[23]|1516\d\d|image_pad|vision_start|im_start|merger|patch_embed|[\"']visual\.", re.I
 )
 SHIPPED = r"config/[\w-]+\.yaml"  # the name of a configuration says nothing of what a family is
 WHO_NAMES_IT = {
@@ -97,8 +97,8 @@ def test_a_model_of_no_family_is_refused_by_name():
         with pytest.raises(UserError) as caught:
             model_shape({"model_type": kind}, "its config.json")
         assert str(caught.value) == (
-            f"its config.json: model_type is {kind!r}; only 'qwen2_vl' or 'qwen2_5_vl' can "
-            "be converted"
+            f"its config.json: model_type is {kind!r}; only 'qwen2_vl' or 'qwen2_5_vl' or "
+            "'qwen3_vl' can be converted"
         )
 
 
@@ -159,7 +159,7 @@ def test_the_families_of_a_configuration(tmp_path, monkeypatch):
 
     monkeypatch.setitem(models.FAMILIES, "toy_vl", "Toy-VL")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "toy_vl"}))
-    every = ["qwen2_5_vl", "qwen2_vl", "toy_vl"]
+    every = ["qwen2_5_vl", "qwen2_vl", "qwen3_vl", "toy_vl"]
     assert families({"use": "demo"}) == ["qwen2_vl"]
     assert families({"use": "path", "path": str(tmp_path)}) == ["toy_vl"]
     assert families({"use": "path", "path": str(tmp_path / "none")}) == every

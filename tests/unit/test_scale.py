@@ -80,8 +80,8 @@ def test_with_lora_a_checkpoint_has_adapters_only(capsys):
     [
         (["--configfile", "nowhere.yaml"], "--configfile nowhere.yaml can't be read"),
         (
-            ["--model", "4B"],
-            "--model is 4B, but 4B/config.json can't be read; write Qwen2-VL-2B, Qwen2-VL-7B, ",
+            ["--model", "9B"],
+            "--model is 9B, but 9B/config.json can't be read; write Qwen2-VL-2B, Qwen2-VL-7B, ",
         ),
         (["--model", "7B"], "--model 7B can be Qwen2-VL-7B or Qwen2.5-VL-7B; write which of them."),
         (["--loss-csv", str(ROOT / "README.md")], "has no usable column ms_per_iteration"),
@@ -104,5 +104,6 @@ def test_a_published_model_is_named_in_short_and_in_full():
     assert shape("2b") == shape("qwen2-vl-2b") == model_shape(PUBLISHED["Qwen2-VL-2B"])
     assert shape("Qwen2.5-VL-7B").model_type == "qwen2_5_vl"
     assert published_in("qwen2-vl-2b-instruct") == "Qwen2-VL-2B"
+    assert shape("4b") == model_shape(PUBLISHED["Qwen3-VL-4B"])
     assert published_in("qwen2.5-vl-3b-instruct") == "Qwen2.5-VL-3B"
     assert published_in("qwen2-vl-2b5") is published_in("another") is None

@@ -252,6 +252,7 @@ def _resplit_checks(
     layers: tuple[int, int],
 ) -> bool:
     """Check that the model in `mm` can be cut as `layout` says; whether its embeddings are tied."""
+    layout.check_family(family)
     for name, rows, wanted in (
         ("llm_pp_layers", layout.llm_pp_layers, layers[0]),
         ("vit_pp_layers", layout.vit_pp_layers, layers[1]),

@@ -13,6 +13,7 @@ from typing import Any
 
 from mindtune.errors import UserError
 from mindtune.models.shape import ModelShape
+from mindtune.models.tensors import Tensors, tensors_of
 
 Rows = tuple[tuple[int, ...], ...]
 
@@ -126,6 +127,7 @@ class ParallelLayout:
 
     def check_model(self, shape: ModelShape) -> None:
         """Raise UserError, naming the numbers, if this layout cannot hold a model of `shape`."""
+        self.check_family(tensors_of(shape))
         for name, rows, wanted in (
             ("llm_pp_layers", self.llm_pp_layers, shape.llm_layers),
             ("vit_pp_layers", self.vit_pp_layers, shape.vit_layers),
@@ -145,6 +147,14 @@ class ParallelLayout:
                 "rows of the projector": shape.merged_hidden,
             }
         )
+
+    def check_family(self, family: Tensors) -> None:
+        """Raise UserError if models of a family are on one rank only, and this layout has more."""
+        if family.one_rank and (self.tp_size > 1 or len(self.chunks) > 1):
+            raise UserError(
+                f"{family.name} is on one rank only, for MindSpeed-MM 2.0.0 doesn't know it; leave tensor "
+                "parallel size 1 and all layers on one stage"
+            )
 
     def check_tp(self, sizes: dict[str, int]) -> None:
         """Raise UserError if tp_size does not divide one of the named sizes."""

@@ -13,7 +13,7 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.errors import UserError
 from mindtune.files import read_json, regular
 from mindtune.models import FAMILIES, NAMES, TYPES, family, is_known
-from mindtune.models.mindspeed import framework_of, tool_problems
+from mindtune.models.mindspeed import framework_of, tool_problems, unknown_problems
 from mindtune.models.pictures import Pictures, pictures_of
 from mindtune.models.shape import ModelShape, model_shape
 from mindtune.models.tensors import tensors_of
@@ -65,6 +65,9 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
             shape = shape_of(found["config.json"], path)
         except UserError as error:
             yield f"{said} can't be used: {str(error).rstrip('.')}."
+    if shape is not None and (unknown := list(unknown_problems(shape.model_type, settings))):
+        yield from unknown  # what that engine makes of the files doesn't matter
+        return
     yield from processor_problems(found, said, settings["engine"])
     if shape is None:
         return

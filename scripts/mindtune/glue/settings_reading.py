@@ -11,6 +11,7 @@ from mindtune.engines import ENGINES, Engine
 from mindtune.errors import UserError
 from mindtune.files import read_json
 from mindtune.models import FAMILIES, family
+from mindtune.models.mindspeed import unknown_problems
 from mindtune.settings import (
     SHARED,
     ConfigError,
@@ -150,6 +151,15 @@ def check_files(paths: Sequence[Path], table: Path) -> Configuration:
     return configuration
 
 
+def family_problems(
+    download: Download | None, entries: Mapping[str, Mapping], settings: Mapping
+) -> Iterator[str]:
+    """Why the model that is fetched for an experiment's settings can't be used as they want."""
+    model_type = entries.get(download.key, {}).get("family") if download else None
+    if model_type is not None:
+        yield from unknown_problems(model_type, settings)
+
+
 def _family(model: str | None) -> str | None:
     """The family of a model's directory (None: the demo's); None where it can't be told."""
     try:
@@ -201,11 +211,13 @@ class Sources:
         problems: list[str] = []
         for scope in (SHARED, *configuration.experiments):
             for name in KINDS:
-                chosen = configuration.settings(scope)["sources"][name]
+                settings = configuration.settings(scope)
+                chosen = settings["sources"][name]
                 found = list(choice_problems(name, chosen, entries))
                 if not found:
                     download = download_of(name, chosen, entries, self.directory)
                     self.paths[scope, name] = self._place(name, chosen, download)
+                    found = list(family_problems(download, entries, settings))
                 problems += [problem for problem in found if problem not in problems]
         if problems:
             raise ConfigError(problems)

@@ -14,7 +14,7 @@ from typing import Any
 from mindtune.errors import UserError
 
 # `model_type` -> what the family is called.
-FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
+FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL"}
 
 # For sentences.
 TYPES = " or ".join(FAMILIES)

@@ -110,4 +110,4 @@ def every_word() -> tuple[str, ...]:
     """All such names, of all families."""
     found = [words_of(family) for family in every_family()]
     ours, theirs = (dict.fromkeys(word for words in found for word in words[n]) for n in (0, 1))
-    return (*ours, *theirs)
+    return tuple(dict.fromkeys((*ours, *theirs)))

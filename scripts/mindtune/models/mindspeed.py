@@ -1,12 +1,18 @@
-"""What MindSpeed-MM ships for a family, and calls what belongs to it."""
+"""What MindSpeed-MM ships for a family, and calls what belongs to it.
+
+A family's module has FRAMEWORK, a `Framework`, or None where MindSpeed-MM doesn't know the family.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mindtune.errors import UserError
 from mindtune.models import FAMILIES, room
 from mindtune.models.shape import ModelShape
+
+NAME = "mindspeed"  # the engine's
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,35 @@ class Framework:
     reads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+UNKNOWN = "MindSpeed-MM 2.0.0 doesn't know {}"
+
+
 def framework_of(model_type: str) -> Framework:
-    return room(model_type, "mindspeed").FRAMEWORK
+    """
+    Raises
+    ------
+    UserError: the framework doesn't know the family.
+    """
+    framework = room(model_type, "mindspeed").FRAMEWORK
+    if framework is None:
+        raise UserError(f"{UNKNOWN.format(FAMILIES[model_type])}; write `engine: hf`.")
+    return framework
+
+
+def unknown_problems(model_type: str, settings: Mapping) -> Iterator[str]:
+    """A sentence where settings of an experiment want a framework that doesn't know the family of its model."""
+    if room(model_type, "mindspeed").FRAMEWORK is not None:
+        return
+    unknown = UNKNOWN.format(FAMILIES[model_type])
+    if settings["engine"] == NAME:
+        yield f"engine is {NAME}, but {unknown}; write `engine: hf`."
+    elif settings["answer"].get("engine") == NAME:
+        yield f"answer.engine is {NAME}, but {unknown}; write `answer.engine: hf`, or vllm."
+    elif settings["mindspeed"]["converter"] != "mindtune":
+        yield (
+            f"mindspeed.converter is {settings['mindspeed']['converter']}, but {unknown}; write "
+            "`converter: mindtune`."
+        )
 
 
 def tool_problems(model_type: str, section: Mapping) -> Iterator[str]:

@@ -13,7 +13,7 @@ class Template:
 
     turn_start, turn_end: a turn's. text_end: ends a text, and fills rows up. picture: what as many
     times as it has tokens stands for a picture, between picture_start and picture_end. system: the text
-    of a conversation without one of its own.
+    of a conversation without one of its own, empty for none.
     """
 
     turn_start: str
@@ -31,9 +31,10 @@ class Template:
         template's.
         """
         text = f"{self.turn_start}user\n{question}{self.turn_end}\n{self.turn_start}assistant\n"
-        if not first:
+        system = system or self.system
+        if not first or not system:
             return text
-        return f"{self.turn_start}system\n{system or self.system}{self.turn_end}\n{text}"
+        return f"{self.turn_start}system\n{system}{self.turn_end}\n{text}"
 
     def answer_text(self, answer: str) -> str:
         """The rest of the turn, which is trained."""

@@ -89,9 +89,10 @@ class Tensors:
     name: of the family, in sentences. rules: one for each Megatron tensor, those of a part in its order.
     embedding_mm, embedding_hf, output_mm, output_hf: names of the word embedding and of the output
     layer, which a tied model lacks. vision, projector: what published names of the vision model begin
-    with, and of its last part, the projector. renamed: beginnings that newer transformers give, and the
+    with, and of its last part, the projector, or its several ones. renamed: beginnings that newer transformers give, and the
     published ones. computed: buffers that some versions save and every version computes. sizes: for a
-    model's sizes, what gives the shape of a tensor by its published name.
+    model's sizes, what gives the shape of a tensor by its published name. one_rank: whether Megatron's
+    layout is this project's own, which no framework reads, and has one rank.
     """
 
     name: str
@@ -101,10 +102,11 @@ class Tensors:
     output_mm: str
     output_hf: str
     vision: str
-    projector: str
+    projector: str | tuple[str, ...]
     renamed: tuple[tuple[str, str], ...]
     computed: re.Pattern[str]
     sizes: Callable[[ModelShape], Callable[[str], tuple[int, ...]]]
+    one_rank: bool = False
 
     @cached_property
     def _by_name(self) -> dict[str, Rule]:

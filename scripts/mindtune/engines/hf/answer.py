@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from transformers import GenerationConfig
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.engines.chat import warn_of_other_template
@@ -15,6 +14,7 @@ from mindtune.engines.cutting import PictureTokens, tokens_of_all
 from mindtune.engines.hf.dataset import picture_inputs
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.grouping import groups
+from mindtune.engines.hf.levels import as_output, side_by_side
 from mindtune.engines.hf.loading import Pictures, pictures_ahead
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Picture, Processor
@@ -96,14 +96,14 @@ class Seen:
         self.kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def take(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """A picture's grid (1, 3), and (merged patches, hidden) that stand for its tokens."""
+        """A picture's grid (1, 3), and what it is to the decoder (see `levels`)."""
         if name not in self.kept:
             picture = next(self.pictures)
             device = self.model.device
-            (features,) = self.model.get_image_features(
+            output = self.model.get_image_features(
                 picture.pixel_values.to(device), picture.grid_thw.to(device), return_dict=True
-            ).pooler_output
-            self.kept[name] = picture.grid_thw, features
+            )
+            self.kept[name] = picture.grid_thw, side_by_side(output)
         found = self.kept[name]
         self.left[name] -= 1
         if not self.left[name]:
@@ -130,8 +130,7 @@ def answer_group(
     given = {}
     if every:
         inputs["image_grid_thw"] = torch.cat([grid for grid, _ in every])
-        features = BaseModelOutputWithPooling(pooler_output=tuple(found for _, found in every))
-        given["mm_encoder_outputs"] = {"image": features}
+        given["mm_encoder_outputs"] = {"image": as_output(model, [found for _, found in every])}
     said = generated(model, processor, inputs, max_new_tokens, **given)
     yield from lines_of(prompts, said, processor, time.perf_counter() - begun)
 

@@ -56,7 +56,7 @@ class Collator:
 
     Returns input_ids, attention_mask, labels and mm_token_type_ids, each (batch, length), and,
     when there is any picture, image_grid_thw (pictures, 3) and pixel_values (patches, values), or,
-    where they are kept, features (merged patches, hidden) of all pictures, or `pictures`, a list.
+    where they are kept, features (merged patches, hidden x levels) of all pictures, or `pictures`, a list.
     """
 
     def __init__(self, processor: Processor) -> None:

@@ -28,6 +28,7 @@ import PIL
 import torch
 import transformers
 
+from mindtune.engines.hf.levels import side_by_side
 from mindtune.engines.hf.packing import picture_features
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.shown import Shown
@@ -65,8 +66,9 @@ class Tower:
             if self.packed:
                 found = picture_features(self.inner, pixel_values, grid_thw)
             else:
-                seen = self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
-                (found,) = seen.pooler_output
+                found = side_by_side(
+                    self.inner.get_image_features(pixel_values, grid_thw, return_dict=True)
+                )
         finally:
             note.remove()
         return found if self.projected else given[0]
@@ -262,7 +264,7 @@ def tower_of(model: torch.nn.Module, packed: bool) -> Tower | None:
     """A model's vision tower, where it is frozen.
 
     None also where the projector is trained and the tower gives it patches in another order than
-    that of the picture, as one with windows does.
+    that of the picture, as one with windows does, or has others beside it that are trained.
     """
     family = classes_of(model.config.model_type)
     named = model.model.visual.named_parameters()

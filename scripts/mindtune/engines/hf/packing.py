@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from mindtune.engines.hf.levels import levels, side_by_side
 from mindtune.engines.hf.processing import IGNORE_INDEX
 from mindtune.engines.hf.segments import Segments, SegmentsByBounds
 from mindtune.engines.hf.shown import Kept, Shown, known
@@ -31,7 +32,7 @@ class Pass:
     sample's from 0. lengths: tokens of each sample. predicting: (answers,), the places in the row
     from which an answer token is predicted; targets: (answers,), those tokens; weights: (answers,),
     float32. Of the pictures: pixel_values (patches, values) and grid_thw (pictures, 3); or, where they
-    are kept, features (merged patches, hidden); or, where some are not yet computed, shown, the
+    are kept, features (merged patches, hidden x levels, see `levels`); or, where some are not yet computed, shown, the
     pictures one by one (`mindtune.engines.hf.features`).
     """
 
@@ -212,14 +213,19 @@ def packed_loss(model: torch.nn.Module, part: Pass, kept: Kept | None = None) ->
         pictures = kept.merged(part.features)
     elif part.pixel_values is not None:
         pictures = picture_features(inner, part.pixel_values, part.grid_thw)
+    deeper = {}
     if pictures is not None:
-        marks = (part.input_ids == model.config.image_token_id)[None, :, None]
-        embedded = embedded.masked_scatter(marks, pictures.to(embedded.dtype))
+        first, *added = levels(model, pictures.to(embedded.dtype))
+        marks = (part.input_ids == model.config.image_token_id)[None]
+        embedded = embedded.masked_scatter(marks[..., None], first)
+        if added:
+            deeper = {"visual_pos_masks": marks, "deepstack_visual_embeds": added}
     hidden = inner.language_model(
         inputs_embeds=embedded,
         position_ids=part.position_ids[:, None],
         use_cache=False,
         segments=Segments.of(part.lengths, causal=True, device=embedded.device),
+        **deeper,
     ).last_hidden_state[0]
     logits = model.lm_head(hidden[part.predicting]).float()
     losses = cross_entropy(logits, part.targets, reduction="none")
@@ -229,7 +235,8 @@ def packed_loss(model: torch.nn.Module, part: Pass, kept: Kept | None = None) ->
 def picture_features(
     inner: torch.nn.Module, pixel_values: torch.Tensor, grid_thw: torch.Tensor
 ) -> torch.Tensor:
-    """(merged patches, hidden): what stands for the image tokens of all pictures, in order."""
-    return inner.visual(
+    """(merged patches, hidden x levels): what all pictures are to the decoder, in order."""
+    output = inner.visual(
         pixel_values.to(inner.visual.dtype), grid_thw=grid_thw, segments=SegmentsByBounds()
-    ).pooler_output
+    )
+    return side_by_side(output)

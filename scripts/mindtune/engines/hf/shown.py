@@ -13,8 +13,8 @@ class Shown:
     """A picture on its way to the model.
 
     name: SHA-256 of its file. grid_thw: int64 (1, 3), its patches in time, height and width.
-    features: (merged patches, hidden), or, where the projector is trained, what it is given (patches,
-    width); None before they are computed; then pixel_values: float32 (patches, values).
+    features: (merged patches, hidden x levels), or, where the projector is trained, what it is given
+    (patches, width); None before they are computed; then pixel_values: float32 (patches, values).
     """
 
     name: str

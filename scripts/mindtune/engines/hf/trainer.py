@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler, Subset
 from transformers import Trainer, TrainingArguments
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mindtune.engines.hf.callbacks import TokenCount
 from mindtune.engines.hf.dataset import Collator, Conversations
 from mindtune.engines.hf.features import Features
+from mindtune.engines.hf.levels import as_output
 from mindtune.engines.hf.loading import batches_ahead, loader_processes
 from mindtune.engines.hf.packing import Packer, Pass, packed_loss
 from mindtune.engines.hf.processing import Processor
@@ -74,8 +74,7 @@ class MegatronOrderTrainer(Trainer):
             found = torch.cat([self.features.of(picture) for picture in shown])
         if found is not None:
             found = self.features.merged(found)
-            kept = BaseModelOutputWithPooling(pooler_output=(found,))
-            inputs["mm_encoder_outputs"] = {"image": kept}
+            inputs["mm_encoder_outputs"] = {"image": as_output(self.model, [found])}
         return inputs
 
     def compute_loss(self, model, inputs, *args, **kwargs):

@@ -168,10 +168,10 @@ class Sources(Section):
     model: Source = section(
         Source,
         (
-            "The base model, a directory in the layout of a Hugging Face download of Qwen2-VL or "
-            "Qwen2.5-VL."
+            "The base model, a directory in the layout of a Hugging Face download of Qwen2-VL, "
+            "Qwen2.5-VL or Qwen3-VL."
         ),
-        "基座模型目录，文件布局与从 Hugging Face 下载的 Qwen2-VL 或 Qwen2.5-VL 相同。",
+        "基座模型目录，文件布局与从 Hugging Face 下载的 Qwen2-VL、Qwen2.5-VL 或 Qwen3-VL 相同。",
         use="demo",
     )
     mixture: Annotated[list[Mixture], Len(0, 1000)] = key(
