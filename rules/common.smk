@@ -305,20 +305,23 @@ def answering_model(wildcards):
 def processor_model(wildcards):
     """The Hugging Face directory of a stage: as in the tutorial, the exported one after.
 
-    Of a model that was trained elsewhere it is its own where it has all that is needed.
+    Of a model that was trained elsewhere it is its own where it has all that is needed; of an adapter that
+    is kept it is the base.
     """
     own = ELSEWHERE.get(wildcards.scope)
     lacking = own is not None and not is_adapter(own) and not has_processor(own)
-    if wildcards.stage.startswith("before") or lacking:
+    before = wildcards.stage.startswith("before")
+    if before or lacking or keeps_adapter(wildcards.scope):
         return base_model(wildcards)
     return tuned(wildcards)
 
 
 def tuned(wildcards):
-    """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere."""
+    """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere; an adapter that
+    is kept is what was trained here."""
     name = wildcards.get("scope") or wildcards.experiment
     own = ELSEWHERE.get(name)
-    if own is None and not exports_adapter(name):
+    if own is None and (keeps_adapter(name) or not exports_adapter(name)):
         return rules.export_model.output.hf.format(experiment=name)
     if own is None or is_adapter(own):
         return rules.merge_adapter.output.merged.format(experiment=name)
@@ -337,6 +340,11 @@ def exports_adapter(name):
     """Whether an experiment's export is its adapter, and not the merged model."""
     adapted = name in TRAINED and CONFIG.experiments[name]["train"].get("lora")
     return bool(adapted) and CONFIG.common.get("export") == "adapter"
+
+
+def keeps_adapter(name):
+    """Whether an experiment's answers come from its adapter beside the base."""
+    return ANSWERER.adapters and exports_adapter(name)
 
 
 def adapter_of(wildcards):
