@@ -56,7 +56,8 @@ def test_vllm_answers_from_the_adapter_without_a_merge(trained):
     trained.configure(merged(LORA, edit))
     plan, _ = trained.asked("results/small/provenance.json")
     (job,) = [job for job in plan.needed() if job.wildcards.get("stage") == "after"]
-    assert "results/small/hf" in job.input and "results/sources/Qwen2-VL-demo" in job.input
+    assert job.files["model"] == "results/small/hf"
+    assert job.files["hf"] == "results/sources/Qwen2-VL-demo"
     assert not any(job.rule == "merge_adapter" for job in plan.needed())
     trained.configure(LORA)
 

@@ -11,6 +11,8 @@ GIVEN = {
     "--limit-mm-per-prompt": "prompts",
     "--seed": "nothing, as answers are greedy",
     "--generation-config": "answer",
+    "--enable-lora": "`export: adapter`",
+    "--max-lora-rank": "`export: adapter`",
 }
 
 

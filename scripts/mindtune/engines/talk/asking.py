@@ -117,7 +117,7 @@ def check_model(directory: Path) -> None:
             f"{directory} has no config.json"
             + (", but an adapter; give the model that it was merged into" if adapter else "")
             + (
-                ", such as results/EXPERIMENT/merged."
+                ", such as results/EXPERIMENT/merged (`snakemake --cores 1` and that path makes it)."
                 if adapter
                 else "; give the directory of a Hugging Face model, such as results/baseline/hf."
             )
