@@ -118,7 +118,7 @@ else:
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
-    "answerer": CONFIG.common[ANSWERER.machine],
+    "answerer": CONFIG.common.get(ANSWERER.machine, {}),  # `vllm` came later
     "download": CONFIG.common["sources"]["download"],
     "experiments": len(EXPERIMENTS),
     "trains": bool(TRAINED),
@@ -211,7 +211,7 @@ def converting_framework(wildcards):
 
 def machine(engine, role):
     """What the result of an engine's role depends on, of the section of its machine."""
-    section = CONFIG.common[engine.machine]
+    section = CONFIG.common.get(engine.machine, {})
     return in_effect({key: section[key] for key in engine.keys[role] if key in section})
 
 
@@ -222,7 +222,7 @@ def training_threads(machine):
 
 def accelerators(engine):
     """Whether a job of an engine takes the accelerator of the machine it runs on, as 1 or 0."""
-    return int(CONFIG.common[engine.machine].get("device") != "cpu")
+    return int(CONFIG.common.get(engine.machine, {}).get("device") != "cpu")
 
 
 # A machine's accelerator does one thing at a time, whatever `--cores` says. A cluster gives each of
