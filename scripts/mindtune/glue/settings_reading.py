@@ -16,12 +16,14 @@ from mindtune.settings import (
     SHARED,
     ConfigError,
     Configuration,
+    Settings,
     load,
     merge,
     of_experiments,
     source_problems,
 )
 from mindtune.settings.checks import answering_engine
+from mindtune.settings.sections.sources import Source
 from mindtune.settings.sources import (
     KINDS,
     Download,
@@ -86,8 +88,8 @@ def tracker_problems(configuration: Configuration) -> Iterator[str]:
 
 def peft_problems(configuration: Configuration) -> Iterator[str]:
     """A sentence where adapters are to be trained by peft, and it is not installed."""
-    trains = any(settings["train"].get("lora") for settings in configuration.experiments.values())
-    if trains and configuration.common["engine"] == "hf" and find_spec("peft") is None:
+    trains = any(configuration.typed(name).train.lora for name in configuration.experiments)
+    if trains and configuration.typed().engine == "hf" and find_spec("peft") is None:
         yield (
             "train.lora is given, but the package peft is not installed; "
             "`pip install -r envs/lora.txt`, or take it out."
@@ -96,7 +98,7 @@ def peft_problems(configuration: Configuration) -> Iterator[str]:
 
 def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
     """A configuration and its engine, the one that trains; what answers depend on follows from who answers."""
-    engine = ENGINES[configuration.common["engine"]]
+    engine = ENGINES[configuration.typed().engine]
     if answerer(configuration).answers_from == "mm":
         configuration.answer_from_checkpoints()
     return configuration, engine
@@ -104,7 +106,7 @@ def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
 
 def answerer(configuration: Configuration) -> Engine:
     """The engine that answers: by default the one that trains."""
-    return ENGINES[answering_engine(configuration.common)]
+    return ENGINES[answering_engine(configuration.typed())]
 
 
 def guard_default(path: Path) -> None:
@@ -152,7 +154,7 @@ def check_files(paths: Sequence[Path], table: Path) -> Configuration:
 
 
 def family_problems(
-    download: Download | None, entries: Mapping[str, Mapping], settings: Mapping
+    download: Download | None, entries: Mapping[str, Mapping], settings: Settings
 ) -> Iterator[str]:
     """Why the model that is fetched for an experiment's settings can't be used as they want."""
     model_type = entries.get(download.key, {}).get("family") if download else None
@@ -199,11 +201,11 @@ class Sources:
         ConfigError: a source is not in the table, or not available that way.
         """
         self.configuration = configuration
-        common = configuration.common["sources"]
+        common = configuration.typed().sources
         if entries is None:
-            entries = load_table(Path(common["table"] or table))
+            entries = load_table(Path(common.table or table))
         self.entries = entries
-        self.directory = common["download"]["directory"]
+        self.directory = common.download.directory
         self.files: dict[str, Download] = {}
         self.models: dict[str, Download] = {}
         self.pictures: dict[str, Unpacking] = {}
@@ -211,8 +213,8 @@ class Sources:
         problems: list[str] = []
         for scope in (SHARED, *configuration.experiments):
             for name in KINDS:
-                settings = configuration.settings(scope)
-                chosen = settings["sources"][name]
+                settings = configuration.typed(scope)
+                chosen = getattr(settings.sources, name)
                 found = list(choice_problems(name, chosen, entries))
                 if not found:
                     download = download_of(name, chosen, entries, self.directory)
@@ -222,16 +224,16 @@ class Sources:
         if problems:
             raise ConfigError(problems)
 
-    def _place(self, name: str, chosen: Mapping, download: Download | None) -> str | None:
+    def _place(self, name: str, chosen: Source, download: Download | None) -> str | None:
         if download is None:
-            path = chosen["path"]
+            path = chosen.path
         elif name == "model":
             self.models[download.key] = download
             return f"{FETCHED}/models/{download.key}"
         else:
             self.files[download.key] = download
             path = f"{FETCHED}/files/{download.key}/{download.files[0]['name']}"
-        unpack = download is not None if chosen["unpack"] is None else chosen["unpack"]
+        unpack = download is not None if chosen.unpack is None else chosen.unpack
         if name != "images" or path is None or not unpack or Path(path).suffix != ".zip":
             return path
         stem = Path(path).stem

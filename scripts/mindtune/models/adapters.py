@@ -9,10 +9,13 @@ each. The name chooses which of the two is meant.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import Entry, Tensors, every_family, hf_shapes, tensors_of
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Lora, Train
 
 FUSED = "linear_"  # what MindSpeed-MM's names of linear modules begin with
 _WEIGHT = ".weight"
@@ -41,7 +44,7 @@ class Adapted:
         return sum(rows for rows, _ in weights), weights[0][1]
 
 
-def adapted(shape: ModelShape, lora: Mapping[str, Any], train: Mapping[str, Any]) -> list[Adapted]:
+def adapted(shape: ModelShape, lora: "Lora", train: "Train") -> list[Adapted]:
     """The modules that get adapters, in the order of the model.
 
     lora: the section `train.lora`. Parts of the model that `train` freezes get none.
@@ -54,27 +57,27 @@ def adapted(shape: ModelShape, lora: Mapping[str, Any], train: Mapping[str, Any]
         if word is None or not family.is_trained(entry.hf[0], train):
             continue
         modules = tuple(name.removesuffix(_WEIGHT) for name in entry.hf)
-        if word in lora["target_modules"]:
+        if word in lora.target_modules:
             found.append(Adapted(entry, modules, fused=True))
             continue
         found += [
             Adapted(entry, (module,), fused=False)
             for module in modules
-            if own_word(module) in lora["target_modules"]
+            if own_word(module) in lora.target_modules
         ]
     return found
 
 
-def adapter_parameters(shape: ModelShape, lora: Mapping[str, Any], train: Mapping[str, Any]) -> int:
+def adapter_parameters(shape: ModelShape, lora: "Lora", train: "Train") -> int:
     """How many parameters all adapters have."""
     shapes = hf_shapes(shape)
     modules = adapted(shape, lora, train)
-    return lora["rank"] * sum(sum(module.sides(shapes)) for module in modules)
+    return lora.rank * sum(sum(module.sides(shapes)) for module in modules)
 
 
-def trained_parameters(shape: ModelShape, train: Mapping[str, Any]) -> int:
+def trained_parameters(shape: ModelShape, train: "Train") -> int:
     """How many parameters a training changes."""
-    if lora := train.get("lora"):
+    if lora := train.lora:
         return adapter_parameters(shape, lora, train)
     family = tensors_of(shape)
     return sum(

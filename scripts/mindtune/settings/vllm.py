@@ -1,6 +1,8 @@
 """Conditions that hold where vLLM answers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+
+from mindtune.settings.sections import Settings
 
 # Arguments of `vllm serve` that other keys give, and the key to write instead.
 GIVEN = {
@@ -14,15 +16,15 @@ GIVEN = {
 }
 
 
-def vllm_problems(settings: Mapping) -> Iterator[str]:
+def vllm_problems(settings: Settings) -> Iterator[str]:
     """What can't work with vLLM, a sentence for each."""
-    section = settings.get("vllm", {})
-    if section.get("python") is None:
+    section = settings.vllm
+    if section.python is None:
         yield (
             "vllm.python is missing, but answer.engine is vllm; write the path of the Python in which "
             "vLLM is installed (docs/installation.md says how)."
         )
-    for argument in section.get("arguments", []):
+    for argument in section.arguments:
         name = argument.split("=")[0].split()[0] if argument.strip() else argument
         name = name.replace("_", "-")
         if name in GIVEN:

