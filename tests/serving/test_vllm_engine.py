@@ -15,6 +15,7 @@ from mindtune.engines.vllm.doctor import Model, memory_row, vllm_rows
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
 from mindtune.glue.sourcecode import closure
+from mindtune.settings.typed import typed
 from workflow.conftest import SMALL, Checkout, merged
 
 STUB = Path(__file__).parent / "stub"
@@ -33,7 +34,8 @@ class Played:
         self.calls = place / "calls.jsonl"
         pad = read_tokenizer(base).token_to_id("<|image_pad|>")
         self.variables = {"PYTHONPATH": str(STUB), "VLLM_PLAY_PAD": str(pad)}
-        self.job = AnswerJob(
+        self.job = AnswerJob.of(
+            "vllm",
             prompts=asked / "prompts.jsonl", images=asked, model_dir=base, hf_dir=base,
             answers=self.place / "answers_after.jsonl", answer={"max_new_tokens": 6},
             processor={"image_resolution": 512 * 512}, parallel=None, machine={},
@@ -47,7 +49,7 @@ class Played:
             "python": sys.executable, "device": "cpu", "environment": environment,
             "arguments": list(arguments),
         }  # fmt: skip
-        stage("vllm", "answer")(replace(self.job, operation=given | section))
+        stage("vllm", "answer")(replace(self.job, operation=typed("vllm", given | section)))
         return read_json_lines(self.job.answers)
 
     def recorded(self, kind):
@@ -159,7 +161,7 @@ def test_pictures_are_decoded_and_shrunk_here(played, asked):
     tokenizer = read_tokenizer(played.job.hf_dir)
     found = answering.asked_of(played.job, prompts_of(played), tokenizer)
     played.answer()
-    small = replace(played.job, processor={"image_resolution": 64 * 64})
+    small = replace(played.job, processor=typed("processor", {"image_resolution": 64 * 64}))
     fewer = answering.asked_of(small, prompts_of(played), tokenizer)
     assert len(fewer[3].expanded) < len(found[3].expanded)
     (asked / "gone.jsonl").write_text('{"id": "0", "image": "gone.png", "prompt": "?"}\n')
@@ -195,7 +197,7 @@ def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
 def rows(played, **section):
     given = {"python": sys.executable, "device": "cpu", "environment": played.variables} | section
     model = Model(played.job.hf_dir, ["Qwen2VLForConditionalGeneration"], 2_000_000_000)
-    return {row.name: row for row in vllm_rows(given, [model])}
+    return {row.name: row for row in vllm_rows(typed("vllm", given), [model])}
 
 
 def test_the_doctors_rows(played):
@@ -227,7 +229,7 @@ def test_the_doctors_rows(played):
 def test_the_row_of_memory(free, precision, words, status):
     section = {"precision": precision, "arguments": words}
     model = Model(Path(), [], 2_000_000_000)
-    row = memory_row(section, {"bytes_free": free, "bytes_total": 24e9}, [model])
+    row = memory_row(typed("vllm", section), {"bytes_free": free, "bytes_total": 24e9}, [model])
     assert row.status == status and "of 24.0 GB are free" in row.sentence
 
 

@@ -12,6 +12,7 @@ from mindtune.memory import Step, training_memory
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape
 from mindtune.settings import ConfigError, load
+from mindtune.settings.typed import typed
 from test_finetune import TRAIN, job_of, rows, train
 from test_finetune import place as place_of_finetune
 
@@ -46,7 +47,7 @@ def test_two_halves_are_one_whole(bitsandbytes, place, tmp_path, precision):
 
 def test_moments_have_eight_bits(bitsandbytes):
     model = Model(128, 64)
-    optimizer = optimizer_of(model, TRAIN, "adamw_8bit")
+    optimizer = optimizer_of(model, typed("train", TRAIN), "adamw_8bit")
     model.layer(torch.ones(1, 128)).sum().backward()
     optimizer.step()
     weight, bias = model.layer.weight, model.layer.bias
@@ -77,13 +78,15 @@ def test_on_other_devices_it_is_refused():
 
 def test_the_usual_one_is_todays():
     model = Model(3, 2)
-    assert type(optimizer_of(model, TRAIN, None)) is MainWeightsAdamW
+    assert type(optimizer_of(model, typed("train", TRAIN), None)) is MainWeightsAdamW
 
 
 def test_the_estimate_counts_six_bytes_less():
     shape = model_shape(PUBLISHED["Qwen2-VL-2B"])
     usual, eight = (
-        training_memory(shape, 10**9, TRAIN, "bf16", Step(64, 64, optimizer=name)).optimizer
+        training_memory(
+            shape, 10**9, typed("train", TRAIN), "bf16", Step(64, 64, optimizer=name)
+        ).optimizer
         for name in ("adamw", "adamw_8bit")
     )
     assert usual - eight == pytest.approx(6 * usual / 12, rel=0.01)

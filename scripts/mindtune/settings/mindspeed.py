@@ -75,7 +75,7 @@ def pipeline_stages(parallel: Parallel) -> int:
 
 
 def _world_problems(settings: Settings) -> Iterator[str]:
-    parallel, machine, train = (settings[name] for name in ("parallel", "mindspeed", "train"))
+    parallel, machine, train = settings.parallel, settings.mindspeed, settings.train
     size = machine.nodes * machine.npus_per_node
     tensor, context = parallel.tensor_model_parallel_size, parallel.context_parallel_size
     stages = pipeline_stages(parallel)
