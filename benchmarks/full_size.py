@@ -62,6 +62,7 @@ from mindtune.engines.requests import AnswerJob, FinetuneJob, PrepareJob  # noqa
 from mindtune.errors import UserError  # noqa: E402
 from mindtune.models.tensors import tensors_of  # noqa: E402
 from mindtune.settings import load  # noqa: E402
+from mindtune.settings.typed import typed  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from tokenizers import AddedToken, Tokenizer  # noqa: E402
@@ -255,7 +256,7 @@ class Bench:
 
     def model(self) -> torch.nn.Module:
         model = load_model(self.hf, DTYPES[self.precision]).to(self.device).train()
-        freeze(model, self.settings()["train"])
+        freeze(model, typed("train", self.settings()["train"]))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.grad_dtype = torch.float32  # as the engine sums gradients
@@ -341,7 +342,7 @@ def make_inputs(bench: Bench) -> None:
     bench.hf.mkdir(parents=True)
     write_model(bench, tokenizer_of(bench))
     converter("mindtune").prepare(
-        PrepareJob(bench.hf, bench.work / "mm", bench.settings()["parallel"])
+        PrepareJob.of("hf", bench.hf, bench.work / "mm", parallel=bench.settings()["parallel"])
     )
     bench.images.mkdir()
     names = [f"{number:012d}.jpg" for number in range(bench.shape.batch * bench.shape.new)]
@@ -539,7 +540,7 @@ def optimizer(bench: Bench) -> None:
     if bench.device.type != "cuda":
         bench.add("optimizer step, fused", None, "", "not measured: only on CUDA is it fused")
         return
-    model, train = bench.model(), bench.settings()["train"]
+    model, train = bench.model(), typed("train", bench.settings()["train"])
     for name in ("as torch does it", "fused"):
         steps = MainWeightsAdamW(model, train)
         for group in steps.param_groups:
@@ -581,12 +582,13 @@ def trained(bench: Bench, name: str, train: dict | None = None, hf: dict | None 
     """The engine's own training; the first iterations of each kind, which warm up, don't count."""
     settings = bench.settings(train, hf)
     section = settings["hf"]
-    keys = ENGINES["hf"].keys["finetune"]
-    job = FinetuneJob(
+    machine = {key: section[key] for key in ENGINES["hf"].keys["finetune"] if key in section}
+    job = FinetuneJob.of(
+        "hf",
         train_data=bench.work / "train.json", held_out_data=bench.work / "held_out.json",
         images=bench.images, hf_dir=bench.hf, mm_dir=bench.work / "mm", save_dir=bench.work / name,
         train=settings["train"], processor=settings["processor"], parallel=settings["parallel"],
-        machine=in_effect({key: section[key] for key in keys if key in section}), operation=section,
+        machine=in_effect(machine, typed("hf", section)), operation=section,
         features=bench.work / "features" / name,
     )  # fmt: skip
     bench.free()
@@ -628,15 +630,16 @@ def saving() -> Iterator[list[float]]:
 def answering(bench: Bench) -> None:
     settings = bench.settings()
     section = settings["hf"]
-    keys = ENGINES["hf"].keys["answer"]
+    machine = {key: section[key] for key in ENGINES["hf"].keys["answer"] if key in section}
     for _ in range(2):  # the first pays for what is started once
         out = bench.work / "answers.jsonl"
         stage("hf", "answer")(
-            AnswerJob(
+            AnswerJob.of(
+                "hf",
                 prompts=bench.work / "prompts.jsonl", images=bench.images, model_dir=bench.hf,
                 hf_dir=bench.hf, answers=out, answer=settings["answer"],
                 processor=settings["processor"], parallel=settings["parallel"],
-                machine=in_effect({key: section[key] for key in keys if key in section}), operation=section,
+                machine=in_effect(machine, typed("hf", section)), operation=section,
             )
         )  # fmt: skip
         lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -703,7 +706,7 @@ def write_demo(demo: Bench) -> None:
     (demo.work / "train.json").write_text(json.dumps(records))
     (demo.work / "held_out.json").write_text(json.dumps(records[:1]))
     converter("mindtune").prepare(
-        PrepareJob(demo.hf, demo.work / "mm", demo.settings()["parallel"])
+        PrepareJob.of("hf", demo.hf, demo.work / "mm", parallel=demo.settings()["parallel"])
     )
 
 
@@ -717,7 +720,8 @@ def our_training(demo: Bench, turn: int) -> tuple[float, float]:
     train = {"train_iters": iterations, "save_interval": iterations, "micro_batch_size": DEMO_BATCH,
              "global_batch_size": DEMO_BATCH, "lr": 1e-3, "clip_grad": 1.0}  # fmt: skip
     settings = demo.settings(train)
-    job = FinetuneJob(
+    job = FinetuneJob.of(
+        "hf",
         train_data=demo.work / "train.json", held_out_data=demo.work / "held_out.json",
         images=demo.images, hf_dir=demo.hf, mm_dir=demo.work / "mm", save_dir=demo.work / f"ours{turn}",
         train=settings["train"], processor=settings["processor"], parallel=settings["parallel"],
@@ -732,7 +736,7 @@ def our_training(demo: Bench, turn: int) -> tuple[float, float]:
 def plain_trainer(demo: Bench) -> tuple[float, float]:
     """The same of transformers' Trainer with its own defaults: the same model, data and batch."""
     model = load_model(demo.hf, torch.float32)
-    freeze(model, demo.settings()["train"])
+    freeze(model, typed("train", demo.settings()["train"]))
     data = Conversations(read_mllm(demo.work / "train.json"), demo.images, demo.processor, 1024)
     with tempfile.TemporaryDirectory() as place:
         trainer = Trainer(

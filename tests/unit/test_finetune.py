@@ -311,7 +311,8 @@ def test_features_are_kept_only_of_a_frozen_tower_and_within_their_room(place, t
     train(place, tmp_path / "a", features=features, freeze_vision_encoder=False)
     assert not features.exists()
     tiny = replace(
-        job_of(place, tmp_path / "b", features=features), operation={"feature_cache": "1 MB"}
+        job_of(place, tmp_path / "b", features=features),
+        operation=typed("hf", {"feature_cache": "1 MB"}),
     )
     features.mkdir(parents=True)
     (features / "filled").write_bytes(bytes(10**6 - 9000))  # of 1 MB, so one picture fits

@@ -59,8 +59,8 @@ def test_every_engine_has_the_roles_that_it_declares():
     for engine, declared in ENGINES.items():
         for name in declared.keys:
             parameters = inspect.signature(stage(engine, name)).parameters
-            wanted = getattr(jobs, f"{name.capitalize()}Job")
-            assert [p.annotation for p in parameters.values()] == [wanted], (engine, name)
+            asked = [str(p.annotation).partition("[")[0] for p in parameters.values()]
+            assert asked == [f"{name.capitalize()}Job"], (engine, name)
 
 
 def test_a_conversation_is_encoded_as_mindspeed_mm_does(processor):
