@@ -23,7 +23,10 @@ PROCESSOR = "preprocessor_config.json"
 
 
 def settings(engine="hf", converter="mindtune", **parallel):
-    machine = {"stand_in": "tests/standin", "converter": converter, "extra_arguments": []}
+    machine = {
+        "stand_in": "tests/standin", "converter": converter, "inference": "pipeline",
+        "extra_arguments": [],
+    }  # fmt: skip
     train = {"freeze_vision_encoder": True, "freeze_vision_projector": True}
     return {
         "engine": engine,

@@ -92,12 +92,12 @@ def _of_families(path: Path, families: Iterable[str]) -> Iterator[Path]:
 @cache
 def imports(path: Path) -> tuple[Path, ...]:
     """The project's files that a source file imports, with the packages they lie in."""
-    tree = ast.parse(path.read_bytes(), str(path))
-    return tuple(dict.fromkeys(file for name in _names(tree) for file in _files(name)))
+    return tuple(dict.fromkeys(file for name in imported_names(path) for file in _files(name)))
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
-    for node in _run(tree):
+def imported_names(path: Path) -> Iterator[str]:
+    """The dotted names that a source file imports when it runs, also those within modules."""
+    for node in _run(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
