@@ -27,6 +27,12 @@ OF_MACHINE = ("machine", "operation")
 Machine = TypeVar("Machine")
 
 
+def typed(name: str, plain: Mapping[str, Any]) -> Any:
+    """A section of the configuration, as `train` or `hf`, of plain settings."""
+    # Imported so that its code is in no hash: how a key is described changes no result.
+    return import_module("mindtune.settings.typed").typed(name, plain)
+
+
 class Job:
     """What all jobs have in common."""
 
@@ -36,8 +42,6 @@ class Job:
 
         places: the first fields. Of `operation`, nothing but what came later is there by default.
         """
-        # Imported so that its code is in no hash: how a key is described changes no result.
-        typed = import_module("mindtune.settings.typed").typed
         machine = ENGINES[engine].machine
         given.setdefault("operation", {})
         sections = {
