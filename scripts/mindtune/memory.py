@@ -85,7 +85,7 @@ def training_memory(
     width, trained = WIDTH[precision], trained_parameters(shape, train)
     layers, layers_trained = _shared(shape, train) if shares > 1 else (0, 0)
     frozen = layers - (0 if train.lora else layers_trained)
-    weights = width * (parameters + _adapters(shape, train) - frozen - layers_trained)
+    weights = width * (parameters + adapter_parameters(shape, train) - frozen - layers_trained)
     weights += (width * frozen + FP32 * layers_trained) / shares
     weights += 2 * width * layers / shape.llm_layers
     if step.frozen_weights == "nf4":
@@ -129,15 +129,10 @@ def _shared(shape: ModelShape, train: "Train") -> tuple[int, int]:
         if family.kind(name) == "language" and ".layers." in name
     }
     if train.lora:
-        return sum(layers.values()), _adapters(shape, train)
+        return sum(layers.values()), adapter_parameters(shape, train)
     return sum(layers.values()), sum(
         size for name, size in layers.items() if family.is_trained(name, train)
     )
-
-
-def _adapters(shape: ModelShape, train: "Train") -> int:
-    lora = train.lora
-    return adapter_parameters(shape, lora, train) if lora else 0
 
 
 def step_of(settings: "Settings") -> Step:
@@ -203,7 +198,7 @@ def layer_bytes(shape: ModelShape, train: "Train", precision: str, operators: st
     )
     kept += width * shape.heads * shape.head_dim  # what attention gives, its own output
     if lora:
-        kept += width * _inner(shape, train)
+        kept += width * lora.rank * _adapters_of_a_layer(shape, train)
     return kept
 
 
@@ -218,11 +213,11 @@ def _kept_inputs(shape: ModelShape, train: "Train") -> dict[str, int]:
 
 def _in_language(shape: ModelShape, train: "Train") -> list[Adapted]:
     family = tensors_of(shape)
-    modules = adapted(shape, train.lora, train)
+    modules = adapted(shape, train)
     return [module for module in modules if family.kind(module.entry.hf[0]) == "language"]
 
 
-def _inner(shape: ModelShape, train: "Train") -> float:
-    """Numbers that adapters add to what a layer keeps of a token."""
+def _adapters_of_a_layer(shape: ModelShape, train: "Train") -> float:
+    """How many adapters a layer has: each keeps a number of a token for each of its ranks."""
     layers = sum(len(module.hf) for module in _in_language(shape, train))
-    return train.lora.rank * layers / shape.llm_layers
+    return layers / shape.llm_layers

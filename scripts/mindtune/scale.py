@@ -36,7 +36,7 @@ class Parameters:
     def trained(self, train: Train) -> int:
         """Those that a training changes: adapters, or all but what its `freeze_…` keys name."""
         if train.lora and self.shape:
-            return adapter_parameters(self.shape, train.lora, train)
+            return adapter_parameters(self.shape, train)
         vision = 0 if train.freeze_vision_encoder else self.vision
         projector = 0 if train.freeze_vision_projector else self.projector
         return self.language + vision + projector

@@ -86,7 +86,7 @@ def test_only_adapters_are_trained_and_saved(place, trained):
     assert len(content["model"]) == 2 * 4 * 4  # A and B of four modules of four layers
     assert all(name.startswith("text_decoder.") for name in content["model"])  # vision is frozen
     config = read_config(place / "base")
-    size = adapter_parameters(model_shape(config), SECTION.lora, SECTION)
+    size = adapter_parameters(model_shape(config), SECTION)
     assert sum(tensor.numel() for tensor in content["model"].values()) == size
     moments = content["hf_engine"]["optimizer"]["state"].values()
     assert sum(state["exp_avg"].numel() for state in moments) == size
@@ -238,9 +238,7 @@ def test_parts_of_a_fused_module_share_a(place):
     )
     assert layer.self_attn.o_proj.lora_A["default"].weight is not first
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert trained == adapter_parameters(
-        model_shape(read_config(place / "base")), SECTION.lora, SECTION
-    )
+    assert trained == adapter_parameters(model_shape(read_config(place / "base")), SECTION)
 
 
 @pytest.mark.parametrize(

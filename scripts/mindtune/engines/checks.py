@@ -63,13 +63,15 @@ def checkpoint_bytes(config: Mapping[str, Any], train: "Train", precision: str) 
 
 def check_adapters(config: Mapping[str, Any], train: "Train") -> None:
     """
-    config: content of config.json. train: with `lora`.
+    config: content of config.json.
 
     Raises
     ------
     UserError: the model has no such modules that are trained, or none so large as the rank.
     """
     lora, shape = train.lora, model_shape(dict(config))
+    if lora is None:
+        return
     family = tensors_of(shape)
     there = [word for words in words_of(family) for word in words]
     for word in lora.target_modules:
@@ -78,7 +80,7 @@ def check_adapters(config: Mapping[str, Any], train: "Train") -> None:
                 f"train.lora.target_modules has {word}, but {family.name} has no such module; it has "
                 f"{', '.join(there)}."
             )
-    modules = adapted(shape, lora, train)
+    modules = adapted(shape, train)
     if not modules:
         raise UserError(
             f"train.lora.target_modules is {', '.join(lora.target_modules)}, but all of these are "

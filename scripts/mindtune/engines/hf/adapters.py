@@ -49,10 +49,12 @@ class Adapters:
         from peft import LoraConfig, inject_adapter_in_model
 
         lora = train.lora
+        if lora is None:
+            raise TypeError("train.lora is not given")
         shape = model_shape(dict(config))
         family = tensors_of(shape)
         own = {family.published_name(name): name for name, _ in model.named_modules()}
-        modules = adapted(shape, lora, train)
+        modules = adapted(shape, train)
         wanted = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,

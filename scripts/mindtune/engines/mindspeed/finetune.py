@@ -120,8 +120,7 @@ def check(job: "FinetuneJob[Mindspeed]", begun: int) -> None:
     records = read_mllm(job.train_data)  # held-out ones are not evaluated
     check_amount(len(records), job, World.of_training(job.machine, job.parallel, layout))
     check_base(job.mm_dir, layout)
-    if job.train.lora:
-        check_adapters(config, job.train)
+    check_adapters(config, job.train)
     check_room(job.save_dir, config, job.train, "bf16")
     check_whole_pictures(job, encoder(job.hf_dir), {job.train_data: records})
 
