@@ -7,7 +7,7 @@ rule answer_prompts:
         prompts=asked_prompts,
         model=answering_model,
         hf=processor_model,
-        framework=FRAMEWORK if ANSWERER.framework else [],
+        framework=ANSWERING,
     output:
         answers="results/{scope}/answers_{stage}.jsonl",
     log:

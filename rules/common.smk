@@ -28,6 +28,7 @@ from mindtune.glue.handover import (
     handed_over,
 )
 from mindtune.process import SNAKEMAKE
+from snakemake.settings.types import DeploymentMethod
 from mindtune.glue.sourcecode import (
     RECORDS,
     code_files,
@@ -63,6 +64,8 @@ try:
         CONFIG, ENGINE = read_configuration(
             config,
             files=workflow.configfiles,
+            own_python=DeploymentMethod.CONDA
+            not in workflow.deployment_settings.deployment_method,
         )
     else:
         check_rules(RULES, HANDED["rules"])
@@ -313,20 +316,23 @@ def answering_model(wildcards):
 def processor_model(wildcards):
     """The Hugging Face directory of a stage: as in the tutorial, the exported one after.
 
-    Of a model that was trained elsewhere it is its own where it has all that is needed.
+    Of a model that was trained elsewhere it is its own where it has all that is needed; of an adapter that
+    is kept it is the base.
     """
     own = ELSEWHERE.get(wildcards.scope)
     lacking = own is not None and not is_adapter(own) and not has_processor(own)
-    if wildcards.stage.startswith("before") or lacking:
+    before = wildcards.stage.startswith("before")
+    if before or lacking or keeps_adapter(wildcards.scope):
         return base_model(wildcards)
     return tuned(wildcards)
 
 
 def tuned(wildcards):
-    """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere."""
+    """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere; an adapter that
+    is kept is what was trained here."""
     name = wildcards.get("scope") or wildcards.experiment
     own = ELSEWHERE.get(name)
-    if own is None and not exports_adapter(name):
+    if own is None and (keeps_adapter(name) or not exports_adapter(name)):
         return rules.export_model.output.hf.format(experiment=name)
     if own is None or is_adapter(own):
         return rules.merge_adapter.output.merged.format(experiment=name)
@@ -345,6 +351,11 @@ def exports_adapter(name):
     """Whether an experiment's export is its adapter, and not the merged model."""
     adapted = name in TRAINED and CONFIG.typed(name).train.lora
     return bool(adapted) and CONFIG.typed().export == "adapter"
+
+
+def keeps_adapter(name):
+    """Whether an experiment's answers come from its adapter beside the base."""
+    return ANSWERER.adapters and exports_adapter(name)
 
 
 def adapter_of(wildcards):

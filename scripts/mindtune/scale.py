@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.memory import FP32, MOMENTS, Memory, shares_of, step_of, training_memory
+from mindtune.engines.checks import MOMENTS
+from mindtune.memory import FP32, Memory, shares_of, step_of, training_memory
 from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of

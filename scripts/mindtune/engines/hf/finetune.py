@@ -191,7 +191,8 @@ def check(job: "FinetuneJob[Hf]", begun: int) -> None:
         bitsandbytes_for(FOUR_BITS)
     if job.train.lora:
         check_lora(config, job.train)
-    check_room(job.save_dir, config, job.train, job.machine.precision)
+    machine = job.machine
+    check_room(job.save_dir, config, job.train, machine.precision, machine.optimizer)
 
 
 def check_amount(samples: int, train: "Train", replicas: int = 1) -> None:
