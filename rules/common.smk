@@ -28,6 +28,7 @@ from mindtune.glue.handover import (
     handed_over,
 )
 from mindtune.process import SNAKEMAKE
+from snakemake.settings.types import DeploymentMethod
 from mindtune.glue.sourcecode import (
     RECORDS,
     code_files,
@@ -63,6 +64,8 @@ try:
         CONFIG, ENGINE = read_configuration(
             config,
             files=workflow.configfiles,
+            own_python=DeploymentMethod.CONDA
+            not in workflow.deployment_settings.deployment_method,
         )
     else:
         check_rules(RULES, HANDED["rules"])

@@ -17,7 +17,8 @@ from mindtune.engines.journal import Journal
 from mindtune.engines.talk import asking
 from mindtune.files import read_json_lines
 from mindtune.models import FAMILIES
-from mindtune.models.boxes import boxes_of, corners, in_thousandths
+from mindtune.models.box_text import corners, in_thousandths
+from mindtune.models.boxes import boxes_of
 from PIL import Image
 
 PIXELS = {"qwen2_vl": False, "qwen2_5_vl": True, "qwen3_vl": False}

@@ -12,7 +12,8 @@ from typing import Any
 from mindtune.data.prompts import pictures_of
 from mindtune.engines.cutting import PictureTokens, picture_size
 from mindtune.engines.requests import AnswerJob
-from mindtune.models.boxes import Boxes, boxes_of, has_json_box
+from mindtune.models.box_text import has_json_box
+from mindtune.models.boxes import Boxes, boxes_of
 
 KEY = "boxes_out_of"
 

@@ -18,7 +18,8 @@ from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.errors import UserError
-from mindtune.models.boxes import boxes_of, corners, in_thousandths
+from mindtune.models.box_text import corners, in_thousandths
+from mindtune.models.boxes import boxes_of
 from mindtune.models.conversation import SPECIAL_TOKEN, without_marks
 
 COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#9a6700")
