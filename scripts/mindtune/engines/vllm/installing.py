@@ -4,8 +4,8 @@
     DIRECTORY/cpu/installed.json   what it was made from; there when it is whole
 
 The environment has its place written in its programs, so it is filled where it stays. One that was cut off is
-gone on with: what pip left torn is installed again, and the record is written last, when `import vllm` works in
-it. One that was made from other requirements is recreated.
+gone on with: what pip left torn is installed again, and the record is written last, when vLLM, and torchvision, of
+which its processors need more than it imports itself, can be imported in it. One that was made from other requirements is recreated.
 """
 
 import logging
@@ -244,12 +244,12 @@ def _import_vllm(plan: Plan) -> None:
     """
     Raises
     ------
-    UserError: vLLM can't be imported.
+    UserError: vLLM can't be imported, or torch and torchvision are no pair.
     """
     log.info("Importing vLLM")
     environment.run(
-        [str(plan.environment_python), "-c", "import vllm"],
-        f"importing vLLM, which is installed in {plan.environment} now (remove that to have it recreated, "
-        f"{BY_HAND})",
+        [str(plan.environment_python), "-c", "import torchvision, vllm"],
+        f"importing torchvision and vLLM, which are installed in {plan.environment} now (have pip take both "
+        f"torch and torchvision from one index, and remove it to have it recreated, {BY_HAND})",
         environ=environment.clean_environment(**plan.variables),
     )
