@@ -12,7 +12,7 @@ from mindtune.data.split import components
 from mindtune.divergence import divergence_in
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
-from mindtune.models.boxes import in_thousandths
+from mindtune.models.box_text import in_thousandths
 from mindtune.models.conversation import without_marks
 
 OUT_OF = "boxes_out_of"  # of a line, see mindtune.engines.box_sizes

@@ -12,7 +12,8 @@ from typing import Any
 from mindtune.data.prompts import pictures_of
 from mindtune.engines.cutting import PictureTokens, picture_size
 from mindtune.engines.requests import AnswerJob
-from mindtune.models.boxes import Boxes, boxes_of, has_json_box
+from mindtune.models.box_text import has_json_box
+from mindtune.models.boxes import Boxes, boxes_of
 
 KEY = "boxes_out_of"
 
@@ -50,4 +51,4 @@ class BoxSizes:
 
     @cached_property
     def _measure(self) -> PictureTokens:
-        return PictureTokens.of_model(self.job.hf_dir, self.job.processor["image_resolution"])
+        return PictureTokens.of_model(self.job.hf_dir, self.job.processor.image_resolution)

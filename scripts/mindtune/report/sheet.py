@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from mindtune.comparison.answers import pictures_in, was_seen
 from mindtune.comparison.text import HAN, boxes
 from mindtune.data.opening import read_picture
-from mindtune.models.boxes import corners
+from mindtune.models.box_text import corners
 from mindtune.report.fonts import chinese_font
 from mindtune.report.words import ENGLISH, Words
 
