@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mindtune.checkpoint.peft_adapter import merge_adapter
@@ -18,6 +19,7 @@ from mindtune.engines.vllm.python import RECORD, wanted_by
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, sha256_file
 from mindtune.glue.sourcecode import closure
+from mindtune.settings.typed import typed
 from mindtune.settings.vllm import vllm_problems
 from workflow.conftest import SMALL, Checkout, merged
 
@@ -37,7 +39,8 @@ class Played:
         self.calls = place / "calls.jsonl"
         pad = read_tokenizer(base).token_to_id("<|image_pad|>")
         self.variables = {"PYTHONPATH": str(STUB), "VLLM_PLAY_PAD": str(pad)}
-        self.job = AnswerJob(
+        self.job = AnswerJob.of(
+            "vllm",
             prompts=asked / "prompts.jsonl", images=asked, model_dir=base, hf_dir=base,
             answers=self.place / "answers_after.jsonl", answer={"max_new_tokens": 6},
             processor={"image_resolution": 512 * 512}, parallel=None, machine={},
@@ -51,7 +54,7 @@ class Played:
             "python": sys.executable, "device": "cpu", "environment": environment,
             "arguments": list(arguments),
         }  # fmt: skip
-        stage("vllm", "answer")(replace(self.job, operation=given | section))
+        stage("vllm", "answer")(replace(self.job, operation=typed("vllm", given | section)))
         return read_json_lines(self.job.answers)
 
     def recorded(self, kind):
@@ -192,7 +195,7 @@ def test_pictures_are_decoded_and_shrunk_here(played, asked):
     tokenizer = read_tokenizer(played.job.hf_dir)
     found = answering.asked_of(played.job, prompts_of(played), tokenizer)
     played.answer()
-    small = replace(played.job, processor={"image_resolution": 64 * 64})
+    small = replace(played.job, processor=typed("processor", {"image_resolution": 64 * 64}))
     fewer = answering.asked_of(small, prompts_of(played), tokenizer)
     assert len(fewer[3].expanded) < len(found[3].expanded)
     (asked / "gone.jsonl").write_text('{"id": "0", "image": "gone.png", "prompt": "?"}\n')
@@ -284,10 +287,10 @@ def test_a_known_fault_is_no_reason_to_merge(played, adapter):
 
 def test_arguments_that_have_a_key_are_refused():
     words = ["--max-num-seqs=8", "--max_lora_rank=64", "--enable-lora"]
-    ranks, lora = vllm_problems({"vllm": {"arguments": words}})
+    ranks, lora = vllm_problems(SimpleNamespace(vllm=typed("vllm", {"arguments": words})))
     assert ranks.startswith("vllm.arguments has --max-lora-rank, which has a key of its own")
     assert lora.endswith("write `export: adapter`.")
-    assert not list(vllm_problems({}))
+    assert not list(vllm_problems(SimpleNamespace(vllm=typed("vllm", {}))))
 
 
 def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
@@ -301,7 +304,7 @@ def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
 def rows(played, **section):
     given = {"python": sys.executable, "device": "cpu", "environment": played.variables} | section
     model = Model(played.job.hf_dir, ["Qwen2VLForConditionalGeneration"], 2_000_000_000)
-    return {row.name: row for row in vllm_rows(given, [model])}
+    return {row.name: row for row in vllm_rows(typed("vllm", given), [model])}
 
 
 def test_the_doctors_rows(played):
@@ -333,7 +336,7 @@ def test_the_doctors_rows(played):
 def test_the_row_of_memory(free, precision, words, status):
     section = {"precision": precision, "arguments": words}
     model = Model(Path(), [], 2_000_000_000)
-    row = memory_row(section, {"bytes_free": free, "bytes_total": 24e9}, [model])
+    row = memory_row(typed("vllm", section), {"bytes_free": free, "bytes_total": 24e9}, [model])
     assert row.status == status and "of 24.0 GB are free" in row.sentence
 
 

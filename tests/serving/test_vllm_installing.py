@@ -12,6 +12,7 @@ from mindtune.engines.vllm.doctor import vllm_rows
 from mindtune.engines.vllm.installing import ALONE, interpreter, make_sure, plan_of
 from mindtune.engines.vllm.python import installed_python, requirements_of, vllm_python
 from mindtune.errors import UserError
+from mindtune.settings.typed import typed
 
 DEVICES = ("cuda", "cpu", "npu")
 
@@ -52,7 +53,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(pythons, "ENVIRONMENTS", tmp_path)
     (tmp_path / "vllm-cpu.txt").write_text("tinytorch==1.0\ntinyvision==1.0\n")
     install = {"directory": str(tmp_path / "vllm"), "wheels": str(wheels)}
-    return {"device": "cpu", "install": install}
+    return typed("vllm", {"device": "cpu", "install": install})
 
 
 def site_packages(section):
@@ -124,7 +125,8 @@ def test_what_cant_be_imported_is_not_installed(world, tmp_path):
     ],
 )  # fmt: skip
 def test_a_mistake_is_a_sentence_and_nothing_is_made(world, tmp_path, install, says):
-    section = {**world, "install": world["install"] | install}
+    plain = world.model_dump()
+    section = typed("vllm", plain | {"install": plain["install"] | install})
     with pytest.raises(UserError, match=says):
         make_sure(section)
     assert not (tmp_path / "vllm/cpu/env").exists()

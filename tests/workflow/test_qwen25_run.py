@@ -15,6 +15,7 @@ from mindtune.checkpoint.layout import layout_options
 from mindtune.models.published import PUBLISHED, published_in
 from mindtune.models.shape import model_shape
 from mindtune.scale import count_parameters
+from mindtune.settings.typed import typed
 from tiny_qwen25 import write_base
 from transformers import Qwen2_5_VLForConditionalGeneration
 from workflow.conftest import ROOT, SMALL, Checkout
@@ -85,7 +86,7 @@ def test_the_shipped_configurations_plan_a_whole_run(tmp_path, size):
     settings = yaml.safe_load((checkout.path / config).read_text(encoding="utf-8"))
     name = settings["sources"]["model"]["name"]
     shape = model_shape(PUBLISHED[published_in(name)])
-    layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
+    layout = ParallelLayout.make(shape, **layout_options(typed("parallel", settings["parallel"])))
     assert layout.training_problems() == []
 
 

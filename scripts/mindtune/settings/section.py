@@ -17,6 +17,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # For code that is on its way to attributes, here and in branches that are merged later.
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self, name, default)
+
     @model_serializer(mode="wrap")
     def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Plain containers; without the keys that came later and have their default, and without
@@ -46,10 +53,10 @@ def key(
     """A key with its default and its meaning; `...` for a default where it must be given.
 
     later: an optional key that came when results of earlier versions were there already. At its
-    default it isn't among a section's plain settings, so that those results still count: code asks
-    for it by `.get(name)` or by attribute. in_experiments: a key that stands within an
-    experiment only. without_effect: no result depends on it, so that it is never among a section's
-    plain settings, and code asks for it by attribute. made: what makes a default that is a container.
+    default it isn't among a section's plain settings, so that those results still count; a section made
+    of them has the default again, which therefore must never change. in_experiments: a key that stands
+    within an experiment only. without_effect: no result depends on it, so that it is never among a
+    section's plain settings, nor in a section made of them. made: what makes a default that is a container.
     """
     marks = {
         "later": later, "in_experiments": in_experiments, "without_effect": without_effect,
