@@ -101,13 +101,24 @@ def _forked(
 
 def _begin(run, place: str, arguments: list[str], environment: Mapping, streams: list[str]) -> None:
     os.setsid()
+    as_usual()
     for number, name in enumerate((os.devnull, *streams)):
         os.dup2(os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT), number)
+    without_ours(place)
+    _surround(place, environment)
+    run(arguments)
+
+
+def as_usual() -> None:
+    """Start further processes as a process does that nobody forked from a server."""
+    multiprocessing.set_start_method(None, force=True)
+
+
+def without_ours(place: str) -> None:
+    """Let imports find what is in a directory, and nothing of this project that pytest finds."""
     for name in [name for name in sys.modules if name.split(".")[0] == "mindtune"]:
         del sys.modules[name]
     sys.path[:] = [place, *(path for path in sys.path if path not in OURS)]
-    _surround(place, environment)
-    run(arguments)
 
 
 def _surround(place: str, environment: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from forking import as_usual
 from mindtune.checkpoint.megatron import iterations, read_tracker
 from mindtune.engines import stage
 from unit.test_finetune import job_of
@@ -87,6 +88,7 @@ def main(place: Path, work: Path, kills: int, seed: int) -> None:
 
     place: made by the fixture `place` of tests/unit/test_finetune.py.
     """
+    as_usual()
     assert trained(place, work / "whole") == 0
     calls = int((work / "whole/calls").read_text())
     rng, kept = random.Random(seed), []

@@ -95,7 +95,12 @@ def imports(path: Path) -> tuple[Path, ...]:
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+    """What the statements of a module import, at any depth; no expression holds an import."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, block, ())
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -103,14 +108,12 @@ def _names(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _files(name: str) -> Iterator[Path]:
+@cache
+def _files(name: str) -> tuple[Path, ...]:
     """The files that importing a dotted name runs: the packages on the way, and the module."""
-    parts = name.split(".")
-    if parts[0] != PACKAGE:
-        return
-    for depth in range(1, len(parts) + 1):
-        place = ROOT.joinpath(*parts[:depth])
-        if (place / "__init__.py").is_file():
-            yield place / "__init__.py"
-        elif place.with_suffix(".py").is_file():
-            yield place.with_suffix(".py")
+    if not f"{name}.".startswith(f"{PACKAGE}."):
+        return ()
+    package, _, _ = name.rpartition(".")
+    place = ROOT.joinpath(*name.split("."))
+    own = next(filter(Path.is_file, (place / "__init__.py", place.with_suffix(".py"))), None)
+    return (*(_files(package) if package else ()), *([own] if own else ()))
