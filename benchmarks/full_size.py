@@ -40,9 +40,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "config" / "config.yaml"
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import torch  # noqa: E402
+import yaml  # noqa: E402
 from mindtune.data.mllm import read_mllm  # noqa: E402
 from mindtune.demo import base_model, drawing, scenes  # noqa: E402
 from mindtune.engines import ENGINES, stage, training_check  # noqa: E402
@@ -684,7 +686,7 @@ def cpu(bench: Bench) -> None:
 
 
 DEMO_BATCH, DEMO_EPOCHS = 16, 2
-DEMO_PICTURES = 6 * DEMO_BATCH
+DEMO_PICTURES = 10 * DEMO_BATCH
 
 
 def write_demo(demo: Bench) -> None:
@@ -716,7 +718,7 @@ def our_training(demo: Bench, turn: int) -> tuple[float, float]:
     iterations = demo_iterations()
     train = {"train_iters": iterations, "save_interval": iterations, "micro_batch_size": DEMO_BATCH,
              "global_batch_size": DEMO_BATCH, "lr": 1e-3, "clip_grad": 1.0}  # fmt: skip
-    settings = demo.settings(train)
+    settings = demo.settings(train, yaml.safe_load(DEMO.read_text())["hf"])
     job = FinetuneJob(
         train_data=demo.work / "train.json", held_out_data=demo.work / "held_out.json",
         images=demo.images, hf_dir=demo.hf, mm_dir=demo.work / "mm", save_dir=demo.work / f"ours{turn}",

@@ -14,7 +14,6 @@ from mindtune.data.mllm import convert, forms_of
 from mindtune.data.prompts import select
 from mindtune.errors import UserError
 from mindtune.files import write_json
-from mindtune.models.conversation import SYSTEM_PROMPT
 from PIL import Image
 
 # Conversations: the pictures, the system text, and questions and answers in turns.
@@ -23,7 +22,7 @@ CONVERSATIONS = [
     ([], None, ["What is a bus?", "A <b>car</b>.", "And 1 < 2?", "Yes."]),
     (["b.jpg", "a.jpg"], "Answer in French.", ["<image> or <image>?", "L'un.", "Why?", "Non."]),
     (["sub/c.jpg"], None, ["Where?\n<image>", "<|box_start|>(1,2),(3,4)<|box_end|>"]),
-    (["b.jpg"], SYSTEM_PROMPT, ["<image>\nWhat?", "A tree.\u2028"]),
+    (["b.jpg"], "You are a helpful assistant.", ["<image>\nWhat?", "A tree.\u2028"]),
     (["b.jpg"], "", ["<image>\nWhat?", "A tree."]),
 ]
 
@@ -95,7 +94,7 @@ def expected():
     """What is to be trained on, in mllm format."""
     for images, system, values in CONVERSATIONS:
         said = turns(None, values, "messages", ("role", "content"), ("user", "assistant"))
-        if system == "Answer in French.":
+        if system:
             said["messages"].insert(0, {"role": "system", "content": system})
         yield {"images": images} | said
 

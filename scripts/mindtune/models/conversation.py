@@ -11,8 +11,6 @@ import re
 SPECIAL_TOKEN = re.compile(
     r"<\|(?:endoftext|im_start|im_end|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>"
 )
-# What MindSpeed-MM's template says where a conversation has no system text of its own.
-SYSTEM_PROMPT = "You are a helpful assistant."
 GROUNDING = tuple(
     f"<|{name}_{side}|>" for name in ("object_ref", "box", "quad") for side in ("start", "end")
 )

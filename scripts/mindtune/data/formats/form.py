@@ -19,7 +19,7 @@ from mindtune.data.conversation import (
     one_name,
 )
 from mindtune.errors import UserError
-from mindtune.models.conversation import SPECIAL_TOKEN, SYSTEM_PROMPT
+from mindtune.models.conversation import SPECIAL_TOKEN
 
 SYSTEM = "system"  # the role of a turn, and the key of a record
 # Keys that change what a record means where they are not read, and the values with which they don't.
@@ -156,8 +156,6 @@ class Form:
         if reason := self.unfit(record):
             raise Unfit(reason)
         system, turns = self._split(record)
-        if system == SYSTEM_PROMPT:
-            system = None
         return Conversation(self.images_of(record), list(map(self.of_value, turns)), system or None)
 
     def plain(self, record: Mapping, here: str) -> Mapping:

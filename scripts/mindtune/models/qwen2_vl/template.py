@@ -1,6 +1,5 @@
 """MindSpeed-MM's template `qwen2vl`, which its training uses whatever template a model's directory has."""
 
-from mindtune.models.conversation import SYSTEM_PROMPT
 from mindtune.models.template import Template
 
 TEMPLATE = Template(
@@ -10,5 +9,5 @@ TEMPLATE = Template(
     picture="<|image_pad|>",
     picture_start="<|vision_start|>",
     picture_end="<|vision_end|>",
-    system=SYSTEM_PROMPT,
+    system="You are a helpful assistant.",
 )
