@@ -11,6 +11,8 @@ from workflow.conftest import HOSTILE, Checkout
 # A shell that starts pytest in the background (nohup, some CI systems) ignores SIGINT, and what
 # pytest starts would inherit that: the tests that interrupt a run need it to be as usual.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# As a job with one core has it; with `-n` the threads of all processes would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
