@@ -95,12 +95,7 @@ def imports(path: Path) -> tuple[Path, ...]:
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    """What the statements of a module import, at any depth; no expression holds an import."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
-            waiting += getattr(node, block, ())
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
