@@ -3,6 +3,7 @@
 #   snakemake --cores 1 results/compare.csv
 #
 # install_mindspeed_mm, doctor        the framework, where the engine has one, and the machine
+# install_vllm                        vLLM, where that answers and none is given
 # draw_scenes, build_base_model       the demo's pictures, instructions and model
 # download_file, download_model,       real pictures, instructions and models, where the
 # unpack_images                        configuration wants them fetched

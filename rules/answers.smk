@@ -7,7 +7,7 @@ rule answer_prompts:
         prompts=asked_prompts,
         model=answering_model,
         hf=processor_model,
-        framework=FRAMEWORK if ANSWERER.framework else [],
+        framework=ANSWERING,
     output:
         answers="results/{scope}/answers_{stage}.jsonl",
     log:
@@ -16,7 +16,7 @@ rule answer_prompts:
         "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.common[ANSWERER.machine].get("threads", 1)
+    threads: CONFIG.common.get(ANSWERER.machine, {}).get("threads", 1)
     resources:
         accelerator=accelerators(ANSWERER),
     params:

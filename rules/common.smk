@@ -28,6 +28,7 @@ from mindtune.glue.handover import (
     handed_over,
 )
 from mindtune.process import SNAKEMAKE
+from snakemake.settings.types import DeploymentMethod
 from mindtune.glue.sourcecode import (
     RECORDS,
     code_files,
@@ -63,6 +64,8 @@ try:
         CONFIG, ENGINE = read_configuration(
             config,
             files=workflow.configfiles,
+            own_python=DeploymentMethod.CONDA
+            not in workflow.deployment_settings.deployment_method,
         )
     else:
         check_rules(RULES, HANDED["rules"])
@@ -118,7 +121,7 @@ else:
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
     "engine": CONFIG.common[ENGINE.machine],
-    "answerer": CONFIG.common[ANSWERER.machine],
+    "answerer": CONFIG.common.get(ANSWERER.machine, {}),  # `vllm` came later
     "download": CONFIG.common["sources"]["download"],
     "experiments": len(EXPERIMENTS),
     "trains": bool(TRAINED),
@@ -211,7 +214,7 @@ def converting_framework(wildcards):
 
 def machine(engine, role):
     """What the result of an engine's role depends on, of the section of its machine."""
-    section = CONFIG.common[engine.machine]
+    section = CONFIG.common.get(engine.machine, {})
     return in_effect({key: section[key] for key in engine.keys[role] if key in section})
 
 
@@ -222,7 +225,7 @@ def training_threads(machine):
 
 def accelerators(engine):
     """Whether a job of an engine takes the accelerator of the machine it runs on, as 1 or 0."""
-    return int(CONFIG.common[engine.machine].get("device") != "cpu")
+    return int(CONFIG.common.get(engine.machine, {}).get("device") != "cpu")
 
 
 # A machine's accelerator does one thing at a time, whatever `--cores` says. A cluster gives each of
@@ -305,20 +308,23 @@ def answering_model(wildcards):
 def processor_model(wildcards):
     """The Hugging Face directory of a stage: as in the tutorial, the exported one after.
 
-    Of a model that was trained elsewhere it is its own where it has all that is needed.
+    Of a model that was trained elsewhere it is its own where it has all that is needed; of an adapter that
+    is kept it is the base.
     """
     own = ELSEWHERE.get(wildcards.scope)
     lacking = own is not None and not is_adapter(own) and not has_processor(own)
-    if wildcards.stage.startswith("before") or lacking:
+    before = wildcards.stage.startswith("before")
+    if before or lacking or keeps_adapter(wildcards.scope):
         return base_model(wildcards)
     return tuned(wildcards)
 
 
 def tuned(wildcards):
-    """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere."""
+    """The Hugging Face model of an experiment: trained here, merged here, or trained elsewhere; an adapter that
+    is kept is what was trained here."""
     name = wildcards.get("scope") or wildcards.experiment
     own = ELSEWHERE.get(name)
-    if own is None and not exports_adapter(name):
+    if own is None and (keeps_adapter(name) or not exports_adapter(name)):
         return rules.export_model.output.hf.format(experiment=name)
     if own is None or is_adapter(own):
         return rules.merge_adapter.output.merged.format(experiment=name)
@@ -337,6 +343,11 @@ def exports_adapter(name):
     """Whether an experiment's export is its adapter, and not the merged model."""
     adapted = name in TRAINED and CONFIG.experiments[name]["train"].get("lora")
     return bool(adapted) and CONFIG.common.get("export") == "adapter"
+
+
+def keeps_adapter(name):
+    """Whether an experiment's answers come from its adapter beside the base."""
+    return ANSWERER.adapters and exports_adapter(name)
 
 
 def adapter_of(wildcards):

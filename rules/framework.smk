@@ -11,6 +11,14 @@ FRAMEWORK = (
 # What it is installed from, and held against: by content, as all code is.
 PINS = sorted((ROOT / "envs" / "mindspeed").iterdir())
 
+# vLLM, where that answers, is installed if no Python is named that has it. Another installation answers
+# nothing again.
+VLLM = CONFIG.common.get("vllm", {})
+INSTALLS_VLLM = ANSWERER.name == "vllm" and VLLM.get("python") is None
+ANSWERING = FRAMEWORK if ANSWERER.framework else []
+if INSTALLS_VLLM:
+    ANSWERING = ancient("results/framework/vllm.json")
+
 config["operation"]["doctor"] = doctor_settings(CONFIG, SOURCES)
 
 
@@ -34,6 +42,27 @@ rule install_mindspeed_mm:
         "Making sure of MindSpeed-MM"
     script:
         "../scripts/install_mindspeed_mm.py"
+
+
+rule install_vllm:
+    output:
+        installation="results/framework/vllm.json",
+    log:
+        "logs/install_vllm.log",
+    priority: 100
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        device=VLLM.get("device"),
+        install=VLLM.get("install"),
+        pins=content_of(
+            {path.name: path for path in sorted(ROOT.glob("envs/vllm-*.txt"))}
+        ),
+    message:
+        "Making sure of vLLM"
+    script:
+        "../scripts/install_vllm.py"
 
 
 rule doctor:

@@ -26,7 +26,8 @@ def model_directory(model: Path) -> Path:
 
 
 def main(snakemake) -> None:
-    if diverged := model_divergence(Path(snakemake.input.hf)):
+    model, hf = Path(snakemake.input.model), Path(snakemake.input.hf)
+    if diverged := model_divergence(hf) or model_divergence(model):
         log.warning("the training diverged at iteration %d: no answers", diverged["iteration"])
         write_no_answers(Path(snakemake.output.answers), diverged)
         return
@@ -34,8 +35,8 @@ def main(snakemake) -> None:
     job = AnswerJob(
         prompts=Path(snakemake.input.prompts),
         images=Path(snakemake.input.images),
-        model_dir=model_directory(Path(snakemake.input.model)),
-        hf_dir=Path(snakemake.input.hf),
+        model_dir=model_directory(model),
+        hf_dir=hf,
         answers=Path(snakemake.output.answers),
         answer=snakemake.params.answer,
         processor=snakemake.params.processor,

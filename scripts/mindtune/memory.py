@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mindtune.engines.checks import MOMENTS
 from mindtune.models.adapters import (
     Adapted,
     adapted,
@@ -24,8 +25,6 @@ from mindtune.models.tensors import hf_shapes, tensors_of
 
 FP32 = 4
 WIDTH = {"fp32": 4, "bf16": 2}
-# Bytes of Adam's two moments: in fp32, and in 8 bits with a scale in fp32 for each 256.
-MOMENTS = {"adamw": 2 * FP32, "adamw_8bit": 2 * (1 + FP32 / 256)}
 # Of a weight in 4 bits: itself, its share in a scale of 8 bits for 64, and in one of fp32 for 256 of these.
 NF4 = 0.5 + 1 / 64 + FP32 / (64 * 256)
 # fp32 numbers for each logit as the loss begins to go backward: itself, its logarithm, and the
@@ -41,7 +40,8 @@ class Step:
     tokens: of all samples together, at most. predicted: those of which logits are computed.
     recompute: whether layers keep their input only. operators: whose norms and functions, `torch`'s,
     `liger`'s or `mindspeed`'s; the latter two keep no steps between. optimizer,
-    frozen_weights: the keys `hf.optimizer` and `hf.frozen_weights`.
+    frozen_weights: the keys `hf.optimizer` and `hf.frozen_weights`. alone: whether it is all of an
+    iteration, so that there are no gradients of others yet as it begins to go backward.
     """
 
     tokens: int
@@ -50,22 +50,37 @@ class Step:
     operators: str = TORCH
     optimizer: str = "adamw"
     frozen_weights: str = "whole"
+    alone: bool = False
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one copy of the model, on all of its devices."""
+    """Bytes of one copy of the model, on all of its devices.
+
+    again: of the activations, those of the layer that is computed again as its gradients are. alone: as
+    of `Step`.
+    """
 
     weights: float
     gradients: float
     optimizer: float
     activations: float
     logits: float
+    again: float = 0.0
+    alone: bool = False
 
     @property
     def all(self) -> float:
-        """At most at a time, as the loss goes backward: all parts."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        """At most at a time.
+
+        That is as the loss begins to go backward, when no layer is computed again yet and a step that is
+        alone has no gradients; or later, without the logits. Of a step that is alone what is kept of the
+        layers is then given back, one by one, as their gradients come.
+        """
+        kept = self.activations - self.again
+        first = kept + self.logits + (0 if self.alone else self.gradients)
+        both = max(kept, self.gradients) if self.alone else kept + self.gradients
+        return self.weights + self.optimizer + max(first, both + self.again)
 
 
 def training_memory(
@@ -96,6 +111,8 @@ def training_memory(
         + MOMENTS[step.optimizer] * layers_trained / shares,
         activations=activation_bytes(shape, train, precision, step),
         logits=LOGIT * shape.vocab * step.predicted,
+        again=step.tokens * layer_bytes(shape, train, precision, step.operators) * step.recompute,
+        alone=step.alone,
     )
 
 
@@ -151,10 +168,13 @@ def step_of(settings: Mapping[str, Any]) -> Step:
         "optimizer": settings["hf"].get("optimizer") or "adamw",
         "frozen_weights": settings["hf"].get("frozen_weights") or "whole",
     }
+    copies = settings["hf"].get("devices", 1) * settings["hf"].get("nodes", 1)
+    whole = train["global_batch_size"] // copies
     if packed:
-        tokens = max(packed, train["seq_length"])
-        return Step(tokens, round(tokens * ANSWERED), **chosen)
-    return Step(tokens, tokens, **chosen)
+        longest = whole * train["seq_length"]
+        tokens = min(max(packed, train["seq_length"]), longest)
+        return Step(tokens, round(tokens * ANSWERED), alone=tokens == longest, **chosen)
+    return Step(tokens, tokens, alone=train["micro_batch_size"] == whole, **chosen)
 
 
 # Of the tokens of a packed pass, how many are in answers: of LLaVA-Instruct's conversations.

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindtune.memory import FP32, MOMENTS, Memory, shares_of, step_of, training_memory
+from mindtune.engines.checks import MOMENTS
+from mindtune.memory import FP32, Memory, shares_of, step_of, training_memory
 from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
@@ -182,7 +183,12 @@ def memory_table(shapes: Mapping[str, ModelShape]) -> str:
         parameters = count_parameters(shape)
         for trained, lora in (("all of the language model", None), ("LoRA, rank 16", LORA)):
             for tokens, hf, recompute in WAYS:
-                train = {"micro_batch_size": 1, "seq_length": 1024, "lora": lora}
+                train = {
+                    "micro_batch_size": 1,
+                    "seq_length": 1024,
+                    "lora": lora,
+                    "global_batch_size": 24,
+                }
                 settings = {"engine": "hf", "hf": hf | {"recompute": recompute}, "train": train}
                 train |= {"freeze_vision_encoder": True, "freeze_vision_projector": True}
                 need = training_memory(shape, parameters.all, train, "bf16", step_of(settings))

@@ -7,6 +7,7 @@ that is checked to compare.csv. Set MINDSPEED_MM_HOME and MINDSPEED_MM_PYTHON.
 import csv
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mindtune.engines.journal import parsed
 from mindtune.engines.learning_rate import learning_rate
+from mindtune.files import read_json_lines
 from safetensors import safe_open
 from tiny_qwen25 import write_base as write_qwen25
 from workflow.conftest import Checkout, merged
@@ -80,8 +83,9 @@ def table(checkout: Checkout, name: str) -> list[dict]:
 
 
 def run(checkout: Checkout, *arguments: str, fails: bool = False) -> str:
+    """arguments: what is to be there, without any compare.csv."""
     done = subprocess.run(
-        checkout.command("results/compare.csv", *arguments), cwd=checkout.path, text=True,
+        checkout.command(*(arguments or ["results/compare.csv"])), cwd=checkout.path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S,
     )  # fmt: skip
     assert (done.returncode != 0) == fails, done.stdout[-6000:] + tail_of_logs(checkout)
@@ -269,6 +273,53 @@ def test_adapters_are_trained_exported_and_answered_from(home, tmp_path):
     assert (adapter["r"], adapter["lora_alpha"]) == (8, 16)
     names = checkout.path.glob("results/baseline/merged/*.safetensors")
     assert [path.name for path in names] and len(table(checkout, "results/compare.csv")) == 5
+
+
+QUESTIONS = "results/shared/answers_before.jsonl"
+
+
+def test_a_killed_answering_asks_only_what_is_missing(home, tmp_path, one):
+    """Killed with all that it started at a moment that is drawn, it ends with the answers of an undisturbed one."""
+    seed = random.SystemRandom().randrange(1000)
+    after = random.Random(seed).randrange(1, 12)
+    print(f"seed {seed}: killed after {after} of 13 answers")
+    checkout = Checkout(tmp_path / "other")
+    shutil.copytree(one.path, checkout.path, symlinks=True)
+    checkout.configure(merged(settings(home, SHORT), {"prompts": {"held_out_questions": 12}}))
+    run(checkout, QUESTIONS)
+    undisturbed = read_json_lines(checkout.path / QUESTIONS)
+    assert len(undisturbed) == 13
+    (checkout.path / QUESTIONS).unlink()
+    shared = checkout.path / "results/shared"
+    process = subprocess.Popen(
+        checkout.command(QUESTIONS), cwd=checkout.path, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.monotonic() + LIMIT_S
+    while (kept := len(journal_of(shared))) < after:
+        assert process.poll() is None, tail_of_logs(checkout)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    left = journal_of(shared)
+    assert kept <= len(left) < 13 and not (checkout.path / QUESTIONS).exists()
+    checkout.snakemake("--unlock")
+    run(checkout, QUESTIONS)
+    lines = read_json_lines(checkout.path / QUESTIONS)
+    assert lines[: len(left)] == left  # with their seconds
+    said = [[line[name] for name in ("id", "answer", "tokens", "cut")] for line in undisturbed]
+    assert [[line[name] for name in ("id", "answer", "tokens", "cut")] for line in lines] == said
+    asked = read_json_lines(shared / "run/answers_before/prompts.jsonl")
+    assert [one["id"] for one in asked] == [line["id"] for line in undisturbed[len(left) :]]
+    assert not journal_of(shared)
+
+
+def journal_of(place: Path) -> list[dict]:
+    """The lines that are kept of answers in a directory, in their order."""
+    found = [path.read_bytes() for path in place.glob(".answers_*.journal")]
+    batches = [batch for content in found for batch in parsed(content)[1]]
+    return [line for batch in batches for _, line in batch]
 
 
 AGAIN = {"finetune_model": 1, "export_model": 1, "compare_answers": 1}

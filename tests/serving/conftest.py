@@ -4,9 +4,14 @@ import json
 import random
 
 import pytest
+import torch
+from mindtune.checkpoint.adapters import export_adapter, save_adapters
 from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
+from mindtune.models.adapters import adapted
+from mindtune.models.shape import model_shape, read_config
+from mindtune.models.tensors import hf_shapes
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +19,44 @@ def base(tmp_path_factory):
     directory = tmp_path_factory.mktemp("serving") / "Qwen2-VL-demo"
     write_base_model(directory)
     return directory
+
+
+WORDS = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj", "qkv"]
+
+
+@pytest.fixture(scope="session")
+def adapter(base, tmp_path_factory):
+    """(rank, whether the vision model has some too) -> a drawn adapter of the base, exported."""
+    made = {}
+
+    def of(rank=16, seeing=False):
+        if (rank, seeing) not in made:
+            place = tmp_path_factory.mktemp("adapter")
+            write_adapter(base, place / "save_dir", rank, seeing)
+            export_adapter(place / "save_dir", base, place / "hf")
+            made[rank, seeing] = place / "hf"
+        return made[rank, seeing]
+
+    return of
+
+
+def write_adapter(base, save_dir, rank, seeing):
+    """A checkpoint with adapters that change answers a lot, some of them of parts of a packed module."""
+    config = read_config(base)
+    shape = model_shape(config)
+    shapes = hf_shapes(shape)
+    lora = {"rank": rank, "alpha": 2 * rank, "dropout": 0.0, "target_modules": WORDS}
+    train = {"freeze_vision_encoder": not seeing, "freeze_vision_projector": True}
+    draw = torch.Generator().manual_seed(7)
+    modules = {}
+    for module in adapted(shape, lora, train):
+        (name,) = module.hf
+        rows, columns = shapes[f"{name}.weight"]
+        modules[name] = (
+            torch.randn(rank, columns, generator=draw) / columns**0.5,
+            torch.randn(rows, rank, generator=draw) * 0.04,
+        )
+    save_adapters(save_dir, 1, modules, config, lora=lora)
 
 
 @pytest.fixture(scope="session")

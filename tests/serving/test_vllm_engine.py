@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mindtune.checkpoint.peft_adapter import merge_adapter
 from mindtune.engines import ENGINES, stage, stage_sources
 from mindtune.engines.cleaning import journals_below
 from mindtune.engines.requests import AnswerJob
@@ -13,7 +14,7 @@ from mindtune.engines.tokenizer import read_tokenizer
 from mindtune.engines.vllm import answer as answering
 from mindtune.engines.vllm.doctor import Model, memory_row, vllm_rows
 from mindtune.errors import UserError
-from mindtune.files import read_json_lines
+from mindtune.files import read_json_lines, sha256_file
 from mindtune.glue.sourcecode import closure
 from workflow.conftest import SMALL, Checkout, merged
 
@@ -184,6 +185,71 @@ def test_the_model_is_linked_with_the_processor_that_goes_with_it(played, base, 
     }
 
 
+def kept_loads(played):
+    """Of each load: the adapter's rank, or None."""
+    return [call["load"].get("max_lora_rank") for call in played.recorded("load")]
+
+
+def test_an_adapter_is_kept_beside_its_base(played, adapter):
+    place = adapter(12)
+    played.job = replace(played.job, model_dir=place)
+    lines = played.answer()
+    assert len(lines) == 17 and kept_loads(played) == [16]  # the least that 12 fits in
+    (load,) = played.recorded("load")
+    assert load["load"]["enable_lora"] and load["load"]["max_loras"] == 1
+    calls = played.recorded("asked")
+    assert calls[0]["asked"] == 1  # an answer before any prompt
+    assert {call["adapter"] for call in calls} == {str(place.resolve())}
+
+
+@pytest.mark.parametrize(
+    ("rank", "play", "variables", "why", "loads"),
+    [
+        (64, {}, {}, "its rank is 64, and this vLLM has up to 32", []),
+        (8, {"unplaced": "0.mlp.down_proj"}, {},
+         "its base_model.model.model.language_model.layers.0.mlp.down_proj changes nothing in this vLLM", [8]),
+        (8, {"lost": True}, {}, "of its 20 modules change something in this vLLM", [8]),
+        (8, {"no_lora": "no kernel for float32"}, {}, "AssertionError: no kernel for float32", [8]),
+        (8, {}, {"VLLM_PLAY_WITHOUT_LORA": "1"}, "this vLLM has no LoRA for the device", []),
+        ("seeing", {}, {}, "it changes the vision model too (visual.blocks.0.attn.qkv)", []),
+    ],
+    ids=["rank", "unplaced", "lost", "kernel", "device", "vision"],
+)  # fmt: skip
+def test_an_adapter_that_vllm_cant_keep_is_merged_first(
+    played, base, adapter, tmp_path, caplog, rank, play, variables, why, loads
+):
+    caplog.set_level("INFO", "mindtune")
+    place = adapter(8, seeing=True) if rank == "seeing" else adapter(rank)
+    played.job = replace(played.job, model_dir=place)
+    seen = []
+    linked = answering.linked_model
+    answering_links = lambda job, to: seen.append(weights(job.model_dir)) or linked(job, to)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answering, "linked_model", answering_links)
+        lines = played.answer(play, variables)
+    assert len(lines) == 17 and kept_loads(played) == [*loads, None]
+    (said,) = [line for line in caplog.messages if "it is merged first" in line]
+    assert why in said
+    asked = played.recorded("asked")
+    assert {call["adapter"] for call in asked} == {None} and len(asked) == 6
+    merge_adapter(place, base, tmp_path / "merged", widen=True)
+    assert seen[-1] == weights(tmp_path / "merged")  # what answered has the adapter in its weights
+    assert not played.left() and not (played.place / "run/answers_after").exists()
+
+
+def weights(model):
+    return {path.name: sha256_file(path) for path in sorted(model.glob("*.safetensors"))}
+
+
+def test_a_known_fault_is_no_reason_to_merge(played, adapter):
+    played.job = replace(played.job, model_dir=adapter(8))
+    with pytest.raises(UserError, match=r"^vLLM ran out of memory"):
+        played.answer({"fail": ["memory", "CUDA out of memory. Tried to allocate 2 GiB"]})
+    assert kept_loads(played) == [8]
+    (run,) = (played.place / "run").iterdir()
+    assert not (run / "merged").exists()
+
+
 def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
     files = closure(stage_sources("vllm", "answer"))
     names = {path.name for path in files if path.parent.name == "programs"}
@@ -233,7 +299,7 @@ def test_the_row_of_memory(free, precision, words, status):
 
 def test_the_doctors_command_looks_at_vllm(tmp_path, base):
     checkout = Checkout.make(tmp_path / "doctor", {"answer": {"engine": "vllm"}})
-    assert "vllm.python is missing, but answer.engine is vllm" in checkout.tool("doctor", status=2)
+    assert "warning  isn't installed yet; the run does that first" in checkout.tool("doctor")
     section = {"python": sys.executable, "device": "cpu", "environment": {"PYTHONPATH": str(STUB)}}
     checkout.configure({"answer": {"engine": "vllm"}, "vllm": section})
     assert "architecture    OK  Qwen2VLForConditionalGeneration" in checkout.tool("doctor")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mindtune.checkpoint.peft_adapter import merge_adapter
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.engines import stage
 from mindtune.engines.cleaning import journals_below
@@ -125,6 +126,23 @@ def test_several_pictures_chinese_and_answers_that_are_cut(base, asked, tmp_path
         len(pictures_of(line)) == 3 for line in theirs
     )
     assert limit == 5 or not all(line["cut"] for line in theirs)
+
+
+@pytest.mark.parametrize("seeing", [False, True], ids=["kept", "merged"])
+def test_an_adapters_answers_are_those_of_hf(base, asked, adapter, tmp_path, caplog, seeing):
+    """Kept beside the base, or merged first where it changes the vision model too; hf answers from the merged one."""
+    caplog.set_level("INFO", "mindtune")
+    merge_adapter(adapter(seeing=seeing), base, tmp_path / "merged", widen=True)
+    job = job_of(tmp_path, asked / "prompts.jsonl", asked, tmp_path / "merged", max_new_tokens=24)
+    ours, plain = by_hf(job), by_hf(replace(job, model_dir=base))
+    assert len(differing(ours, plain)) > 5
+    theirs = by_vllm(replace(job, model_dir=adapter(seeing=seeing), hf_dir=base))
+    apart = differing(ours, theirs)
+    gaps = {number: gap(job, number, ours[number], theirs[number]) for number in apart}
+    print(f"{len(ours) - len(apart)} of {len(ours)} answers are equal; gaps: {gaps}")
+    assert all(size < CLOSE for size in gaps.values())
+    said = "it is merged first: it changes the vision model too (visual.blocks.0.attn.qkv)"
+    assert (said in caplog.text) == seeing
 
 
 KILLED = """

@@ -164,10 +164,11 @@ def test_a_whole_journal_needs_no_model(job, monkeypatch):
     journal = Journal.of(
         job, prompts_of(job), engine="hf", versions=journals.versions("torch", "transformers")
     )
-    journal.add(range(COUNT), [{"id": str(n)} for n in range(COUNT)])
+    lines = [{"id": str(n), "answer": "yes"} for n in range(COUNT)]
+    journal.add(range(COUNT), lines)
     monkeypatch.setattr(answering, "load_model", None)
     answering.answer(job)
-    assert read_json_lines(job.answers) == [{"id": str(n)} for n in range(COUNT)]
+    assert read_json_lines(job.answers) == lines
 
 
 KILLED = """

@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from mindtune.glue.settings_reading import peft_problems
+from mindtune.glue.settings_reading import package_problems, read_configuration
 from mindtune.models.adapters import every_word
 from mindtune.settings import ConfigError, load
 
@@ -78,15 +78,47 @@ def test_mistakes_are_told(raw, words):
         load(raw)
 
 
-def test_peft_is_missed_before_anything_runs(monkeypatch):
-    lora = load({"train": {"lora": {}}})
-    assert list(peft_problems(lora)) == []
+@pytest.fixture
+def without(monkeypatch):
+    """Nothing that is optional is installed."""
+    optional = ("peft", "bitsandbytes", "liger_kernel")
     found = importlib.util.find_spec
     monkeypatch.setattr(
         "mindtune.glue.settings_reading.find_spec",
-        lambda name, *rest: None if name == "peft" else found(name, *rest),
+        lambda name, *rest: None if name in optional else found(name, *rest),
     )
-    (problem,) = peft_problems(lora)
-    assert "`pip install -r envs/lora.txt`" in problem
-    assert list(peft_problems(load({}))) == []
-    assert list(peft_problems(load(MINDSPEED | {"train": {"lora": {}}}))) == []
+
+
+CUDA = {"device": "cuda"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        ({"train": {"lora": {}}}, "train.lora is given, but the package peft is not installed; "
+         "`pip install -r envs/lora.txt`, or take it out."),
+        ({"hf": CUDA | {"kernels": "liger"}}, "hf.kernels is liger, but the package liger-kernel is not "
+         "installed; `pip install -r envs/kernels.txt`, or write torch."),
+        ({"hf": {"optimizer": "adamw_8bit"}}, "hf.optimizer is adamw_8bit, but the package bitsandbytes is not "
+         "installed; `pip install -r envs/optimizers.txt`, or write adamw."),
+        ({"hf": {"frozen_weights": "nf4"}, "train": {"lora": {}}}, "hf.frozen_weights is nf4, but the package "
+         "bitsandbytes is not installed; `pip install -r envs/optimizers.txt`, or write whole."),
+    ],
+)  # fmt: skip
+def test_packages_are_missed_before_anything_runs(without, raw, sentence):
+    with pytest.raises(ConfigError) as caught:
+        read_configuration(raw)
+    assert sentence in str(caught.value).replace("\n", " ")
+    read_configuration(raw, own_python=False)  # such as in an environment of conda's
+
+
+def test_packages_that_nobody_wants_are_not_missed(without):
+    for raw in ({}, MINDSPEED | {"train": {"lora": {}}}, MINDSPEED | {"hf": {"optimizer": "adamw_8bit"}},
+                {"train": {"lora": {}}, "experiments": {"one": {"tuned_model": "/models/one"}}}):  # fmt: skip
+        assert list(package_problems(load(raw))) == []
+
+
+def test_packages_that_are_there_are_not_missed(monkeypatch):
+    monkeypatch.setattr("mindtune.glue.settings_reading.find_spec", lambda name: object())
+    raw = {"train": {"lora": {}}, "hf": {"optimizer": "adamw_8bit", "frozen_weights": "nf4"}}
+    assert list(package_problems(load(raw))) == []

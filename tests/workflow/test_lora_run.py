@@ -49,6 +49,19 @@ def test_an_edit_runs_what_it_must(trained, edit, row):
     assert planned(trained, edit) == {*rows[row]}
 
 
+def test_vllm_answers_from_the_adapter_without_a_merge(trained):
+    edit = {"export": "adapter", "answer": {"engine": "vllm"}, "vllm": {"python": "python3"}}
+    answers = {"answer_prompts (before)", "answer_prompts (after)"}
+    assert planned(trained, edit) == {"export_model", *answers, "compare_answers"}
+    trained.configure(merged(LORA, edit))
+    plan, _ = trained.asked("results/small/provenance.json")
+    (job,) = [job for job in plan.needed() if job.wildcards.get("stage") == "after"]
+    assert job.files["model"] == "results/small/hf"
+    assert job.files["hf"] == "results/sources/Qwen2-VL-demo"
+    assert not any(job.rule == "merge_adapter" for job in plan.needed())
+    trained.configure(LORA)
+
+
 def test_an_adapter_that_is_exported_gives_the_answers_of_the_merged_model(trained):
     size = sum(path.stat().st_size for path in (trained.path / "results/small/hf").glob("*.safet*"))
     before = trained.read("results/small/answers_after.jsonl")

@@ -61,7 +61,17 @@ def test_vllm_answers_from_the_export_of_whoever_trains(tmp_path, trains):
     assert before.params["machine"] == after.params["machine"] == own
     assert before.params["engine"] == "vllm" and before.params["parallel"] is None
     assert "results/baseline/hf" in after.inputs and MACHINE not in after.inputs
+    assert "install_vllm" not in planned
     assert not any("results/shared/mm" in job.inputs for job in (before, after))
+
+
+def test_vllm_is_installed_where_no_python_is_named(tmp_path):
+    record = "results/framework/vllm.json"
+    planned = jobs(tmp_path, {"answer": {"engine": "vllm"}})
+    assert record in planned["install_vllm"].outputs
+    for stage in ("before", "after"):
+        job = planned[f"answer_prompts {stage}"]
+        assert record in job.inputs and job.params["machine"] == {}
 
 
 def test_converters_belong_to_no_engine(tmp_path):

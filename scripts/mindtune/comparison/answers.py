@@ -1,8 +1,9 @@
 """Reading prompts and answers, and checking that they belong together."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,10 @@ from mindtune.data.split import components
 from mindtune.divergence import divergence_in
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
+from mindtune.models.box_text import in_thousandths
 from mindtune.models.conversation import without_marks
+
+OUT_OF = "boxes_out_of"  # of a line, see mindtune.engines.box_sizes
 
 
 def read_answers(
@@ -20,8 +24,8 @@ def read_answers(
     """Yield (prompt, answer before, answer after), in the order of the prompts.
 
     A prompt's `image` is its cell in tables. References and answers are without the marks of objects
-    and boxes: a model that was trained on such marks writes them, the base may not, and tables compare
-    what is said.
+    and boxes, and boxes in JSON are text in thousandths: a model that was trained on such marks writes them,
+    the base may not, and tables compare what is said.
 
     There are none where the training diverged.
 
@@ -40,12 +44,23 @@ def read_answers(
             )
     for prompt, *answers in zip(asked, *answered, strict=True):
         reference = prompt["reference"]
+        out_of = next((one[OUT_OF] for one in answers if OUT_OF in one), None)
         shown = {
             "image": picture_cell(pictures_of(prompt)),
-            "reference": None if reference is None else without_marks(reference),
+            "reference": None if reference is None else plain(reference, out_of),
         }
-        first, second = ({**one, "answer": without_marks(one["answer"]).strip()} for one in answers)
+        first, second = ({**one, "answer": said(one)} for one in answers)
         yield {**prompt, **shown}, first, second
+
+
+def said(line: Mapping[str, Any]) -> str:
+    """The answer of a line, as tables have it."""
+    return plain(line["answer"], line.get(OUT_OF)).strip()
+
+
+def plain(text: str, out_of: Sequence[int] | None) -> str:
+    """A text without marks, its boxes in thousandths. out_of: what those in JSON are out of."""
+    return in_thousandths(without_marks(text), out_of)
 
 
 def picture_cell(names: Sequence[str]) -> str:

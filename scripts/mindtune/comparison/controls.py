@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mindtune.comparison.answers import picture_cell
+from mindtune.comparison.answers import picture_cell, said
 from mindtune.comparison.stages import CONTROLS, STAGES
 from mindtune.comparison.statistics import compare
 from mindtune.comparison.text import exact
 from mindtune.data.prompts import pictures_of
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines
-from mindtune.models.conversation import without_marks
 
 Score = Callable[[str, str, str], float]  # of an answer, its reference, and the prompt
 
@@ -77,7 +76,7 @@ def _read(
 
 
 def _said(line: Mapping | None) -> str | None:
-    return None if line is None else without_marks(line["answer"]).strip()
+    return None if line is None else said(line)
 
 
 def summarize_control(

@@ -36,7 +36,8 @@ class Engine:
         checkpoint or a save_dir. machine: the section of the configuration that describes its
         machine. keys: its roles, and for each the keys of that section on which the result depends; an
         edit of any other key of it runs nothing again. framework: whether it wants a framework
-        of its own, which is installed and looked at before anything heavy.
+        of its own, which is installed and looked at before anything heavy. adapters: whether it answers
+        from an adapter beside its base, so that none has to be merged first.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Engine:
     machine: str
     keys: Mapping[str, tuple[str, ...]]
     framework: bool = False
+    adapters: bool = False
 
 
 DEVICE = ("device", "precision", "threads")
@@ -73,6 +75,7 @@ ENGINES = {
         answers_from="hf",
         machine="vllm",
         keys={"answer": ("device", "precision", "threads", "environment", "arguments")},
+        adapters=True,
     ),
     "mindspeed": Engine(
         "mindspeed",

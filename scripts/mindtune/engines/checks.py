@@ -13,8 +13,10 @@ from mindtune.models.tensors import hf_shapes, tensors_of
 
 # What numpy takes, and so transformers and Megatron.
 HIGHEST_SEED = 2**32 - 1
-# Bytes of a checkpoint: a weight, and a trained parameter's optimizer state.
-BYTES = {"fp32": (4, 8), "bf16": (2, 12)}
+# Bytes of Adam's two moments: in fp32, and in 8 bits with a scale in fp32 for each 256.
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 * (1 + 4 / 256)}
+# Bytes of a weight in a checkpoint, and of the fp32 one beside it that is trained.
+WEIGHT = {"fp32": (4, 0), "bf16": (2, 4)}
 
 
 def check_seed(train: Mapping[str, Any], added: int = 0) -> None:
@@ -33,14 +35,20 @@ def check_seed(train: Mapping[str, Any], added: int = 0) -> None:
 
 
 def check_room(
-    save_dir: Path, config: Mapping[str, Any], train: Mapping[str, Any], precision: str
+    save_dir: Path,
+    config: Mapping[str, Any],
+    train: Mapping[str, Any],
+    precision: str,
+    optimizer: str = "adamw",
 ) -> None:
     """
+    optimizer: the key `hf.optimizer`.
+
     Raises
     ------
     UserError: the disk has no room for a single checkpoint.
     """
-    needed = checkpoint_bytes(config, train, precision)
+    needed = checkpoint_bytes(config, train, precision, optimizer)
     place = save_dir.resolve()
     there = next(path for path in (place, *place.parents) if path.is_dir())
     free = shutil.disk_usage(there).free
@@ -51,13 +59,23 @@ def check_room(
         )
 
 
-def checkpoint_bytes(config: Mapping[str, Any], train: Mapping[str, Any], precision: str) -> int:
-    """Bytes of the tensors in a training's checkpoint; its files have some more."""
-    weight, state = BYTES[precision]
+def checkpoint_bytes(
+    config: Mapping[str, Any],
+    train: Mapping[str, Any],
+    precision: str,
+    optimizer: str = "adamw",
+) -> int:
+    """Bytes of the tensors in a training's checkpoint; its files have some more.
+
+    That is the whole model with its frozen parts, or adapters alone; and with `train.save_optim` the moments
+    of what is trained, and its fp32 weights where the model's own are not fp32.
+    """
+    weight, own = WEIGHT[precision]
     shape = model_shape(dict(config))
     trained = trained_parameters(shape, train)
     held = trained if train.get("lora") else sum(map(math.prod, hf_shapes(shape).values()))
-    return weight * held + (state * trained if train["save_optim"] else 0)
+    state = (own + MOMENTS[optimizer]) * trained if train["save_optim"] else 0
+    return weight * held + math.floor(state)
 
 
 def check_adapters(config: Mapping[str, Any], train: Mapping[str, Any]) -> None:

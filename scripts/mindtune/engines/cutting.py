@@ -117,7 +117,17 @@ class PictureTokens:
         return cls(image_resolution, least, most, unit)
 
     def of(self, size: tuple[int, int]) -> int:
-        """By width and height: transformers' `smart_resize`, after the shrinking.
+        """By width and height.
+
+        Raises
+        ------
+        BadPicture: it can't be shrunk.
+        """
+        return math.prod(self.sides(size)) // self.unit**2
+
+    def sides(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of what the vision model gets, by those of the picture: transformers' `smart_resize`,
+        after the shrinking.
 
         Raises
         ------
@@ -131,7 +141,8 @@ class PictureTokens:
         elif math.prod(made) < self.least:
             scale = math.sqrt(self.least / math.prod(sides))
             made = [math.ceil(side * scale / unit) * unit for side in sides]
-        return math.prod(made) // unit**2
+        width, height = made
+        return width, height
 
     @cached_property
     def bound(self) -> int:

@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +29,7 @@ from mindtune.checkpoint.content import content_of_checkpoint
 from mindtune.checkpoint.megatron import TRACKER, iteration_directory
 from mindtune.data.archive import open_archive
 from mindtune.data.prompts import pictures_of
+from mindtune.engines.box_sizes import BoxSizes
 from mindtune.engines.requests import AnswerJob
 from mindtune.files import regular, sha256_file, sync_directory, writing
 
@@ -116,12 +117,14 @@ class Journal:
     """Answers that are there, and those that are added.
 
     path: of the file. count: prompts of the job. lines: number of a prompt -> its line of the answers.
+    complete: what is added to a line as it is written among the answers.
     """
 
     path: Path
     count: int
     lines: dict[int, dict] = field(default_factory=dict)
     begun: bool = False
+    complete: Callable[[int, dict], dict] = lambda _, line: line
 
     @classmethod
     def of(cls, job: AnswerJob, prompts: Sequence[Mapping], **facts: Any) -> "Journal":
@@ -132,7 +135,8 @@ class Journal:
         UserError: what the job reads is not there.
         """
         key = key_of(job, prompts, facts)
-        journal = cls(job.answers.with_name(f".{job.answers.name}.{key}.journal"), len(prompts))
+        path = job.answers.with_name(f".{job.answers.name}.{key}.journal")
+        journal = cls(path, len(prompts), complete=BoxSizes(job, prompts).complete)
         journal._take_up()
         if journal.lines:
             log.info(
@@ -168,7 +172,8 @@ class Journal:
         """Write the answers of all prompts in their order, and remove the journal."""
         with writing(answers) as handle:
             for number in range(self.count):
-                handle.write(json.dumps(self.lines[number], ensure_ascii=False) + "\n")
+                line = self.complete(number, self.lines[number])
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
         self.path.unlink(missing_ok=True)
 
     def _take_up(self) -> None:

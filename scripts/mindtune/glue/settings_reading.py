@@ -38,11 +38,12 @@ DEMO = Path(__file__).parents[1] / "demo" / "base"
 
 
 def read_configuration(
-    raw: Mapping, *, files: Iterable[str | Path] = ()
+    raw: Mapping, *, files: Iterable[str | Path] = (), own_python: bool = True
 ) -> tuple[Configuration, Engine]:
     """Check a configuration and the files it names, and look its engine up.
 
-    raw: what Snakemake made of the files and the command line.
+    raw: what Snakemake made of the files and the command line. own_python: whether jobs run in a Python like
+    this one, so that optional packages which they want must be installed here.
 
     Raises
     ------
@@ -60,11 +61,9 @@ def read_configuration(
     if found:
         raise ConfigError(found, names)
     configuration, engine = with_engine(load(as_written(raw, written), names, written=written))
-    problems = [
-        *of_experiments(configuration, source_problems),
-        *tracker_problems(configuration),
-        *peft_problems(configuration),
-    ]
+    problems = list(of_experiments(configuration, source_problems))
+    if own_python:
+        problems += [*tracker_problems(configuration), *package_problems(configuration)]
     if problems:
         raise ConfigError(problems, names, written)
     return configuration, engine
@@ -84,14 +83,27 @@ def tracker_problems(configuration: Configuration) -> Iterator[str]:
         )
 
 
-def peft_problems(configuration: Configuration) -> Iterator[str]:
-    """A sentence where adapters are to be trained by peft, and it is not installed."""
-    trains = any(settings["train"].get("lora") for settings in configuration.experiments.values())
-    if trains and configuration.common["engine"] == "hf" and find_spec("peft") is None:
-        yield (
-            "train.lora is given, but the package peft is not installed; "
-            "`pip install -r envs/lora.txt`, or take it out."
-        )
+def package_problems(configuration: Configuration) -> Iterator[str]:
+    """A sentence for each optional package that a training by the hf engine wants and that is not installed."""
+    trainings = [one for one in configuration.experiments.values() if not one.get("tuned_model")]
+    if configuration.common["engine"] != "hf" or not trainings:
+        return
+    hf = configuration.common["hf"]
+    lora = any(settings["train"].get("lora") for settings in trainings)
+    wanted = (
+        (lora, "train.lora is given", "peft", "lora", "take it out"),
+        (hf.get("kernels") == "liger", "hf.kernels is liger", "liger_kernel", "kernels", "write torch"),
+        (hf.get("optimizer") == "adamw_8bit", "hf.optimizer is adamw_8bit", "bitsandbytes", "optimizers",
+         "write adamw"),
+        (hf.get("frozen_weights") == "nf4", "hf.frozen_weights is nf4", "bitsandbytes", "optimizers",
+         "write whole"),
+    )  # fmt: skip
+    for is_wanted, said, module, file, otherwise in wanted:
+        if is_wanted and find_spec(module) is None:
+            yield (
+                f"{said}, but the package {module.replace('_', '-')} is not installed; "
+                f"`pip install -r envs/{file}.txt`, or {otherwise}."
+            )
 
 
 def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:

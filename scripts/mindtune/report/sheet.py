@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from mindtune.comparison.answers import pictures_in, was_seen
 from mindtune.comparison.text import HAN, boxes
 from mindtune.data.opening import read_picture
+from mindtune.models.box_text import corners
 from mindtune.report.fonts import chinese_font
 from mindtune.report.words import ENGLISH, Words
 
@@ -119,9 +120,8 @@ def _framed(path: Path, answer: str) -> Image.Image:
     """A picture with a frame around each box of an answer."""
     whole = read_picture(path)
     frames = ImageDraw.Draw(whole)
-    for x0, y0, x1, y1 in boxes(answer):
-        sides = (x0 * whole.width, y0 * whole.height, x1 * whole.width, y1 * whole.height)
-        frames.rectangle([side / 1000 for side in sides], outline=FRAME, width=whole.width // 130)
+    for box in boxes(answer):
+        frames.rectangle(corners(box, whole.size), outline=FRAME, width=whole.width // 130)
     return whole
 
 

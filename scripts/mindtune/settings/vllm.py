@@ -11,17 +11,14 @@ GIVEN = {
     "--limit-mm-per-prompt": "prompts",
     "--seed": "nothing, as answers are greedy",
     "--generation-config": "answer",
+    "--enable-lora": "`export: adapter`",
+    "--max-lora-rank": "`export: adapter`",
 }
 
 
 def vllm_problems(settings: Mapping) -> Iterator[str]:
     """What can't work with vLLM, a sentence for each."""
     section = settings.get("vllm", {})
-    if section.get("python") is None:
-        yield (
-            "vllm.python is missing, but answer.engine is vllm; write the path of the Python in which "
-            "vLLM is installed (docs/installation.md says how)."
-        )
     for argument in section.get("arguments", []):
         name = argument.split("=")[0].split()[0] if argument.strip() else argument
         name = name.replace("_", "-")

@@ -184,7 +184,8 @@ def check(job: FinetuneJob, begun: int) -> None:
         bitsandbytes_for(FOUR_BITS)
     if job.train.get("lora"):
         check_lora(config, job.train)
-    check_room(job.save_dir, config, job.train, job.machine["precision"])
+    optimizer = job.machine.get("optimizer") or "adamw"
+    check_room(job.save_dir, config, job.train, job.machine["precision"], optimizer)
 
 
 def check_amount(samples: int, train, replicas: int = 1) -> None:

@@ -18,20 +18,25 @@ from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.errors import UserError
+from mindtune.models.box_text import corners, in_thousandths
+from mindtune.models.boxes import boxes_of
 from mindtune.models.conversation import SPECIAL_TOKEN, without_marks
 
 COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#9a6700")
-OF = 1000  # a box's corners are thousandths of the picture's sides
 
 
 @dataclass(frozen=True)
 class Said:
-    """An answer: its text, how many tokens it has, whether it was cut, and what it took."""
+    """An answer: its text, how many tokens it has, whether it was cut, and what it took.
+
+    placed: the text with boxes as tables have them; None where it has no others.
+    """
 
     text: str
     tokens: int
     cut: bool
     seconds: float
+    placed: str | None = None
 
     def note(self) -> str:
         return f"{self.tokens} tokens{', cut' if self.cut else ''}, {self.seconds:.1f} s"
@@ -61,6 +66,7 @@ class Speaker:
         self.name = str(directory)
         where = open_device({"device": device, "precision": precision, "threads": threads})
         self.processor = Processor(directory, image_resolution)
+        self.boxes = boxes_of(directory)
         self.model = load_model(directory, DTYPES[precision]).to(where).eval()
 
     @torch.inference_mode()
@@ -86,7 +92,9 @@ class Speaker:
         said = generated(self.model, processor, inputs, max_new_tokens)
         (line,) = lines_of([{}], said, processor, time.perf_counter() - begun)
         text = without_marks(line["answer"]).strip()
-        return Said(text, line["tokens"], line["cut"], line["seconds"])
+        _, down, across = (shown.grid_thw[0] * processor.image_processor.patch_size).tolist()
+        placed = in_thousandths(text, self.boxes.out_of((across, down)))
+        return Said(text, line["tokens"], line["cut"], line["seconds"], placed)
 
 
 def check_model(directory: Path) -> None:
@@ -110,7 +118,7 @@ def check_model(directory: Path) -> None:
             f"{directory} has no config.json"
             + (", but an adapter; give the model that it was merged into" if adapter else "")
             + (
-                ", such as results/EXPERIMENT/merged."
+                ", such as results/EXPERIMENT/merged (`snakemake --cores 1` and that path makes it)."
                 if adapter
                 else "; give the directory of a Hugging Face model, such as results/baseline/hf."
             )
@@ -134,7 +142,7 @@ def check_question(question: str) -> None:
 
 
 def drawn(picture: Path, image_resolution: int, answers: Sequence[str]) -> Image.Image:
-    """The picture as the models see it, with the boxes of each answer in a colour of its own.
+    """The picture as the models see it, with the boxes of each answer, in thousandths, in a colour of its own.
 
     Raises
     ------
@@ -144,10 +152,8 @@ def drawn(picture: Path, image_resolution: int, answers: Sequence[str]) -> Image
     pen = ImageDraw.Draw(shown)
     width = max(2, round(max(shown.size) / 200))
     for number, answer in enumerate(answers):
-        for left, top, right, bottom in boxes(answer):
-            corners = (
-                left * shown.width / OF, top * shown.height / OF,
-                right * shown.width / OF, bottom * shown.height / OF,
-            )  # fmt: skip
-            pen.rectangle(corners, outline=COLOURS[number % len(COLOURS)], width=width)
+        for box in boxes(answer):
+            pen.rectangle(
+                corners(box, shown.size), outline=COLOURS[number % len(COLOURS)], width=width
+            )
     return shown

@@ -80,7 +80,10 @@ def built(
             raise gr.Error("There is no picture; choose one.", print_exception=False)
         try:
             answers = [speaker.answer(Path(path), question, max_new_tokens) for speaker in speakers]
-            shown = [drawn(Path(path), image_resolution, [answer.text]) for answer in answers]
+            shown = [
+                drawn(Path(path), image_resolution, [answer.placed or answer.text])
+                for answer in answers
+            ]
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
         found = []

@@ -10,12 +10,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from mindtune.checkpoint.peft_adapter import is_adapter
 from mindtune.checkpoint.tuned_model import has_processor
 from mindtune.data.prompts import pictures_of, text_of
 from mindtune.data.shrinking import read_shrunk
@@ -26,7 +27,8 @@ from mindtune.engines.launching import OFFLINE, OURS, Launch, exported
 from mindtune.engines.requests import AnswerJob, answered
 from mindtune.engines.tokenizer import read_tokenizer, token_ids
 from mindtune.engines.vllm import of_section
-from mindtune.engines.vllm.faults import Faults
+from mindtune.engines.vllm.adapters import Beside, adapter_of, log_merge, merged_model
+from mindtune.engines.vllm.faults import Faults, shortened
 from mindtune.engines.vllm.python import PROGRAMS, Python, vllm_python
 from mindtune.errors import UserError
 from mindtune.files import read_json, read_json_lines, write_json
@@ -110,23 +112,52 @@ class Answering:
         left = [number for batch in batches for number in batch]
         self.waiting = [(first_of_each_kind(self.prompts, left), 1)]
         self.waiting += [(batch, None) for batch in batches]
-        self.faults = Faults(self.job.operation)
-        launch = self._launch()
-        log.info("the launch is %s", launch.directory / "launch.sh")
         os.mkfifo(self.run / "feed")
         # Opened for both, it neither waits for vLLM nor fails when that is gone.
         self.feed = os.open(self.run / "feed", os.O_RDWR)
         try:
             for _ in range(AHEAD):
                 self._hand_over()
-            status = launch.run(self.hear)
+            status = self._run_model()
         finally:
             os.close(self.feed)
             (self.run / "feed").unlink()
             for chunk in self.given:  # their pictures are large
                 shutil.rmtree(chunk.parent)
+            shutil.rmtree(self.run / "merged", ignore_errors=True)
         if self.waiting or self.given:
             raise UserError(self._failure(status))
+
+    def _run_model(self) -> int:
+        """Start vLLM with the model; with an adapter beside its base, or merged where vLLM won't have it so."""
+        job = self.job
+        if not is_adapter(job.model_dir):
+            return self._run_launch(job)
+        if beside := adapter_of(job):
+            status = self._run_launch(replace(job, model_dir=job.hf_dir), beside)
+            why = self._refused_adapter()
+            if why is None:
+                return status
+            log_merge(why)
+        merged = merged_model(job, self.run / "merged")
+        return self._run_launch(replace(job, model_dir=merged))
+
+    def _run_launch(self, job: AnswerJob, beside: Beside | None = None) -> int:
+        self.faults = Faults(job.operation)
+        launch = self._launch(job, beside)
+        log.info("the launch is %s", launch.directory / "launch.sh")
+        return launch.run(self.hear)
+
+    def _refused_adapter(self) -> str | None:
+        """Why vLLM does not take the adapter; None where it did, or where the fault is another's."""
+        refused = self.run / "error.json"
+        if not refused.is_file():
+            return None
+        found = read_json(refused)
+        if found["kind"] != "adapter" or self.faults.knows(found["text"]):
+            return None
+        refused.unlink()
+        return shortened(found["text"])
 
     def hear(self, line: str) -> None:
         """
@@ -147,8 +178,8 @@ class Answering:
         """Whether what is answered now is to be kept, and not the look at the tokens."""
         return next(iter(self.given.values()), (None, 1))[1] is None
 
-    def _launch(self) -> Launch:
-        section = self.job.operation
+    def _launch(self, job: AnswerJob, beside: Beside | None) -> Launch:
+        section = job.operation
         longest = max(
             len(one.expanded) for one in self.asked
         )  # of all, also where some are answered
@@ -156,7 +187,8 @@ class Answering:
         write_json(
             self.run / "job.json",
             {
-                "model": str(linked_model(self.job, self.run / "model")),
+                "model": str(linked_model(job, self.run / "model")),
+                "adapter": beside.plain() if beside else None,
                 "dtype": DTYPES[of_section(section, "precision")],
                 "max_model_len": longest + self.job.answer["max_new_tokens"],
                 "pictures": pictures,
@@ -277,6 +309,8 @@ def linked_model(job: AnswerJob, place: Path) -> Path:
 
     Without its generation_config.json, so that nothing but the greatest logit counts.
     """
+    if place.exists():  # of a launch before
+        shutil.rmtree(place)
     place.mkdir()
     own = job.model_dir if has_processor(job.model_dir) else job.hf_dir
     chosen = {

@@ -12,7 +12,13 @@ from mindtune.engines.mindspeed.framework.sizes import known_parameters
 from mindtune.engines.vllm import of_section
 from mindtune.engines.vllm.answer import environment_of
 from mindtune.engines.vllm.faults import Faults
-from mindtune.engines.vllm.python import PROGRAMS, Python, vllm_python
+from mindtune.engines.vllm.python import (
+    PROGRAMS,
+    Python,
+    installed_python,
+    place_of,
+    vllm_python,
+)
 from mindtune.errors import UserError
 from mindtune.files import read_json, write_json
 from mindtune.process import ended
@@ -46,6 +52,11 @@ def models_of(experiments: Iterable[Mapping[str, Any]]) -> list[Model]:
 
 def vllm_rows(section: Mapping[str, Any], models: Sequence[Model]) -> Iterator[Row]:
     """section: `vllm`. models: those that are to answer."""
+    if of_section(section, "python") is None and installed_python(section) is None:
+        yield Row(
+            "vLLM's Python", WARNING, f"isn't installed yet; the run does that first, in {place_of(section)}."
+        )  # fmt: skip
+        return
     try:
         python = vllm_python(section)
     except UserError as error:

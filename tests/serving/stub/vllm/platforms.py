@@ -1,4 +1,13 @@
 import os
-from types import SimpleNamespace
 
-current_platform = SimpleNamespace(device_type=os.environ.get("VLLM_PLAY_DEVICE", "cpu"))
+
+class Platform:
+    device_type = os.environ.get("VLLM_PLAY_DEVICE", "cpu")
+
+    def get_punica_wrapper(self):
+        if "VLLM_PLAY_WITHOUT_LORA" in os.environ:
+            raise NotImplementedError
+        return "of the device"
+
+
+current_platform = Platform()

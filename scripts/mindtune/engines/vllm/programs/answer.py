@@ -4,7 +4,8 @@ This program runs under vLLM's own Python, as `answer.py JOB`. JOB is a JSON fil
 
     model: a Hugging Face directory with processor. dtype, max_model_len, pictures (the most that a prompt
     shows), device (cpu, cuda or npu): how it is loaded. arguments: further ones, as of `vllm serve`.
-    stops: the tokens that end an answer. max_new_tokens. feed: a named pipe. error: a path.
+    adapter: null, or what is kept beside the model: path (of a peft directory), rank, and modules, how many
+    it changes. stops: the tokens that end an answer. max_new_tokens. feed: a named pipe. error: a path.
 
 A line of the feed is the path of a chunk, or empty when all are done. A chunk is a JSON file:
 
@@ -18,7 +19,8 @@ With `look`, a path, nothing is loaded: the file gets JSON with device, bytes_fr
 where they aren't known), and unknown, those of the architectures of JOB that this vLLM doesn't know.
 
 It prints `mindtune: answered N`, of so many more, and `mindtune: done PATH`. What goes wrong as the model is loaded is
-written to `error` as JSON with kind (arguments, device or load) and text, and the exit status is 1.
+written to `error` as JSON with kind (arguments, device, load, or adapter: it failed with one, or would not have
+it) and text, and the exit status is 1.
 """
 
 import json
@@ -50,7 +52,9 @@ def main(path):
         return refuse(job, error.kind, str(error))
     except Exception as error:
         traceback.print_exc()
-        return refuse(job, "load", f"{type(error).__name__}: {error}")
+        return refuse(
+            job, "adapter" if job.get("adapter") else "load", f"{type(error).__name__}: {error}"
+        )
     say(f"loaded {job['model']}")
     with open(job["feed"], encoding="utf-8") as feed:
         for line in feed:
@@ -72,7 +76,75 @@ def load(job):
     )  # fmt: skip
     if job["device"] == "cpu":
         values["enforce_eager"] = True
-    return LLM(**values)
+    adapter = job["adapter"]
+    if not adapter:
+        return LLM(**values)
+    rank = rank_for(adapter["rank"])
+    values.update(enable_lora=True, max_lora_rank=rank, max_loras=1, max_cpu_loras=1)
+    model = LLM(**values)
+    apply_adapter(model, job)
+    return model
+
+
+def rank_for(rank):
+    """The least of vLLM's ranks that an adapter's fits in."""
+    from typing import get_args
+
+    from vllm.config import lora
+    from vllm.platforms import current_platform
+
+    try:
+        current_platform.get_punica_wrapper()
+    except NotImplementedError as error:
+        raise Refused("adapter", "this vLLM has no LoRA for the device") from error
+    # The names of the type and of an older version's list.
+    known = get_args(getattr(lora, "MaxLoRARanks", None)) or (8, 16, 32, 64, 128, 256)
+    found = [one for one in sorted(known) if one >= rank]
+    if not found:
+        raise Refused("adapter", f"its rank is {rank}, and this vLLM has up to {max(known)}")
+    return found[0]
+
+
+def request_of(job):
+    """What goes with each prompt, so that the adapter is applied; None without one."""
+    if not job["adapter"]:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("adapter", 1, job["adapter"]["path"])
+
+
+def apply_adapter(model, job):
+    """Have the adapter read, and whether all of it is applied: vLLM leaves out what it can't place."""
+    from vllm import SamplingParams
+
+    model.llm_engine.add_lora(request_of(job))
+    expected = job["adapter"]["modules"]
+    for placed, left_out in model.apply_model(placed_modules):
+        if left_out:
+            raise Refused("adapter", f"its {left_out[0]} changes nothing in this vLLM")
+        if placed != expected:
+            raise Refused(
+                "adapter", f"{placed} of its {expected} modules change something in this vLLM"
+            )
+    prompts = [{"prompt_token_ids": job["stops"][:1]}]
+    model.generate(
+        prompts, SamplingParams(max_tokens=1), use_tqdm=False, lora_request=request_of(job)
+    )
+
+
+def placed_modules(model):
+    """How many modules of the one adapter change the model's, and the names of those that don't."""
+    manager = model.lora_manager
+    (adapter,) = manager.list_adapters().values()
+    placed, left_out = 0, []
+    for name, weights in adapter.loras.items():
+        if name not in manager.modules:
+            left_out.append(name)
+        # A packed module, such as qkv_proj, has a matrix for each of its parts, or None.
+        parts = weights.lora_a if isinstance(weights.lora_a, (list, tuple)) else [weights.lora_a]
+        placed += sum(part is not None for part in parts)
+    return placed, left_out
 
 
 def look(job):
@@ -151,7 +223,7 @@ def answer(model, job, path):
         temperature=0, max_tokens=chunk["limit"] or job["max_new_tokens"], detokenize=False,
         stop_token_ids=job["stops"], ignore_eos=True,
     )  # fmt: skip
-    found = model.generate(prompts, how, use_tqdm=bar())
+    found = model.generate(prompts, how, use_tqdm=bar(), lora_request=request_of(job))
     lines = [
         {"asked": list(one.prompt_token_ids), "said": list(one.outputs[0].token_ids)}
         for one in found
