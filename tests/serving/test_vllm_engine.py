@@ -5,7 +5,6 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mindtune.checkpoint.peft_adapter import merge_adapter
@@ -19,7 +18,8 @@ from mindtune.engines.vllm.python import RECORD, wanted_by
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, sha256_file
 from mindtune.glue.sourcecode import closure
-from mindtune.settings.typed import typed
+from mindtune.settings import Settings
+from mindtune.settings.typed import made_of, typed
 from mindtune.settings.vllm import vllm_problems
 from workflow.conftest import SMALL, Checkout, merged
 
@@ -287,10 +287,10 @@ def test_a_known_fault_is_no_reason_to_merge(played, adapter):
 
 def test_arguments_that_have_a_key_are_refused():
     words = ["--max-num-seqs=8", "--max_lora_rank=64", "--enable-lora"]
-    ranks, lora = vllm_problems(SimpleNamespace(vllm=typed("vllm", {"arguments": words})))
+    ranks, lora = vllm_problems(made_of(Settings, {"vllm": {"arguments": words}}))
     assert ranks.startswith("vllm.arguments has --max-lora-rank, which has a key of its own")
     assert lora.endswith("write `export: adapter`.")
-    assert not list(vllm_problems(SimpleNamespace(vllm=typed("vllm", {}))))
+    assert not list(vllm_problems(made_of(Settings, {})))
 
 
 def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
