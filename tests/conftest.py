@@ -6,11 +6,14 @@ import signal
 import pytest
 from filelock import FileLock
 from lacking import NOTHING_SKIPPED
+from mindtune.demo.base_model import write_base_model
 from workflow.conftest import HOSTILE, Checkout
 
 # A shell that starts pytest in the background (nohup, some CI systems) ignores SIGINT, and what
 # pytest starts would inherit that: the tests that interrupt a run need it to be as usual.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# As a job with one core has it; with `-n` the threads of all processes would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +67,14 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False  # xdist's own order goes by the number of tests
     return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """The demo's base model. Tests copy what they change."""
+    directory = tmp_path_factory.mktemp("base") / "Qwen2-VL-demo"
+    write_base_model(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

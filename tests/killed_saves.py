@@ -1,10 +1,7 @@
 """Trainings that end themselves by SIGKILL while a checkpoint is written; for tests/unit/test_saving.py.
 
-    python killed_saves.py PLACE WORK KILLS SEED
-
-PLACE: made by the fixture `place` of tests/unit/test_finetune.py. The moments are counted, not
-timed: each is a call by which the saving thread changes the disk. Prints a JSON line a kill. All
-trainings are forks of this process, which has imported everything and computed nothing.
+The moments are counted, not timed: each is a call by which the saving thread changes the disk. All
+trainings are forks of a process that has imported everything and computed nothing.
 """
 
 import csv
@@ -17,6 +14,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from forking import as_usual
 from mindtune.checkpoint.megatron import iterations, read_tracker
 from mindtune.engines import stage
 from unit.test_finetune import job_of
@@ -86,9 +84,14 @@ def left(save_dir: Path) -> dict:
 
 
 def main(place: Path, work: Path, kills: int, seed: int) -> None:
+    """Kill so many trainings, and write what was found to work/kills.json.
+
+    place: made by the fixture `place` of tests/unit/test_finetune.py.
+    """
+    as_usual()
     assert trained(place, work / "whole") == 0
     calls = int((work / "whole/calls").read_text())
-    rng = random.Random(seed)
+    rng, kept = random.Random(seed), []
     for number in range(kills):
         save_dir, moment = work / str(number), rng.randint(1, calls)
         status = trained(place, save_dir, moment)
@@ -96,8 +99,5 @@ def main(place: Path, work: Path, kills: int, seed: int) -> None:
         found = left(save_dir)
         ended = trained(place, save_dir)
         same = ended == 0 and result(save_dir) == result(work / "whole")
-        print(json.dumps({"moment": moment, "killed": killed, "same": same, **found}), flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+        kept.append({"moment": moment, "killed": killed, "same": same, **found})
+    (work / "kills.json").write_text(json.dumps(kept))

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,19 @@ def read_text(path: str | os.PathLike) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from error
+
+
+def bytes_below(place: str | os.PathLike) -> int:
+    """Bytes of all files below a directory, 0 where there is none.
+
+    Links are not followed, and one to a file counts as a link; what vanishes meanwhile counts nothing.
+    """
+    total = 0
+    for folder, _, names in os.walk(place):
+        for name in names:
+            with suppress(OSError):
+                total += Path(folder, name).lstat().st_size
+    return total
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -120,8 +120,8 @@ def wrong_values(node: dict) -> list[str]:
     return wrong if "null" in kinds else [*wrong, "null"] if "object" not in kinds else wrong
 
 
-def everything() -> list[tuple[str, str, object]]:
-    """Name, kind and content of every bad input that can be made."""
+def values_of_keys() -> list[tuple[str, str, object]]:
+    """Name, kind and content of a bad input for every key and all that can't be its value."""
     chance = random.Random(SEED)
     found: list[tuple[str, str, object]] = []
     for key in keys(Settings):
@@ -131,25 +131,22 @@ def everything() -> list[tuple[str, str, object]]:
             wrong = ["null", "5", "text", "[]", "[a]", "true", "1:30", "2024-01-01 01:01:01"]
         else:
             wrong = wrong_values(key.schema)
-            found += [
-                (
-                    f"{misspelt(key.name, chance)}: 1",
-                    "file",
-                    text_of(misspelt(key.name, chance), "1"),
-                )
-            ]
-        found += [
-            (f"{key.name}: {value[:30]}", "file", text_of(key.name, value)) for value in wrong
-        ]
-    found += [
-        (f"experiment {name[:30]}", "file", text_of("experiments", f"{{ {name}: {{}} }}"))
+            name = misspelt(key.name, chance)
+            found += [(f"{name}: 1", "value", (name, "1"))]
+        found += [(f"{key.name}: {value[:30]}", "value", (key.name, value)) for value in wrong]
+    return found
+
+
+def others() -> list[tuple[str, str, object]]:
+    """The same of all that is wrong in another way."""
+    found: list[tuple[str, str, object]] = [
+        (f"experiment {name[:30]}", "value", ("experiments", f"{{ {name}: {{}} }}"))
         for name in NAMES
     ]
     for name in ODD_KEYS:
         found += [(f"key {name}", "file", f"{name}: 1\n".encode())]
         found += [(f"key train.{name}", "file", f"train:\n  {name}: 1\n".encode())]
-    found += [("capitals", "file", text_of("experiments", "{ a: {}, A: {} }"))]
-    # Thrice each, as they are few and hang or fill the memory where they are not caught.
+    found += [("capitals", "value", ("experiments", "{ a: {}, A: {} }"))]
     found += [(name, "file", content) for name, content in FILES.items()]
     found += [(f"model: {name}", "model", content) for name, content in MODELS.items()]
     found += [(f"index: {text}", "index", text) for text in INDEXES]
@@ -160,11 +157,8 @@ def everything() -> list[tuple[str, str, object]]:
 
 def chosen() -> list[tuple[str, str, object]]:
     """All that are no values of keys, and of those as many as fill up."""
-    made = everything()
-    is_value = [": " in name and kind == "file" and name not in FILES for name, kind, _ in made]
-    values = [case for case, value in zip(made, is_value, strict=True) if value]
-    others = [case for case, value in zip(made, is_value, strict=True) if not value]
-    return others + random.Random(SEED).sample(values, COUNT - len(others))
+    first = others()
+    return first + random.Random(SEED).sample(values_of_keys(), COUNT - len(first))
 
 
 CASES = chosen()
@@ -215,6 +209,8 @@ def written(place: Path, kind: str, content) -> Path:
     elif kind == "table":
         (place / "table.yaml").write_text(content)
         path.write_bytes(text_of("sources.table", str(place / "table.yaml")))
+    elif kind == "value":
+        path.write_bytes(text_of(*content))
     elif kind == "file":
         path.write_bytes(content)
     return path

@@ -28,19 +28,23 @@ PAGES = (
 KEYS = list(keys(Settings))
 
 
-def test_made_pages_are_up_to_date():
+@pytest.fixture(scope="module")
+def pages():
+    return write_reference.pages()
+
+
+def test_made_pages_are_up_to_date(pages):
     old = [
         str(path.relative_to(write_reference.ROOT))
-        for path, text in write_reference.pages().items()
+        for path, text in pages.items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
     assert old == [], f"run: python scripts/write_reference.py (out of date: {', '.join(old)})"
 
 
-def test_a_changed_model_is_noticed(monkeypatch):
-    before = write_reference.pages()
+def test_a_changed_model_is_noticed(pages, monkeypatch):
     monkeypatch.setattr(Train.model_fields["lr"], "default", 2.0e-5)
-    changed = [path.name for path, text in write_reference.pages().items() if text != before[path]]
+    changed = [path.name for path, text in write_reference.pages().items() if text != pages[path]]
     assert changed == ["config.md", "config.md"]
 
 

@@ -6,21 +6,12 @@ import random
 import pytest
 import torch
 from mindtune.checkpoint.adapters import export_adapter, save_adapters
-from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
 from mindtune.models.adapters import adapted
 from mindtune.models.shape import model_shape, read_config
 from mindtune.models.tensors import hf_shapes
 from mindtune.settings.typed import typed
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("serving") / "Qwen2-VL-demo"
-    write_base_model(directory)
-    return directory
-
 
 WORDS = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj", "qkv"]
 

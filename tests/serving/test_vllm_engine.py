@@ -18,7 +18,9 @@ from mindtune.engines.vllm.python import RECORD, wanted_by
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, sha256_file
 from mindtune.glue.sourcecode import closure
-from mindtune.settings.typed import typed
+from mindtune.settings import Settings
+from mindtune.settings.typed import made_of, typed
+from mindtune.settings.vllm import vllm_problems
 from workflow.conftest import SMALL, Checkout, merged
 
 STUB = Path(__file__).parent / "stub"
@@ -281,6 +283,14 @@ def test_a_known_fault_is_no_reason_to_merge(played, adapter):
     assert kept_loads(played) == [8]
     (run,) = (played.place / "run").iterdir()
     assert not (run / "merged").exists()
+
+
+def test_arguments_that_have_a_key_are_refused():
+    words = ["--max-num-seqs=8", "--max_lora_rank=64", "--enable-lora"]
+    ranks, lora = vllm_problems(made_of(Settings, {"vllm": {"arguments": words}}))
+    assert ranks.startswith("vllm.arguments has --max-lora-rank, which has a key of its own")
+    assert lora.endswith("write `export: adapter`.")
+    assert not list(vllm_problems(made_of(Settings, {})))
 
 
 def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from mindtune.errors import UserError
-from mindtune.files import read_json, read_json_lines, read_text, regular
+from mindtune.files import bytes_below, read_json, read_json_lines, read_text, regular
 
 
 def test_only_line_feeds_end_json_lines(tmp_path):
@@ -39,3 +39,15 @@ def test_what_is_no_json(tmp_path, content, words):
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_bytes_below_count_each_file_once_and_follow_no_link(tmp_path):
+    assert bytes_below(tmp_path / "none") == 0
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/five").write_bytes(b"12345")
+    (tmp_path / "a/three").write_bytes(b"123")
+    (tmp_path / "outside").write_bytes(bytes(1000))
+    assert bytes_below(tmp_path / "a") == 8
+    (tmp_path / "a/again").symlink_to("b")
+    (tmp_path / "a/link").symlink_to("../outside")
+    assert bytes_below(tmp_path / "a") == 8 + len("../outside")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 
 import psutil
@@ -47,14 +48,15 @@ def eight(place):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def alone(eight, tmp_path_factory):
-    """machine -> lines of loss.csv of one process."""
+    """Lines of loss.csv of one process: of a machine's name -> lines."""
 
-    def of(**machine):
+    @cache
+    def of(name):
         save_dir = tmp_path_factory.mktemp("alone")
-        train(eight, save_dir, machine=machine, **WHOLE)
+        train(eight, save_dir, machine=PACKED if name == "packed" else {}, **WHOLE)
         return rows(save_dir)
 
-    return {"one by one": of(), "packed": of(**PACKED)}
+    return of
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +78,13 @@ def assert_alike(one, other, tolerance=1e-6):
 
 
 def test_two_processes_train_as_one(alone, together):
-    assert_alike(rows(together[0]), alone["packed"])
+    assert_alike(rows(together[0]), alone("packed"))
 
 
 @pytest.mark.long
 def test_four_processes_train_as_one_without_packing_too(eight, tmp_path, alone):
     train(eight, tmp_path / "a", machine={"devices": 4}, **WHOLE)
-    assert_alike(rows(tmp_path / "a"), alone["one by one"])
+    assert_alike(rows(tmp_path / "a"), alone("one by one"))
 
 
 def test_pods_with_variables_of_torchrun_train_as_one(eight, tmp_path, together, monkeypatch):
@@ -187,12 +189,12 @@ def test_a_process_that_is_killed_ends_all_and_the_rest_ends_in_the_same_bytes(
     assert resumed == together[1] and rows(tmp_path / "a") == rows(together[0])
 
 
-@pytest.mark.parametrize("packed", ["packed", "one by one"])
+@pytest.mark.parametrize("packed", ["packed", pytest.param("one by one", marks=pytest.mark.long)])
 def test_shared_layers_train_as_whole_ones(eight, tmp_path, alone, together, packed):
     """And what is saved of them is whole: the weights that one device would have."""
     machine = {"devices": 2, "shard": "layers"} | (PACKED if packed == "packed" else {})
     train(eight, tmp_path / "a", machine=machine, **WHOLE)
-    assert_alike(rows(tmp_path / "a"), alone[packed], 1e-5)
+    assert_alike(rows(tmp_path / "a"), alone(packed), 1e-5)
     weights, others = model(tmp_path / "a", 12), model(together[0], 12)
     assert weights.keys() == others.keys()
     for name, tensor in weights.items():

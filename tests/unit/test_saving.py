@@ -2,23 +2,22 @@
 
 import contextlib
 import errno
-import json
 import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
+import killed_saves
 import psutil
 import pytest
 import torch
+from forking import loaded_forks
 from mindtune.divergence import Diverged
 from mindtune.engines.hf import beside
 from mindtune.engines.hf.beside import Beside, CalledOff, HostCopies, allocated, tensors_in
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.loss_table import COLUMNS, LossTable
 from mindtune.errors import UserError
+from mindtune.files import read_json
 from mindtune.settings.typed import typed
 from unit.test_finetune import place, train  # noqa: F401 - a fixture
 
@@ -68,15 +67,12 @@ def test_a_thread_writes_the_bytes_that_were_there_when_the_save_was_due(
 @pytest.mark.parametrize("amount", [6, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_while_a_checkpoint_is_written_end_in_the_same_bytes(place, tmp_path, amount):  # noqa: F811
     """At any of the saving thread's writes, syncs, renames and removals (`keep_checkpoints: last`)."""
-    here = Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [sys.executable, here / "killed_saves.py", place, tmp_path, str(amount), "1"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    kills = [json.loads(line) for line in done.stdout.splitlines()]
-    print(done.stdout)
+    process = loaded_forks().Process(target=killed_saves.main, args=(place, tmp_path, amount, 1))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    kills = read_json(tmp_path / "kills.json")
+    print(kills)
     assert len(kills) == amount
     assert all(kill["killed"] and kill["same"] for kill in kills)
     for kill in kills:

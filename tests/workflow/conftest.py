@@ -1,7 +1,6 @@
 """A copy of the workflow in a directory of its own."""
 
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -92,13 +91,10 @@ class Checkout:
 
     def tool(self, name: str, *arguments: str, status: int = 0) -> str:
         """Run a script of the checkout; what it prints, or its sentences where it is to fail."""
-        done = subprocess.run(
-            [sys.executable, f"scripts/{name}.py", *arguments], cwd=self.path, text=True,
-            capture_output=True, check=False, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == status, done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout if status == 0 else done.stderr
+        ended, said, errors = forking.script(self.path, f"scripts/{name}.py", arguments)
+        assert ended == status, errors
+        assert "Traceback" not in errors
+        return said if status == 0 else errors
 
     def asked(self, *arguments: str):
         """What would run, as a `Plan`, and all its causes; see planning.py."""

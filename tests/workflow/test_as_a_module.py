@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
+import forking
 import pytest
 import yaml
 from workflow.conftest import ROOT, SMALL, Checkout
@@ -34,12 +33,9 @@ TRIGGERS = ("--rerun-triggers", "mtime", "params", "input")
 
 
 def snakemake(place, *arguments, fails=False):
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", *arguments], cwd=place, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=300,
-    )  # fmt: skip
-    assert (done.returncode != 0) == fails, done.stdout
-    return done.stdout
+    status, said = forking.snakemake(place, ("--cores", "1", *arguments), 300)
+    assert (status != 0) == fails, said
+    return said
 
 
 @pytest.fixture

@@ -88,9 +88,11 @@ def test_an_edit_while_jobs_wait_changes_nothing_in_their_run(queued, finished):
     assert checkout.asked(PROVENANCE)[0].needed() == []
 
 
-def test_nor_does_a_file_that_is_half_edited(queued, finished):
+def test_nor_does_a_file_that_is_half_edited_or_code_that_no_job_uses(queued, finished):
     cluster = queued(FINETUNE)
     (cluster.checkout.path / "config/config.yaml").write_text("train: {lr: [")
+    path = cluster.checkout.path / "scripts/mindtune/comparison/tables.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\n# an edit\n", encoding="utf-8")
     cluster.goes()
     assert cluster.checkout.read(MODEL) == finished.read(MODEL)
 
@@ -113,11 +115,3 @@ def test_a_job_whose_code_was_edited_says_so_and_does_nothing(queued, name, said
     assert f"{said} after this job was submitted; give the same command again" in printed
     assert "Traceback" not in printed
     assert not (cluster.checkout.path / "results/baseline/save_dir").exists()
-
-
-def test_code_that_a_job_does_not_use_may_be_edited(queued, finished):
-    cluster = queued(FINETUNE)
-    path = cluster.checkout.path / "scripts/mindtune/comparison/tables.py"
-    path.write_text(path.read_text(encoding="utf-8") + "\n# an edit\n", encoding="utf-8")
-    cluster.goes()
-    assert cluster.checkout.read(MODEL) == finished.read(MODEL)

@@ -31,9 +31,16 @@ def waited_for(pid):
 @pytest.mark.parametrize(
     ("overlay", "jobs"),
     [
-        (lambda n: {"train": {"seed": n}}, {"convert_data": 1, "finetune_model": NUMBER}),
+        pytest.param(
+            lambda n: {"train": {"seed": n}},
+            {"convert_data": 1, "finetune_model": NUMBER},
+            marks=pytest.mark.long,  # less work than the other; test_report.py has what is shared
+        ),
         # None shares anything with another, which has to be found out.
-        (lambda n: {"data": {"split_seed": n}}, {"convert_data": NUMBER, "answer_prompts": 2000}),
+        (
+            lambda n: {"data": {"split_seed": n}},
+            {"convert_data": NUMBER, "answer_prompts": 2000, "finetune_model": NUMBER},
+        ),
     ],
     ids=["own trainings", "own data"],
 )

@@ -1,7 +1,6 @@
 """A model's Hugging Face directory: its tensors as views, by their published names."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mindtune.errors import UserError
@@ -148,10 +147,5 @@ class HFCheckpoint:
     def __enter__(self) -> "HFCheckpoint":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -14,7 +14,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mindtune.checkpoint.layout import ParallelLayout
@@ -251,12 +250,7 @@ class MMCheckpoint:
     def __enter__(self) -> "MMCheckpoint":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from mindtune.checkpoint.megatron import MMCheckpoint
@@ -74,16 +75,11 @@ def check_shape(mm: MMCheckpoint, entry: Entry, whole: View, shape: ModelShape) 
         )
 
 
-_SHAPES: dict[ModelShape, dict[str, tuple[int, ...]]] = {}
-
-
+@lru_cache(maxsize=8)
 def hf_shapes_cached(shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """`hf_shapes`, with the output layer even of a tied model, computed once per shape."""
-    if shape not in _SHAPES:
-        shapes = hf_shapes(shape)
-        family = tensors_of(shape)
-        _SHAPES[shape] = {family.output_hf: shapes[family.embedding_hf], **shapes}
-    return _SHAPES[shape]
+    """`hf_shapes`, with the output layer even of a tied model."""
+    shapes, family = hf_shapes(shape), tensors_of(shape)
+    return {family.output_hf: shapes[family.embedding_hf], **shapes}
 
 
 def mm_shape(entry: Entry, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

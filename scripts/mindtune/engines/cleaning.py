@@ -22,7 +22,7 @@ from mindtune.engines.superseded import (
     remove_leftovers,
 )
 from mindtune.errors import UserError
-from mindtune.files import regular
+from mindtune.files import bytes_below, regular
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def removable_below(results: Path) -> Iterator[Removable]:
     yield from journals_below(results)
     place = place_of_features(results / "any" / "save_dir")
     if place.is_dir():
-        yield KeptFeatures(f"{place.parent.name}/{place.name}", place, _size_below(place))
+        yield KeptFeatures(f"{place.parent.name}/{place.name}", place, bytes_below(place))
 
 
 def put_aside_below(results: Path) -> Iterator[Aside]:
@@ -176,14 +176,6 @@ def remove_for_good(found: Removable) -> None:
         ) from error
     except OSError as error:
         raise UserError(f"{error.filename} can't be removed: {error.strerror}.") from error
-
-
-def _size_below(place: Path) -> int:
-    sizes = 0
-    for path in place.rglob("*"):
-        with suppress(FileNotFoundError):  # a training that runs renames what it has written
-            sizes += path.lstat().st_size if not path.is_dir() else 0
-    return sizes
 
 
 def _aside(name: str, place: Path, generation: Generation) -> Aside:

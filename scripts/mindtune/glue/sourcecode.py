@@ -117,14 +117,12 @@ def _run(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _run(node)
 
 
-def _files(name: str) -> Iterator[Path]:
+@cache
+def _files(name: str) -> tuple[Path, ...]:
     """The files that importing a dotted name runs: the packages on the way, and the module."""
-    parts = name.split(".")
-    if parts[0] != PACKAGE:
-        return
-    for depth in range(1, len(parts) + 1):
-        place = ROOT.joinpath(*parts[:depth])
-        if (place / "__init__.py").is_file():
-            yield place / "__init__.py"
-        elif place.with_suffix(".py").is_file():
-            yield place.with_suffix(".py")
+    if not f"{name}.".startswith(f"{PACKAGE}."):
+        return ()
+    package, _, _ = name.rpartition(".")
+    place = ROOT.joinpath(*name.split("."))
+    own = next(filter(Path.is_file, (place / "__init__.py", place.with_suffix(".py"))), None)
+    return (*(_files(package) if package else ()), *([own] if own else ()))

@@ -7,10 +7,11 @@ of MindSpeed-MM 2.0.0, against which the conformance tests compare every rank fi
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import cached_property
+from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from mindtune.formats.views import View, stack_columns, stack_rows, take_columns, take_rows
@@ -215,7 +216,8 @@ def unnumbered(name: str) -> str:
     return LAYER.sub(".layers.{n}.", name, count=1)
 
 
-def hf_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=8)
+def hf_shapes(shape: ModelShape) -> Mapping[str, tuple[int, ...]]:
     """Published name -> shape of every tensor of a model, embedding first, vision last."""
     tensors = tensors_of(shape)
     found = tensors.entries(shape.llm_layers, shape.vit_layers, output=not shape.tied)
@@ -223,7 +225,7 @@ def hf_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     language = [name for name in names if not name.startswith(tensors.vision)]
     vision = [name for name in names if name.startswith(tensors.vision)]
     size_of = tensors.sizes(shape)
-    return {name: size_of(name) for name in (*language, *vision)}
+    return MappingProxyType({name: size_of(name) for name in (*language, *vision)})
 
 
 # --- What becomes of the bytes -----------------------------------------------------------

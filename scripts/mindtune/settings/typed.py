@@ -5,7 +5,10 @@ Nothing is read or checked here; that was done when the configuration was loaded
 
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import cache
 from typing import Any, TypeVar
+
+from pydantic.fields import FieldInfo
 
 from mindtune.settings.section import Section, item_model
 from mindtune.settings.sections import Settings
@@ -36,13 +39,14 @@ def made_of(model: type[Found], plain: Mapping[str, Any]) -> Found:
     ------
     TypeError: `plain` has a key that the section hasn't.
     """
-    fields = model.model_fields
-    if unknown := plain.keys() - fields.keys():
+    models, later = _parts_of(model)
+    if unknown := plain.keys() - models.keys():
         raise TypeError(f"{model.__name__} has no {', '.join(sorted(unknown))}")
-    found = {name: _value(fields[name].annotation, value) for name, value in plain.items()}
-    for name, field in fields.items():
-        if name not in plain and (field.json_schema_extra or {}).get("later"):
-            found[name] = field.get_default(call_default_factory=True)
+    found = {name: _value(models[name], value) for name, value in plain.items()}
+    for name, field in later.items():
+        if name not in plain:
+            factory: Any = field.default_factory
+            found[name] = factory() if factory else field.default
     section = model.__new__(model)
     object.__setattr__(section, "__dict__", found)
     object.__setattr__(section, "__pydantic_fields_set__", set(plain))
@@ -51,10 +55,19 @@ def made_of(model: type[Found], plain: Mapping[str, Any]) -> Found:
     return section
 
 
-def _value(annotation: Any, value: Any) -> Any:
-    model = item_model(annotation)
-    if model and isinstance(value, Mapping):
+@cache
+def _parts_of(
+    model: type[Section],
+) -> tuple[dict[str, type[Section] | None], dict[str, FieldInfo]]:
+    """Of each key the section that it is, or whose list; and the keys that came later."""
+    fields = model.model_fields.items()
+    later = {name: field for name, field in fields if (field.json_schema_extra or {}).get("later")}
+    return {name: item_model(field.annotation) for name, field in fields}, later
+
+
+def _value(model: type[Section] | None, value: Any) -> Any:
+    if model and isinstance(value, dict):
         return made_of(model, value)
     if model and isinstance(value, list):
         return [made_of(model, item) for item in value]
-    return deepcopy(value)
+    return deepcopy(value) if isinstance(value, dict | list) else value

@@ -14,12 +14,10 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 import platform
 import secrets
 import shutil
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +30,7 @@ from mindtune.engines.hf.levels import side_by_side
 from mindtune.engines.hf.packing import picture_features
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.shown import Shown
+from mindtune.files import bytes_below
 from mindtune.formats.checksum import crc32
 from mindtune.models.hf import classes_of
 
@@ -297,24 +296,6 @@ def free_of(place: Path, room: int) -> int:
     except OSError:
         return 0
     return max(0, min(room - bytes_below(place), free // 4))
-
-
-def bytes_below(place: Path) -> int:
-    """Bytes of all files below a directory, 0 where there is none."""
-    return sum(_sizes(place))
-
-
-def _sizes(place: Path) -> Iterator[int]:
-    try:
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _sizes(Path(entry.path))
-                else:
-                    with suppress(OSError):
-                        yield entry.stat(follow_symlinks=False).st_size
-    except OSError:
-        return
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:

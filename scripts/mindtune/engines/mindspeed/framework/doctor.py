@@ -23,6 +23,7 @@ from mindtune.engines.mindspeed.framework.pins import Pins
 from mindtune.engines.mindspeed.framework.rows import WARNING, Row, plain
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
+from mindtune.files import bytes_below
 
 if TYPE_CHECKING:
     from mindtune.settings.sections.mindspeed import Mindspeed
@@ -201,9 +202,7 @@ def _disk_rows(settings: Mapping[str, Any]) -> Iterator[Row]:
 def written_bytes(results: Path) -> int:
     """What an earlier run has written already of checkpoints and models."""
     return sum(
-        facts.bytes_below(path)
-        for name in ("save_dir", "mm", "hf")
-        for path in results.glob(f"*/{name}")
+        bytes_below(path) for name in ("save_dir", "mm", "hf") for path in results.glob(f"*/{name}")
     )
 
 

@@ -29,13 +29,6 @@ def file_system(path: Path) -> int:
     return nearest(path).stat().st_dev
 
 
-def bytes_below(path: Path) -> int:
-    """Space that files below a directory take; links are not followed."""
-    return sum(
-        file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink()
-    )
-
-
 def write_error(path: Path) -> str | None:
     """Why nothing can be written at a path, tried on the nearest directory; None if it can."""
     try:
