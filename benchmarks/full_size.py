@@ -26,7 +26,7 @@ liger      the engine's step with liger's kernels
 cpu        the demo's training on one CPU thread, beside transformers' plain Trainer
 
 `The engine's step` is its packed passes, clipping and optimizer, without its data loading and log. Beside the
-most memory of a row stands what mindtune.memory computes for it, and the pictures of the passes.
+most memory of a row stands what mindtune.estimates.memory computes for it, and the pictures of the passes.
 
 Each row runs in a process of its own and has a time; what may not be done within --minutes is left out,
 and is named. --rows names some. Prints a table, and writes it as JSON, row by row, where --out says so. A
@@ -78,10 +78,10 @@ from mindtune.engines.hf.segments import use_segments  # noqa: E402
 from mindtune.engines.hf.trainer import PackedTrainer  # noqa: E402
 from mindtune.engines.requests import AnswerJob, FinetuneJob, PrepareJob  # noqa: E402
 from mindtune.errors import UserError  # noqa: E402
-from mindtune.memory import Step, training_memory  # noqa: E402
+from mindtune.estimates.memory import Step, training_memory  # noqa: E402
+from mindtune.estimates.parameters import count_parameters  # noqa: E402
 from mindtune.models.shape import model_shape  # noqa: E402
 from mindtune.process import Stopped, stoppable  # noqa: E402
-from mindtune.scale import count_parameters  # noqa: E402
 from mindtune.settings.sections import Hf, Train  # noqa: E402
 from mindtune.settings.typed import typed  # noqa: E402
 from transformers import PrinterCallback, Trainer, TrainingArguments  # noqa: E402
@@ -623,7 +623,7 @@ def beside_estimate(
     alone: bool | None = None,
     optimizer: bool = True,
 ) -> str:
-    """The most memory since `free` in words, and beside it what mindtune.memory computes.
+    """The most memory since `free` in words, and beside it what mindtune.estimates.memory computes.
 
     passes: those that are on the device at once, of which one goes through the model; their pictures'
     pixels are added, which it does not count. alone: whether a pass is all of an iteration.
@@ -644,7 +644,7 @@ def beside_estimate(
     )
     need = training_memory(shape, parameters, train, bench.precision, step)
     estimate = need.all + pixels - (0 if optimizer else need.optimizer)
-    said = f"mindtune.memory computes {estimate / 2**30:.2f} GiB"
+    said = f"mindtune.estimates.memory computes {estimate / 2**30:.2f} GiB"
     return said if most is None else f"{in_gib(most)}; {said}, {estimate / most:.2f} of it"
 
 

@@ -19,10 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mindtune.errors import UserError
+from mindtune.estimates.parameters import count_parameters
+from mindtune.estimates.scale import Need, estimate, in_units
 from mindtune.models import NAMES
 from mindtune.models.published import PUBLISHED, published_in, published_names
 from mindtune.models.shape import ModelShape, model_shape
-from mindtune.scale import Need, count_parameters, estimate, in_units
 from mindtune.settings import ConfigError, Configuration, load
 from mindtune.settings.sources import KINDS
 from mindtune.settings.yaml_files import read_written

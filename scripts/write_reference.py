@@ -10,7 +10,7 @@ envs/hf.lock.txt                                 -> envs/workflow.yaml
 mindtune.comparison.contract                     -> the tables in docs/outputs.md
 mindtune.engines.mindspeed.faults                -> the table in docs/ascend.md
 tests/workflow/reexecution.yaml                  -> the tables in README.md, README.zh-CN.md
-mindtune.scale                                   -> the table in docs/scaling.md, docs/zh/scaling.md
+mindtune.settings.scale_tables                   -> the tables in docs/scaling.md, docs/zh/scaling.md
 """
 
 import argparse
@@ -26,7 +26,6 @@ from mindtune.engines.mindspeed.faults import FAULTS
 from mindtune.files import writing
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape
-from mindtune.scale import memory_table, table
 from mindtune.settings import Settings, load
 from mindtune.settings.reference import (
     column_table,
@@ -36,6 +35,7 @@ from mindtune.settings.reference import (
     filled,
     reexecution_table,
 )
+from mindtune.settings.scale_tables import memory_table, table
 from mindtune.settings.schema import json_schema
 from mindtune.settings.table import Table
 

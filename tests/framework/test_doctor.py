@@ -13,9 +13,9 @@ from mindtune.engines.mindspeed.framework import cann, doctor, facts, machine_ro
 from mindtune.engines.mindspeed.framework.rows import FAIL, OK, REHEARSED, WARNING
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
+from mindtune.estimates.checkpoints import count_checkpoints
 from mindtune.glue.doctor_settings import doctor_settings, with_types
 from mindtune.glue.settings_reading import Sources
-from mindtune.scale import count_checkpoints
 from mindtune.settings import Settings, load
 from mindtune.settings.typed import typed
 from tiny_framework import make_home

@@ -7,8 +7,9 @@ from mindtune.comparison.stages import CONTROLS
 from mindtune.data.controls import GREY, blinded, exchanged, held_out, shuffled, write_prompts
 from mindtune.data.prompts import pictures_of
 from mindtune.errors import UserError
+from mindtune.estimates.parameters import Parameters
+from mindtune.estimates.scale import estimate
 from mindtune.files import read_json_lines
-from mindtune.scale import Parameters, estimate
 from mindtune.settings import ConfigError, load
 from mindtune.settings.sections.compare import Compare
 from PIL import Image

@@ -19,10 +19,10 @@ from mindtune.engines.hf.model import build_model, load_model
 from mindtune.engines.hf.packing import Packer, packed_loss
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.segments import use_segments
+from mindtune.estimates.parameters import count_parameters
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape, read_config
 from mindtune.models.tensors import hf_shapes, tensors_of
-from mindtune.scale import count_parameters
 from test_finetune import place as finetune_place
 from test_finetune import rows, train
 from test_packing import difference, gradients, one_by_one, sample, together

@@ -19,7 +19,6 @@ from mindtune.demo.base_model import write_base_model
 from mindtune.demo.drawing import draw_scene
 from mindtune.demo.scenes import conversation, scenes
 from mindtune.engines import stage, training_check
-from mindtune.engines.checks import checkpoint_bytes
 from mindtune.engines.converting import converter
 from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.hf.dataset import Collator, Conversations
@@ -33,7 +32,9 @@ from mindtune.engines.ordering import in_order, write_in_order
 from mindtune.engines.requests import ExportJob, FinetuneJob, PrepareJob
 from mindtune.engines.training_directory import claimed
 from mindtune.errors import UserError
-from mindtune.models.shape import read_config
+from mindtune.estimates.checkpoints import checkpoint_bytes
+from mindtune.estimates.parameters import count_parameters
+from mindtune.models.shape import model_shape, read_config
 from mindtune.settings.typed import typed
 
 TRAIN = {
@@ -455,13 +456,13 @@ def files_below(place):
 
 
 def test_a_checkpoint_takes_the_bytes_that_are_asked_for(place, tmp_path):
-    config = read_config(place / "base")
+    parameters = count_parameters(model_shape(read_config(place / "base")))
     for precision in ("fp32", "bf16"):
         file = train(place, tmp_path / precision, machine={"precision": precision})
-        assert checkpoint_bytes(config, typed("train", TRAIN), precision) == pytest.approx(
+        assert checkpoint_bytes(parameters, typed("train", TRAIN), precision) == pytest.approx(
             len(file), rel=0.03
         )
-        assert checkpoint_bytes(config, typed("train", TRAIN), precision) < len(file)
+        assert checkpoint_bytes(parameters, typed("train", TRAIN), precision) < len(file)
 
 
 def test_a_training_that_ends_too_early_is_no_success(place, tmp_path, monkeypatch):

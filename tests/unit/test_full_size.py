@@ -49,7 +49,7 @@ def test_every_row_is_measured_or_says_why_not(small, tmp_path, capsys):
     assert rows["packed against one by one in fp32: loss"]["value"] < 1e-6
     assert rows["packed against one by one in fp32: gradients"]["value"] < 1e-5
     for what in ("iteration, LoRA of rank 16", "step, 7B, LoRA of rank 16, recomputed"):
-        assert "mindtune.memory computes 0.0" in rows[what]["note"]
+        assert "mindtune.estimates.memory computes 0.0" in rows[what]["note"]
     said = capsys.readouterr().out
     assert "| answering |" in said and found["seconds"].keys() == {
         "making the inputs",

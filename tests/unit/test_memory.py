@@ -9,7 +9,7 @@ from mindtune.engines.hf.finetune import recompute as recompute_layers
 from mindtune.engines.hf.finetune import trained_in
 from mindtune.engines.hf.optimizer import MainWeightsAdamW
 from mindtune.engines.hf.packing import Pass, packed_loss
-from mindtune.memory import (
+from mindtune.estimates.memory import (
     Step,
     activation_bytes,
     layer_bytes,
@@ -17,10 +17,10 @@ from mindtune.memory import (
     step_of,
     training_memory,
 )
+from mindtune.estimates.parameters import count_parameters
 from mindtune.models.hf import classes_of
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape
-from mindtune.scale import count_parameters
 from mindtune.settings import load
 from mindtune.settings.sections import Settings
 from mindtune.settings.typed import made_of, typed

@@ -6,10 +6,11 @@ import shutil
 import pytest
 import torch
 from mindtune.engines import training_check
-from mindtune.engines.checks import checkpoint_bytes
 from mindtune.engines.hf.optimizer import MainWeightsAdamW, optimizer_of
 from mindtune.errors import UserError
-from mindtune.memory import Step, training_memory
+from mindtune.estimates.checkpoints import checkpoint_bytes
+from mindtune.estimates.memory import Step, training_memory
+from mindtune.estimates.parameters import count_parameters
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape, read_config
 from mindtune.settings import ConfigError, load
@@ -42,9 +43,9 @@ def test_two_halves_are_one_whole(bitsandbytes, place, tmp_path, precision):
     assert train(place, tmp_path / "a", machine=machine) == whole
     usual = train(place, tmp_path / "b", machine={"precision": precision})
     assert len(whole) < 0.75 * len(usual)
-    config = read_config(place / "base")
+    parameters = count_parameters(model_shape(read_config(place / "base")))
     sizes = [
-        checkpoint_bytes(config, typed("train", TRAIN), precision, name)
+        checkpoint_bytes(parameters, typed("train", TRAIN), precision, name)
         for name in ("adamw_8bit", "adamw")
     ]
     # Each tensor has the table of its 8-bit values beside it, which a tiny model's feel.
@@ -102,16 +103,19 @@ def test_the_estimate_counts_six_bytes_less():
 
 def test_room_on_the_disk_is_asked_for_as_it_will_be_taken(place, tmp_path, monkeypatch):
     """The 2B of the tutorial: 22.9 GB, and 13.9 with moments of 8 bits."""
-    config = PUBLISHED["Qwen2-VL-2B"]
+    parameters = count_parameters(model_shape(PUBLISHED["Qwen2-VL-2B"]))
     usual, eight = (
-        checkpoint_bytes(config, typed("train", TRAIN), "bf16", name)
+        checkpoint_bytes(parameters, typed("train", TRAIN), "bf16", name)
         for name in ("adamw", "adamw_8bit")
     )
     trained = 1_543_714_304
     assert usual == 2 * 2_208_985_600 + 12 * trained
     assert eight == usual - 8 * trained + int(2.03125 * trained)
     asked = checkpoint_bytes(
-        read_config(place / "base"), typed("train", TRAIN), "fp32", "adamw_8bit"
+        count_parameters(model_shape(read_config(place / "base"))),
+        typed("train", TRAIN),
+        "fp32",
+        "adamw_8bit",
     )
     disk = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr("mindtune.engines.hf.finetune.check_optimizer", lambda kind: None)

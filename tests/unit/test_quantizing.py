@@ -11,10 +11,10 @@ from mindtune.engines import training_check
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.quantizing import is_quantized, quantize_layers
 from mindtune.errors import UserError
-from mindtune.memory import Step, training_memory
+from mindtune.estimates.memory import Step, training_memory
+from mindtune.estimates.parameters import count_parameters
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape, read_config
-from mindtune.scale import count_parameters
 from mindtune.settings.hf import hf_problems
 from mindtune.settings.sections import Settings
 from mindtune.settings.typed import made_of, typed

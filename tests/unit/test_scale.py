@@ -5,9 +5,11 @@ import re
 
 import estimate_scale
 import pytest
+from mindtune.estimates.checkpoints import checkpoint_bytes
+from mindtune.estimates.parameters import count_parameters
+from mindtune.estimates.scale import estimate
 from mindtune.models.published import PUBLISHED, published_in
 from mindtune.models.shape import model_shape
-from mindtune.scale import checkpoint_bytes, count_parameters, estimate
 from mindtune.settings import load
 
 ROOT = estimate_scale.ROOT

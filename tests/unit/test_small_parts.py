@@ -106,9 +106,9 @@ def test_what_only_a_type_checker_imports_is_not_followed(tmp_path):
         "import typing\nfrom typing import TYPE_CHECKING\n\n"
         "if TYPE_CHECKING:\n    from mindtune.settings import load\n"
         "else:\n    import mindtune.progress\n"
-        "if typing.TYPE_CHECKING:\n    import mindtune.memory\n"
-        "if not TYPE_CHECKING:\n    import mindtune.scale\n"
-        "def f():\n    if TYPE_CHECKING:\n        import mindtune.memory\n    import mindtune.process\n"
+        "if typing.TYPE_CHECKING:\n    import mindtune.estimates.memory\n"
+        "if not TYPE_CHECKING:\n    import mindtune.estimates.scale\n"
+        "def f():\n    if TYPE_CHECKING:\n        import mindtune.estimates.memory\n    import mindtune.process\n"
     )
     found = {path.name for path in sourcecode.imports(tmp_path / "a.py")}
     assert found == {"__init__.py", "progress.py", "scale.py", "process.py"}

@@ -16,9 +16,9 @@ import tiny_qwen25
 import yaml
 from mindtune.checkpoint import ParallelLayout, verify
 from mindtune.checkpoint.layout import layout_options
+from mindtune.estimates.parameters import count_parameters
 from mindtune.models.published import PUBLISHED, published_in
 from mindtune.models.shape import model_shape
-from mindtune.scale import count_parameters
 from mindtune.settings.typed import typed
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 from workflow.conftest import ROOT, SMALL, Checkout, merged

@@ -11,14 +11,14 @@ from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.model_directory import training_problems
 from mindtune.demo.base_model import write_base_model
 from mindtune.engines.mindspeed.arguments import World, training_arguments
+from mindtune.estimates.memory import step_of, training_memory
+from mindtune.estimates.parameters import count_parameters
 from mindtune.formats.safetensors_io import safetensors_header
 from mindtune.formats.views import View
-from mindtune.memory import step_of, training_memory
 from mindtune.models.published import PUBLISHED
 from mindtune.models.qwen2_vl.mindspeed import TOKENS
 from mindtune.models.shape import model_shape
 from mindtune.models.tensors import hf_shapes
-from mindtune.scale import count_parameters
 from mindtune.settings.typed import typed
 from workflow.conftest import ROOT, Checkout
 

@@ -1,13 +1,14 @@
 """What any engine looks at before a training may move or write anything."""
 
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindtune.errors import UserError
-from mindtune.models.adapters import adapted, trained_parameters, words_of
+from mindtune.estimates.checkpoints import checkpoint_bytes
+from mindtune.estimates.parameters import count_parameters
+from mindtune.models.adapters import adapted, words_of
 from mindtune.models.shape import model_shape
 from mindtune.models.tensors import hf_shapes, tensors_of
 
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
 # What numpy takes, and so transformers and Megatron.
 HIGHEST_SEED = 2**32 - 1
-# Bytes of Adam's two moments: in fp32, and in 8 bits with a scale in fp32 for each 256.
-MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 * (1 + 4 / 256)}
-# Bytes of a weight in a checkpoint, and of the fp32 one beside it that is trained.
-WEIGHT = {"fp32": (4, 0), "bf16": (2, 4)}
 
 
 def check_seed(train: "Train", added: int = 0) -> None:
@@ -51,7 +48,8 @@ def check_room(
     ------
     UserError: the disk has no room for a single checkpoint.
     """
-    needed = checkpoint_bytes(config, train, precision, optimizer)
+    parameters = count_parameters(model_shape(dict(config)))
+    needed = checkpoint_bytes(parameters, train, precision, optimizer)
     place = save_dir.resolve()
     there = next(path for path in (place, *place.parents) if path.is_dir())
     free = shutil.disk_usage(there).free
@@ -60,25 +58,6 @@ def check_room(
             f"a checkpoint of this training takes {needed:,} bytes, but the disk of {there} has "
             f"{free:,} left; free some, or make {save_dir} a link to a directory on a larger disk."
         )
-
-
-def checkpoint_bytes(
-    config: Mapping[str, Any],
-    train: "Train",
-    precision: str,
-    optimizer: str = "adamw",
-) -> int:
-    """Bytes of the tensors in a training's checkpoint; its files have some more.
-
-    That is the whole model with its frozen parts, or adapters alone; and with `train.save_optim` the moments
-    of what is trained, and its fp32 weights where the model's own are not fp32.
-    """
-    weight, own = WEIGHT[precision]
-    shape = model_shape(dict(config))
-    trained = trained_parameters(shape, train)
-    held = trained if train.lora else sum(map(math.prod, hf_shapes(shape).values()))
-    state = (own + MOMENTS[optimizer]) * trained if train.save_optim else 0
-    return weight * held + math.floor(state)
 
 
 def check_adapters(config: Mapping[str, Any], train: "Train") -> None:

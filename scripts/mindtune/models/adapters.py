@@ -6,7 +6,6 @@ rows of all parts. transformers has a module for each part, and peft an adapter 
 each. The name chooses which of the two is meant.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -74,18 +73,6 @@ def adapter_parameters(shape: ModelShape, train: "Train") -> int:
     rank, shapes = train.lora.rank if train.lora else 0, hf_shapes(shape)
     modules = adapted(shape, train)
     return rank * sum(sum(module.sides(shapes)) for module in modules)
-
-
-def trained_parameters(shape: ModelShape, train: "Train") -> int:
-    """How many parameters a training changes."""
-    if train.lora:
-        return adapter_parameters(shape, train)
-    family = tensors_of(shape)
-    return sum(
-        math.prod(sides)
-        for name, sides in hf_shapes(shape).items()
-        if family.is_trained(name, train)
-    )
 
 
 def fused_word(name: str) -> str | None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindtune.estimates.checkpoints import count_checkpoints
+from mindtune.estimates.parameters import count_parameters
 from mindtune.files import read_json
 from mindtune.models.shape import model_shape
-from mindtune.scale import count_checkpoints, count_parameters
 
 if TYPE_CHECKING:
     from mindtune.settings.sections.train import Train

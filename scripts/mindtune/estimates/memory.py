@@ -11,13 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mindtune.engines.checks import MOMENTS
+from mindtune.estimates.checkpoints import MOMENTS
+from mindtune.estimates.parameters import count_parameters
 from mindtune.models.adapters import (
     Adapted,
     adapted,
     adapter_parameters,
     fused_word,
-    trained_parameters,
 )
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
@@ -97,7 +97,7 @@ def training_memory(
     """What a training takes. parameters: of the whole model. shares: devices that share its layers
     (`hf.shard`), of which this is said for one: their trained weights are in fp32, which are then
     the optimizer's own, and two layers at a time are whole."""
-    width, trained = WIDTH[precision], trained_parameters(shape, train)
+    width, trained = WIDTH[precision], count_parameters(shape).trained(train)
     layers, layers_trained = _shared(shape, train) if shares > 1 else (0, 0)
     frozen = layers - (0 if train.lora else layers_trained)
     weights = width * (parameters + adapter_parameters(shape, train) - frozen - layers_trained)

@@ -1,0 +1,1 @@
+"""What a model, its checkpoints and its training take: parameters, bytes on a disk and on a device, hours."""
