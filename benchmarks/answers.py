@@ -30,7 +30,7 @@ from pathlib import Path
 from mindtune.engines import stage
 from mindtune.engines.requests import AnswerJob
 given = json.loads(sys.argv[2])
-job = AnswerJob(**{name: Path(value) if name in PATHS else value for name, value in given["job"].items()})
+job = AnswerJob.of(given["engine"], **{name: Path(value) if name in PATHS else value for name, value in given["job"].items()})
 stage(given["engine"], "answer")(job)
 """
 PATHS = ("prompts", "images", "model_dir", "hf_dir", "answers")

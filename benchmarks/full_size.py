@@ -78,10 +78,12 @@ from mindtune.engines.hf.segments import use_segments  # noqa: E402
 from mindtune.engines.hf.trainer import PackedTrainer  # noqa: E402
 from mindtune.engines.requests import AnswerJob, FinetuneJob, PrepareJob  # noqa: E402
 from mindtune.errors import UserError  # noqa: E402
-from mindtune.memory import TORCH, Step, training_memory  # noqa: E402
+from mindtune.memory import Step, training_memory  # noqa: E402
 from mindtune.models.shape import model_shape  # noqa: E402
 from mindtune.process import Stopped, stoppable  # noqa: E402
 from mindtune.scale import count_parameters  # noqa: E402
+from mindtune.settings.sections import Hf, Train  # noqa: E402
+from mindtune.settings.typed import typed  # noqa: E402
 from transformers import PrinterCallback, Trainer, TrainingArguments  # noqa: E402
 
 MINUTES = 6.0
@@ -231,7 +233,7 @@ def together(model: torch.nn.Module, passes: Sequence[Pass]) -> torch.Tensor:
 
 def plain(bench: Bench) -> None:
     model, _ = made(bench)
-    freeze(model, bench.settings()["train"])
+    freeze(model, typed("train", bench.settings()["train"]))
     batches = micro_batches(bench, bench.samples)
 
     def iteration() -> None:
@@ -266,7 +268,14 @@ def packed(bench: Bench) -> None:
 
     bench.free()
     seconds = bench.timed(iteration)
-    note = beside_estimate(bench, raw, bench.settings()["train"], {"no_optimizer": True}, passes)
+    note = beside_estimate(
+        bench,
+        raw,
+        typed("train", bench.settings()["train"]),
+        typed("hf", {}),
+        passes,
+        optimizer=False,
+    )
     bench.add("iteration, packed passes alone", seconds, "s", note, "0.45 s")
 
 
@@ -309,12 +318,13 @@ def trained(bench: Bench, name: str, train: dict | None = None, hf: dict | None 
     train["save_interval"] = train["train_iters"]
     settings = bench.settings(train, hf)
     section = settings["hf"]
-    keys = ENGINES["hf"].keys["finetune"]
-    job = FinetuneJob(
+    machine = {key: section[key] for key in ENGINES["hf"].keys["finetune"] if key in section}
+    job = FinetuneJob.of(
+        "hf",
         train_data=bench.work / "train.json", held_out_data=bench.work / "held_out.json",
         images=bench.images, hf_dir=bench.hf, mm_dir=bench.work / "mm", save_dir=bench.work / name,
         train=settings["train"], processor=settings["processor"], parallel=settings["parallel"],
-        machine=in_effect({key: section[key] for key in keys if key in section}), operation=section,
+        machine=in_effect(machine, typed("hf", section)), operation=section,
         features=bench.work / "features" / name,
     )  # fmt: skip
     bench.free()
@@ -329,7 +339,7 @@ def trained(bench: Bench, name: str, train: dict | None = None, hf: dict | None 
     file.unlink()
     raw = json.loads((bench.hf / "config.json").read_text())
     memory = beside_estimate(
-        bench, raw, settings["train"], section, [passed.largest], not passed.several
+        bench, raw, job.train, job.operation, [passed.largest], not passed.several
     )
     return Trained(seconds, waited, saved, memory)
 
@@ -387,15 +397,16 @@ def passing() -> Iterator[Passed]:
 def answering(bench: Bench) -> None:
     settings = bench.settings()
     section = settings["hf"]
-    keys = ENGINES["hf"].keys["answer"]
+    machine = {key: section[key] for key in ENGINES["hf"].keys["answer"] if key in section}
     for _ in range(2):  # the first pays for what is started once
         out = bench.work / "answers.jsonl"
         stage("hf", "answer")(
-            AnswerJob(
+            AnswerJob.of(
+                "hf",
                 prompts=bench.work / "prompts.jsonl", images=bench.images, model_dir=bench.hf,
                 hf_dir=bench.hf, answers=out, answer=settings["answer"],
                 processor=settings["processor"], parallel=settings["parallel"],
-                machine=in_effect({key: section[key] for key in keys if key in section}), operation=section,
+                machine=in_effect(machine, typed("hf", section)), operation=section,
             )
         )  # fmt: skip
         lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -410,7 +421,7 @@ def exact(bench: Bench) -> None:
     """Without rounding this is the order of sums."""
     torch.backends.cudnn.allow_tf32 = False
     model, _ = made(bench, torch.float32)
-    freeze(model, bench.settings()["train"])
+    freeze(model, typed("train", bench.settings()["train"]))
     bench.free()
     alone = one_by_one(model, micro_batches(bench, bench.samples)).item()
     expected = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -467,7 +478,7 @@ def short_training(
     few = {"num_hidden_layers": bench.shape.short, "max_window_layers": bench.shape.short,
            "vision_config": {"depth": bench.shape.short}}  # fmt: skip
     model, _ = made(bench, torch.float32, few)
-    train = bench.settings({"lr": 1e-3 * (1 + more)})["train"]
+    train = typed("train", bench.settings({"lr": 1e-3 * (1 + more)})["train"])
     own = freeze(model, train)
     if passed is together:
         use_segments(model)
@@ -487,7 +498,7 @@ def optimizer(bench: Bench) -> None:
     model, _ = made(bench)
     frozen(bench, model)
     for name, fused in (("as torch does it", None), ("fused", True)):
-        steps = MainWeightsAdamW(model, bench.settings()["train"])
+        steps = MainWeightsAdamW(model, typed("train", bench.settings()["train"]))
         for group in steps.param_groups:
             group["fused"] = fused
 
@@ -574,26 +585,26 @@ def step_of_engine(
 ) -> None:
     """Time and memory of the engine's step, of a model with random weights that are made on the device."""
     settings = bench.settings(train, hf)
-    train, machine = settings["train"], settings["hf"]
+    train, machine = typed("train", settings["train"]), typed("hf", settings["hf"])
     model, raw = made(bench, changes=changes)
-    if machine.get("frozen_weights") == NF4:
+    if machine.frozen_weights == NF4:
         quantize_layers(model)
-    if train.get("lora"):
+    if train.lora:
         check_lora(raw, train)
         Adapters(model, raw, train)
     own = trained_in(model, train)
-    if machine.get("recompute") == "full":
+    if machine.recompute == "full":
         recompute(model)
     model.to(bench.device)
     use_segments(model)
-    use_kernels(model, machine.get("kernels"), machine["device"])
-    steps = optimizer_of(model, train, machine.get("optimizer"))
-    passes = packed_passes(bench, machine["tokens_per_pass"])
+    use_kernels(model, machine.kernels, machine.device)
+    steps = optimizer_of(model, train, machine.optimizer)
+    passes = packed_passes(bench, machine.tokens_per_pass)
 
     def iteration() -> None:
         together(model, passes)
-        if train["clip_grad"]:
-            torch.nn.utils.clip_grad_norm_(own, train["clip_grad"])
+        if train.clip_grad:
+            torch.nn.utils.clip_grad_norm_(own, train.clip_grad)
         steps.step()
         model.zero_grad(set_to_none=True)
 
@@ -606,15 +617,17 @@ def step_of_engine(
 def beside_estimate(
     bench: Bench,
     raw: Mapping,
-    train: Mapping,
-    machine: Mapping,
+    train: Train,
+    machine: Hf,
     passes: Sequence[Pass],
     alone: bool | None = None,
+    optimizer: bool = True,
 ) -> str:
     """The most memory since `free` in words, and beside it what mindtune.memory computes.
 
     passes: those that are on the device at once, of which one goes through the model; their pictures'
     pixels are added, which it does not count. alone: whether a pass is all of an iteration.
+    optimizer: whether there is one.
     """
     shape, most = model_shape(dict(raw)), bench.most()
     parameters = count_parameters(shape).all
@@ -623,14 +636,14 @@ def beside_estimate(
     step = Step(
         tokens=sum(largest.lengths),
         predicted=len(largest.predicting),
-        recompute=machine.get("recompute") == "full",
-        operators=machine.get("kernels") or TORCH,
-        optimizer=machine.get("optimizer") or "adamw",
-        frozen_weights=machine.get("frozen_weights") or "whole",
+        recompute=machine.recompute == "full",
+        operators=machine.kernels,
+        optimizer=machine.optimizer,
+        frozen_weights=machine.frozen_weights,
         alone=len(passes) == 1 if alone is None else alone,
     )
     need = training_memory(shape, parameters, train, bench.precision, step)
-    estimate = need.all + pixels - (need.optimizer if machine.get("no_optimizer") else 0)
+    estimate = need.all + pixels - (0 if optimizer else need.optimizer)
     said = f"mindtune.memory computes {estimate / 2**30:.2f} GiB"
     return said if most is None else f"{in_gib(most)}; {said}, {estimate / most:.2f} of it"
 
@@ -680,7 +693,7 @@ def write_demo(demo: Bench) -> None:
     (demo.work / "train.json").write_text(json.dumps(records))
     (demo.work / "held_out.json").write_text(json.dumps(records[:1]))
     converter("mindtune").prepare(
-        PrepareJob(demo.hf, demo.work / "mm", demo.settings()["parallel"])
+        PrepareJob.of("hf", demo.hf, demo.work / "mm", parallel=demo.settings()["parallel"])
     )
 
 
@@ -694,7 +707,8 @@ def our_training(demo: Bench, turn: int) -> tuple[float, float]:
     train = {"train_iters": iterations, "save_interval": iterations, "micro_batch_size": DEMO_BATCH,
              "global_batch_size": DEMO_BATCH, "lr": 1e-3, "clip_grad": 1.0}  # fmt: skip
     settings = demo.settings(train, yaml.safe_load(DEMO.read_text())["hf"])
-    job = FinetuneJob(
+    job = FinetuneJob.of(
+        "hf",
         train_data=demo.work / "train.json", held_out_data=demo.work / "held_out.json",
         images=demo.images, hf_dir=demo.hf, mm_dir=demo.work / "mm", save_dir=demo.work / f"ours{turn}",
         train=settings["train"], processor=settings["processor"], parallel=settings["parallel"],
@@ -709,7 +723,7 @@ def our_training(demo: Bench, turn: int) -> tuple[float, float]:
 def plain_trainer(demo: Bench) -> tuple[float, float]:
     """The same of transformers' Trainer with its own defaults: the same model, data and batch."""
     model = load_model(demo.hf, torch.float32)
-    freeze(model, demo.settings()["train"])
+    freeze(model, typed("train", demo.settings()["train"]))
     data = Conversations(read_mllm(demo.work / "train.json"), demo.images, demo.processor, 1024)
     with tempfile.TemporaryDirectory() as place:
         trainer = Trainer(

@@ -25,6 +25,7 @@ from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.requests import PrepareJob
 from mindtune.models.tensors import tensors_of
 from mindtune.settings import load
+from mindtune.settings.typed import typed
 from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer
@@ -199,7 +200,7 @@ def made(
 
 def frozen(bench: Bench, model: torch.nn.Module) -> torch.nn.Module:
     """The same with its vision tower frozen, and gradients as the engine sums them."""
-    for parameter in freeze(model, bench.settings()["train"]):
+    for parameter in freeze(model, typed("train", bench.settings()["train"])):
         parameter.grad_dtype = torch.float32
     return model
 
@@ -210,7 +211,7 @@ def make_inputs(bench: Bench) -> None:
     bench.hf.mkdir(parents=True)
     write_model(bench, tokenizer_of(bench))
     converter("mindtune").prepare(
-        PrepareJob(bench.hf, bench.work / "mm", bench.settings()["parallel"])
+        PrepareJob.of("hf", bench.hf, bench.work / "mm", parallel=bench.settings()["parallel"])
     )
     bench.images.mkdir()
     names = [f"{number:012d}.jpg" for number in range(bench.shape.batch * bench.shape.new)]

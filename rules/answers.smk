@@ -16,15 +16,15 @@ rule answer_prompts:
         "results/benchmarks/answer_prompts/{scope}_{stage}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.common.get(ANSWERER.machine, {}).get("threads", 1)
+    threads: threads_of(ANSWERING_MACHINE)
     resources:
-        accelerator=accelerators(ANSWERER),
+        accelerator=accelerators(ANSWERING_MACHINE),
     params:
         engine=ANSWERER.name,
         answer=settings("answer"),
         processor=settings("processor"),
         parallel=answering_layout,
-        machine=machine(ANSWERER, "answer"),
+        machine=machine(ANSWERING_MACHINE, ANSWERER.keys["answer"]),
         tuned_model=state_of_tuned,
         code=code("answer_prompts", *stage_sources(ANSWERER.name, "answer")),
     message:

@@ -70,7 +70,7 @@ try:
     else:
         check_rules(RULES, HANDED["rules"])
         CONFIG, ENGINE = with_engine(
-            Configuration(HANDED["common"], HANDED["experiments"])
+            Configuration.of_plain(HANDED["common"], HANDED["experiments"])
         )
     SOURCES = Sources(
         CONFIG,
@@ -92,21 +92,23 @@ ENVIRONMENT = ENVIRONMENT.replace("{", "{{").replace("}", "}}")
 
 FAMILIES = SOURCES.families()
 EXPERIMENTS = list(CONFIG.experiments)
-CONTROLS = CONFIG.common["compare"].get("controls", [])
+CONTROLS = CONFIG.typed().compare.controls
 # Experiment -> the directory of its model, where that was trained elsewhere.
 ELSEWHERE = {
-    name: Path(settings["tuned_model"])
-    for name, settings in CONFIG.experiments.items()
-    if settings.get("tuned_model")
+    name: Path(CONFIG.typed(name).tuned_model)
+    for name in EXPERIMENTS
+    if CONFIG.typed(name).tuned_model
 }
 TRAINED = [name for name in EXPERIMENTS if name not in ELSEWHERE]
-# Of the report; a section at its defaults is not among the settings.
-LANGUAGE = CONFIG.common.get("report", {}).get("language", "en")
+LANGUAGE = CONFIG.typed().report.language
 CODE = {}  # hash -> the files that it stands for
 CODE_OF = {}  # script and stage of an engine -> the hash
 
 ANSWERER = answerer(CONFIG)
-CONVERTER = CONFIG.common[ENGINE.machine].get("converter", OWN)
+# The sections of the machines that train and answer.
+TRAINING_MACHINE = getattr(CONFIG.typed(), ENGINE.machine)
+ANSWERING_MACHINE = getattr(CONFIG.typed(), ANSWERER.machine)
+CONVERTER = getattr(TRAINING_MACHINE, "converter", OWN)
 
 # Experiment -> the trackers of its training.
 if HANDED is None:
@@ -120,12 +122,13 @@ else:
 
 # What jobs read and no result depends on. Snakemake compares params, not this.
 config["operation"] = {
-    "engine": CONFIG.common[ENGINE.machine],
-    "answerer": CONFIG.common.get(ANSWERER.machine, {}),  # `vllm` came later
+    "trainer": ENGINE.name,
+    "engine": TRAINING_MACHINE.model_dump(),
+    "answerer": ANSWERING_MACHINE.model_dump(),
     "download": CONFIG.common["sources"]["download"],
     "experiments": len(EXPERIMENTS),
     "trains": bool(TRAINED),
-    "keep_checkpoints": CONFIG.common.get("keep_checkpoints", "all"),
+    "keep_checkpoints": CONFIG.typed().keep_checkpoints,
     "report_to": REPORT_TO,
     "changed_code": {},  # hash -> a sentence, in a job whose code is no longer what was submitted
 }
@@ -212,26 +215,31 @@ def converting_framework(wildcards):
     return FRAMEWORK if CONVERTER == "mm-convert" else []
 
 
-def machine(engine, role):
+def machine(section, keys):
     """What the result of an engine's role depends on, of the section of its machine."""
-    section = CONFIG.common.get(engine.machine, {})
-    return in_effect({key: section[key] for key in engine.keys[role] if key in section})
+    plain = section.model_dump()
+    return in_effect({key: plain[key] for key in keys if key in plain}, section)
+
+
+def threads_of(machine):
+    """Threads of one process; a machine with no such key chooses itself."""
+    return getattr(machine, "threads", 1)
 
 
 def training_threads(machine):
     """Threads of a training on one node, in all of its processes."""
-    return machine.get("threads", 1) * machine.get("devices", 1)
+    return threads_of(machine) * getattr(machine, "devices", 1)
 
 
-def accelerators(engine):
-    """Whether a job of an engine takes the accelerator of the machine it runs on, as 1 or 0."""
-    return int(CONFIG.common.get(engine.machine, {}).get("device") != "cpu")
+def accelerators(machine):
+    """Whether a job takes the accelerator of the machine it runs on, as 1 or 0."""
+    return int(getattr(machine, "device", None) != "cpu")
 
 
 # A machine's accelerator does one thing at a time, whatever `--cores` says. A cluster gives each of
 # its jobs one, so that a limit would let them wait for one another; `--resources accelerator=2` wins.
 if (
-    (accelerators(ENGINE) or accelerators(ANSWERER))
+    (accelerators(TRAINING_MACHINE) or accelerators(ANSWERING_MACHINE))
     and workflow.global_resources["_nodes"].value is None
     and "accelerator" not in workflow.global_resources
 ):
@@ -341,8 +349,8 @@ def state_of_tuned(wildcards):
 
 def exports_adapter(name):
     """Whether an experiment's export is its adapter, and not the merged model."""
-    adapted = name in TRAINED and CONFIG.experiments[name]["train"].get("lora")
-    return bool(adapted) and CONFIG.common.get("export") == "adapter"
+    adapted = name in TRAINED and CONFIG.typed(name).train.lora
+    return bool(adapted) and CONFIG.typed().export == "adapter"
 
 
 def keeps_adapter(name):

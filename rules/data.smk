@@ -1,13 +1,13 @@
 # From LLaVA-Instruct to mllm-format data and prompts.
 
-MIXTURE = CONFIG.common["sources"]["mixture"]
+MIXTURE = CONFIG.typed().sources.mixture
 
 
 rule convert_data:
     input:
         images=images,
         instructions=instructions,
-        mixture=[part["path"] for part in MIXTURE],
+        mixture=[part.path for part in MIXTURE],
     output:
         train="results/{scope}/data/train.json",
         held_out="results/{scope}/data/held_out.json",
@@ -20,7 +20,7 @@ rule convert_data:
         ENVIRONMENT
     params:
         data=settings("data"),
-        weights=[part["weight"] for part in MIXTURE],
+        weights=[part.weight for part in MIXTURE],
         code=code("convert_data"),
     message:
         "Converting {input.instructions} to mllm format"

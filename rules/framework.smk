@@ -14,7 +14,7 @@ PINS = sorted((ROOT / "envs" / "mindspeed").iterdir())
 # vLLM, where that answers, is installed if no Python is named that has it. Another installation answers
 # nothing again.
 VLLM = CONFIG.common.get("vllm", {})
-INSTALLS_VLLM = ANSWERER.name == "vllm" and VLLM.get("python") is None
+INSTALLS_VLLM = ANSWERER.name == "vllm" and ANSWERING_MACHINE.python is None
 ANSWERING = FRAMEWORK if ANSWERER.framework else []
 if INSTALLS_VLLM:
     ANSWERING = ancient("results/framework/vllm.json")

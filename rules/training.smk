@@ -19,16 +19,16 @@ rule finetune_model:
         "results/benchmarks/finetune_model/{experiment}.tsv"
     conda:
         ENVIRONMENT
-    threads: training_threads(CONFIG.common[ENGINE.machine])
+    threads: training_threads(TRAINING_MACHINE)
     resources:
-        accelerator=accelerators(ENGINE),
+        accelerator=accelerators(TRAINING_MACHINE),
     params:
         engine=ENGINE.name,
         save_dir="results/{experiment}/save_dir",
         train=settings("train"),
         processor=settings("processor"),
         parallel=settings("parallel"),
-        machine=machine(ENGINE, "finetune"),
+        machine=machine(TRAINING_MACHINE, ENGINE.keys["finetune"]),
         code=code("finetune_model", *stage_sources(ENGINE.name, "finetune")),
     message:
         "Fine-tuning experiment {wildcards.experiment}"

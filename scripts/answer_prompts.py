@@ -32,7 +32,8 @@ def main(snakemake) -> None:
         write_no_answers(Path(snakemake.output.answers), diverged)
         return
     operation = snakemake.config["operation"]
-    job = AnswerJob(
+    job = AnswerJob.of(
+        snakemake.params.engine,
         prompts=Path(snakemake.input.prompts),
         images=Path(snakemake.input.images),
         model_dir=model_directory(model),

@@ -16,7 +16,7 @@ from mindtune.data.prompts import shortfall
 from mindtune.data.shrinking import shrink
 from mindtune.engines.hf.processing import Processor
 from mindtune.files import read_json, write_json, writing
-from mindtune.glue.script_runner import run
+from mindtune.glue.script_runner import run, typed
 from mindtune.progress import progress
 from PIL import Image
 
@@ -46,6 +46,8 @@ def counter(processor: Processor) -> Encode:
 
 def main(snakemake) -> None:
     images = Path(snakemake.input.images)
+    processor = typed("processor", snakemake.params.processor)
+    prompts = typed("prompts", snakemake.params.prompts)
     files = {name: Path(snakemake.input[name]) for name in ("train", "held_out")}
     names = dict.fromkeys(
         name
@@ -53,23 +55,18 @@ def main(snakemake) -> None:
         for record in read_records(path)
         for name in record["images"]
     )
-    looked = look_at_all(
-        images, names, snakemake.threads, snakemake.params.processor["image_resolution"]
-    )
+    looked = look_at_all(images, names, snakemake.threads, processor.image_resolution)
     seen = {
         picture.name: picture for picture in progress(looked, "decoding", "pictures", len(names))
     }
-    encode = counter(Processor(snakemake.input.hf, **snakemake.params.processor))
+    encode = counter(Processor(snakemake.input.hf, processor.image_resolution))
     parts = {
         part: progress(read_records(path), f"tokenizing {part}", "records")
         for part, path in files.items()
     }
     conversion = read_json(snakemake.input.report)
     found = remarks(conversion)
-    prompts = snakemake.params.prompts
-    if less := shortfall(
-        read_mllm(files["held_out"]), prompts["held_out_questions"], prompts["turns"]
-    ):
+    if less := shortfall(read_mllm(files["held_out"]), prompts.held_out_questions, prompts.turns):
         found.append(less)
     forms = forms_of(conversion)
     summary = summarize(parts, seen, encode, snakemake.params.seq_length, found, forms)

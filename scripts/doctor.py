@@ -24,7 +24,7 @@ from mindtune.engines.mindspeed.framework.pins import load_pins
 from mindtune.engines.mindspeed.framework.rows import FAIL, Row, stop_on_failures, table
 from mindtune.engines.vllm.doctor import models_of, vllm_rows
 from mindtune.errors import UserError
-from mindtune.glue.doctor_settings import doctor_settings
+from mindtune.glue.doctor_settings import doctor_settings, with_types
 from mindtune.glue.script_runner import log, run
 from mindtune.glue.settings_reading import Sources, answerer, read_configuration
 from mindtune.process import needed_by_all
@@ -36,7 +36,7 @@ HEAD = "This machine can't run the workflow as it is configured:"
 
 
 def main(snakemake) -> None:
-    settings = snakemake.config["operation"]["doctor"]
+    settings = with_types(snakemake.config["operation"]["doctor"])
     installation = read_installation(Path(snakemake.input.installation))
     rows = [*examine(settings, installation, load_pins()), *answering_rows(settings)]
     for line in table(rows).splitlines():
@@ -92,7 +92,7 @@ def _settings(path: Path) -> tuple[Mapping[str, Any], bool]:
         )
     table_of_sources = config / "data_sources.yaml"
     sources = Sources(configuration, table_of_sources)
-    return doctor_settings(configuration, sources), framework
+    return with_types(doctor_settings(configuration, sources)), framework
 
 
 if "snakemake" in globals():

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from mindtune.download.fetching import fetch_all
 from mindtune.files import link
-from mindtune.glue.script_runner import run
+from mindtune.glue.script_runner import run, typed
 
 
 def main(snakemake) -> None:
-    (path,) = fetch_all(snakemake.params.what, snakemake.config["operation"]["download"])
+    (path,) = fetch_all(
+        snakemake.params.what, typed("sources.download", snakemake.config["operation"]["download"])
+    )
     link(path, Path(snakemake.output.file))
 
 

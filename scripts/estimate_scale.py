@@ -40,12 +40,12 @@ def configuration_in(path: Path) -> Configuration:
 
 def model_of(configuration: Configuration) -> str:
     """The model that a configuration names: a directory, or a published one."""
-    source = configuration.common["sources"]["model"]
-    if source["use"] == "demo":
+    source = configuration.typed().sources.model
+    if source.use == "demo":
         return str(ROOT / "scripts/mindtune/demo/base")
-    if source["use"] == "path":
-        return source["path"]
-    name = source["name"] or KINDS["model"]
+    if source.use == "path":
+        return source.path
+    name = source.name or KINDS["model"]
     return published_in(name) or name
 
 
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         time_each = median_time(given.loss_csv) if given.loss_csv else given.ms_per_iteration
         parameters = count_parameters(shape_of(given.model or model_of(configuration)))
         need = estimate(configuration, parameters, time_each)
-        print(sentences(need, configuration.common["engine"]))
+        print(sentences(need, configuration.typed().engine))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

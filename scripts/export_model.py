@@ -22,13 +22,15 @@ def main(snakemake) -> None:
         log.warning("the training diverged at iteration %d: no model", diverged["iteration"])
         write_no_model(Path(snakemake.output.hf), diverged)
         return
-    job = ExportJob(
+    operation = snakemake.config["operation"]
+    job = ExportJob.of(
+        operation["trainer"],
         save_dir=Path(done["save_dir"]),
         hf_dir=Path(snakemake.input.hf),
         out_dir=Path(snakemake.output.hf),
         parallel=snakemake.params.parallel,
         framework=optional_path(snakemake.input.framework),
-        operation=snakemake.config["operation"]["engine"],
+        operation=operation["engine"],
         adapter=snakemake.params.adapter,
     )
     converter(snakemake.params.converter).export(job)

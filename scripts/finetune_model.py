@@ -40,7 +40,7 @@ def finetune(
     alone: whether there is no other experiment.
     """
     content = training_content(job.train_data, job.held_out_data, job.hf_dir, job.mm_dir)
-    settings = training_settings(engine, code, vars(job), content)
+    settings = training_settings(engine, code, job.plain(), content)
     check = partial(training_check(engine), job)
     with claimed(job.save_dir, settings, check) as fingerprint:
         diverged = trained(job, engine, alone)
@@ -73,7 +73,7 @@ def trained(job: FinetuneJob, engine: str, alone: bool) -> dict | None:
     try:
         stage(engine, "finetune")(job)
         if job.keep == LAST:  # also those from before that was wanted
-            keep_last(job.save_dir, job.train["train_iters"])
+            keep_last(job.save_dir, job.train.train_iters)
     except Diverged as error:
         if alone:
             raise
@@ -92,7 +92,8 @@ def main(snakemake) -> None:
         snakemake.wildcards.experiment,
         {"engine": snakemake.params.engine, "train": dict(snakemake.params.train)},
     )
-    job = FinetuneJob(
+    job = FinetuneJob.of(
+        snakemake.params.engine,
         train_data=Path(snakemake.input.train),
         held_out_data=Path(snakemake.input.held_out),
         images=Path(snakemake.input.images),

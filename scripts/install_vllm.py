@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindtune.engines.vllm.installing import make_sure
 from mindtune.files import write_json
-from mindtune.glue.script_runner import run
+from mindtune.glue.script_runner import run, typed
 from mindtune.process import needed_by_all
 
 
@@ -15,7 +15,7 @@ def main(snakemake) -> None:
     with needed_by_all():
         write_json(
             Path(snakemake.output.installation),
-            make_sure(snakemake.config["operation"]["answerer"]),
+            make_sure(typed("vllm", snakemake.config["operation"]["answerer"])),
         )
 
 

@@ -11,12 +11,14 @@ from mindtune.glue.script_runner import optional_path, run
 
 
 def main(snakemake) -> None:
-    job = PrepareJob(
+    operation = snakemake.config["operation"]
+    job = PrepareJob.of(
+        operation["trainer"],
         hf_dir=Path(snakemake.input.hf),
         mm_dir=Path(snakemake.output.mm),
         parallel=snakemake.params.parallel,
         framework=optional_path(snakemake.input.framework),
-        operation=snakemake.config["operation"]["engine"],
+        operation=operation["engine"],
     )
     converter(snakemake.params.converter).prepare(job)
 

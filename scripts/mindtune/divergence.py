@@ -8,10 +8,13 @@ done: `finetune.json` says so under `diverged`, the directory of its model has n
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, write_json, writing, writing_directory
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 KEY = "diverged"
 RECORD = "diverged.json"
@@ -20,12 +23,12 @@ RECORD = "diverged.json"
 class Diverged(UserError):
     """iteration: of which the loss is no number. loss: in words, `nan`, `inf` or `-inf`."""
 
-    def __init__(self, iteration: int, loss: str, train: Mapping[str, Any]) -> None:
+    def __init__(self, iteration: int, loss: str, train: "Train") -> None:
         self.iteration, self.loss = iteration, loss
         said = "not a number" if loss == "nan" else loss
         super().__init__(
-            f"the loss of iteration {iteration} is {said}; lower train.lr (now {train['lr']}), or set "
-            f"train.clip_grad (now {train['clip_grad']}) to 1.0."
+            f"the loss of iteration {iteration} is {said}; lower train.lr (now {train.lr}), or set "
+            f"train.clip_grad (now {train.clip_grad}) to 1.0."
         )
 
     @property

@@ -8,9 +8,8 @@ tower keeps none; of a trained one nothing is counted. docs/scaling.md holds the
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mindtune.engines.checks import MOMENTS
 from mindtune.models.adapters import (
@@ -22,6 +21,10 @@ from mindtune.models.adapters import (
 )
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections import Settings
+    from mindtune.settings.sections.train import Train
 
 FP32 = 4
 WIDTH = {"fp32": 4, "bf16": 2}
@@ -86,7 +89,7 @@ class Memory:
 def training_memory(
     shape: ModelShape,
     parameters: int,
-    train: Mapping[str, Any],
+    train: "Train",
     precision: str,
     step: Step,
     shares: int = 1,
@@ -96,8 +99,8 @@ def training_memory(
     the optimizer's own, and two layers at a time are whole."""
     width, trained = WIDTH[precision], trained_parameters(shape, train)
     layers, layers_trained = _shared(shape, train) if shares > 1 else (0, 0)
-    frozen = layers - (0 if train.get("lora") else layers_trained)
-    weights = width * (parameters + _adapters(shape, train) - frozen - layers_trained)
+    frozen = layers - (0 if train.lora else layers_trained)
+    weights = width * (parameters + adapter_parameters(shape, train) - frozen - layers_trained)
     weights += (width * frozen + FP32 * layers_trained) / shares
     weights += 2 * width * layers / shape.llm_layers
     if step.frozen_weights == "nf4":
@@ -116,12 +119,12 @@ def training_memory(
     )
 
 
-def shares_of(settings: Mapping[str, Any]) -> int:
+def shares_of(settings: "Settings") -> int:
     """Over how many devices the settings of an experiment share the layers of one copy."""
-    machine = settings["hf"]
-    if settings["engine"] == MINDSPEED or machine.get("shard", "none") == "none":
+    machine = settings.hf
+    if settings.engine == MINDSPEED or machine.shard == "none":
         return 1
-    return machine.get("devices", 1) * machine.get("nodes", 1)
+    return machine.devices * machine.nodes
 
 
 def _linear(shape: ModelShape) -> int:
@@ -134,7 +137,7 @@ def _linear(shape: ModelShape) -> int:
     )
 
 
-def _shared(shape: ModelShape, train: Mapping[str, Any]) -> tuple[int, int]:
+def _shared(shape: ModelShape, train: "Train") -> tuple[int, int]:
     """Parameters of the language model's layers without adapters, and those that are trained in them."""
     family = tensors_of(shape)
     layers = {
@@ -142,48 +145,40 @@ def _shared(shape: ModelShape, train: Mapping[str, Any]) -> tuple[int, int]:
         for name, sides in hf_shapes(shape).items()
         if family.kind(name) == "language" and ".layers." in name
     }
-    if train.get("lora"):
-        return sum(layers.values()), _adapters(shape, train)
+    if train.lora:
+        return sum(layers.values()), adapter_parameters(shape, train)
     return sum(layers.values()), sum(
         size for name, size in layers.items() if family.is_trained(name, train)
     )
 
 
-def _adapters(shape: ModelShape, train: Mapping[str, Any]) -> int:
-    lora = train.get("lora")
-    return adapter_parameters(shape, lora, train) if lora else 0
-
-
-def step_of(settings: Mapping[str, Any]) -> Step:
+def step_of(settings: "Settings") -> Step:
     """What the settings of an experiment put through the model at once; conversations at their longest."""
-    train = settings["train"]
-    tokens = train["micro_batch_size"] * train["seq_length"]
-    if settings["engine"] == MINDSPEED:
-        tokens //= settings["parallel"]["context_parallel_size"]
+    train = settings.train
+    tokens = train.micro_batch_size * train.seq_length
+    if settings.engine == MINDSPEED:
+        tokens //= settings.parallel.context_parallel_size
         return Step(tokens, tokens, operators=MINDSPEED)
-    packed = settings["hf"].get("tokens_per_pass")
+    packed = settings.hf.tokens_per_pass
     chosen = {
-        "recompute": settings["hf"].get("recompute") == "full",
-        "operators": settings["hf"].get("kernels") or TORCH,
-        "optimizer": settings["hf"].get("optimizer") or "adamw",
-        "frozen_weights": settings["hf"].get("frozen_weights") or "whole",
+        "recompute": settings.hf.recompute == "full",
+        "operators": settings.hf.kernels,
+        "optimizer": settings.hf.optimizer,
+        "frozen_weights": settings.hf.frozen_weights,
     }
-    copies = settings["hf"].get("devices", 1) * settings["hf"].get("nodes", 1)
-    whole = train["global_batch_size"] // copies
+    whole = train.global_batch_size // (settings.hf.devices * settings.hf.nodes)
     if packed:
-        longest = whole * train["seq_length"]
-        tokens = min(max(packed, train["seq_length"]), longest)
+        longest = whole * train.seq_length
+        tokens = min(max(packed, train.seq_length), longest)
         return Step(tokens, round(tokens * ANSWERED), alone=tokens == longest, **chosen)
-    return Step(tokens, tokens, alone=train["micro_batch_size"] == whole, **chosen)
+    return Step(tokens, tokens, alone=train.micro_batch_size == whole, **chosen)
 
 
 # Of the tokens of a packed pass, how many are in answers: of LLaVA-Instruct's conversations.
 ANSWERED = 0.25
 
 
-def activation_bytes(
-    shape: ModelShape, train: Mapping[str, Any], precision: str, step: Step
-) -> float:
+def activation_bytes(shape: ModelShape, train: "Train", precision: str, step: Step) -> float:
     """What is kept of the language model until its gradients are computed."""
     layer = layer_bytes(shape, train, precision, step.operators) * step.tokens
     if not step.recompute:
@@ -195,9 +190,7 @@ def activation_bytes(
 HEADS_NORM = "text_decoder.decoder.layers.0.self_attention.q_layernorm.weight"
 
 
-def layer_bytes(
-    shape: ModelShape, train: Mapping[str, Any], precision: str, operators: str = TORCH
-) -> float:
+def layer_bytes(shape: ModelShape, train: "Train", precision: str, operators: str = TORCH) -> float:
     """What a layer keeps of a token.
 
     Of each norm its input in fp32, what is multiplied with its weight, and its output (of those of queries and
@@ -206,7 +199,7 @@ def layer_bytes(
     function too, and the product. Fused operators keep inputs and outputs. A frozen weight has no use for what it is multiplied with; an adapter
     has it, and adds its own small inner vector.
     """
-    width, lora = WIDTH[precision], train.get("lora")
+    width, lora = WIDTH[precision], train.lora
     inputs = _kept_inputs(shape, train)
     plain = operators == TORCH
     norm = FP32 + (0 if lora else width) if plain else width
@@ -224,26 +217,26 @@ def layer_bytes(
     )
     kept += width * shape.heads * shape.head_dim  # what attention gives, its own output
     if lora:
-        kept += width * _inner(shape, train)
+        kept += width * lora.rank * _adapters_of_a_layer(shape, train)
     return kept
 
 
-def _kept_inputs(shape: ModelShape, train: Mapping[str, Any]) -> dict[str, int]:
+def _kept_inputs(shape: ModelShape, train: "Train") -> dict[str, int]:
     """Whether the inputs of attention, feed-forward layer and last product are kept, as 1 or 0."""
     words = {"attention": "linear_qkv", "feed-forward": "linear_fc1", "product": "linear_fc2"}
-    if not train.get("lora"):
+    if not train.lora:
         return dict.fromkeys(words, 1)
     there = {fused_word(module.entry.mm) for module in _in_language(shape, train)}
     return {name: int(word in there) for name, word in words.items()}
 
 
-def _in_language(shape: ModelShape, train: Mapping[str, Any]) -> list[Adapted]:
+def _in_language(shape: ModelShape, train: "Train") -> list[Adapted]:
     family = tensors_of(shape)
-    modules = adapted(shape, train["lora"], train)
+    modules = adapted(shape, train)
     return [module for module in modules if family.kind(module.entry.hf[0]) == "language"]
 
 
-def _inner(shape: ModelShape, train: Mapping[str, Any]) -> float:
-    """Numbers that adapters add to what a layer keeps of a token."""
+def _adapters_of_a_layer(shape: ModelShape, train: "Train") -> float:
+    """How many adapters a layer has: each keeps a number of a token for each of its ranks."""
     layers = sum(len(module.hf) for module in _in_language(shape, train))
-    return train["lora"]["rank"] * layers / shape.llm_layers
+    return layers / shape.llm_layers

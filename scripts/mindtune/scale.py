@@ -14,7 +14,8 @@ from mindtune.memory import FP32, Memory, shares_of, step_of, training_memory
 from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import hf_shapes, tensors_of
-from mindtune.settings import SHARED, Configuration
+from mindtune.settings import SHARED, Configuration, Settings, load
+from mindtune.settings.sections.train import Train
 
 # Bytes of train2017, as a zip and as files.
 COCO_ZIP, COCO_UNPACKED = 19.3e9, 19.1e9
@@ -33,12 +34,12 @@ class Parameters:
     def all(self) -> int:
         return self.language + self.vision + self.projector
 
-    def trained(self, train: Mapping) -> int:
+    def trained(self, train: Train) -> int:
         """Those that a training changes: adapters, or all but what its `freeze_…` keys name."""
-        if train.get("lora") and self.shape:
-            return adapter_parameters(self.shape, train["lora"], train)
-        vision = 0 if train["freeze_vision_encoder"] else self.vision
-        projector = 0 if train["freeze_vision_projector"] else self.projector
+        if train.lora and self.shape:
+            return adapter_parameters(self.shape, train)
+        vision = 0 if train.freeze_vision_encoder else self.vision
+        projector = 0 if train.freeze_vision_projector else self.projector
         return self.language + vision + projector
 
 
@@ -73,15 +74,15 @@ class Need:
     device_hours: float | None
 
 
-def count_checkpoints(train: Mapping, keep: str = "all") -> int:
+def count_checkpoints(train: Train, keep: str = "all") -> int:
     """How many checkpoints a training leaves. keep: the key `keep_checkpoints`."""
     if keep == "last":
         return 1
-    return math.ceil(train["train_iters"] / train["save_interval"])
+    return math.ceil(train.train_iters / train.save_interval)
 
 
 def checkpoint_bytes(
-    parameters: Parameters, train: Mapping, precision: str = "bf16", optimizer: str = "adamw"
+    parameters: Parameters, train: Train, precision: str = "bf16", optimizer: str = "adamw"
 ) -> float:
     """A checkpoint of a training: all weights or adapters, and 12 bytes for each trained one to go on.
 
@@ -90,33 +91,32 @@ def checkpoint_bytes(
     """
     width, own = (2, FP32) if precision == "bf16" else (4, 0)
     trained = parameters.trained(train)
-    held = trained if train.get("lora") else parameters.all
+    held = trained if train.lora else parameters.all
     extra = own + MOMENTS[optimizer]
-    return width * held + (extra * trained if train["save_optim"] else 0)
+    return width * held + (extra * trained if train.save_optim else 0)
 
 
 def estimate(
     configuration: Configuration, parameters: Parameters, ms_per_iteration: float | None = None
 ) -> Need:
     """What all experiments of a configuration take, with a model of so many parameters."""
-    common = configuration.common
-    precision = "bf16" if common["engine"] == "mindspeed" else common["hf"]["precision"]
+    common = configuration.typed()
+    experiments = [configuration.typed(name) for name in configuration.experiments]
+    precision = "bf16" if common.engine == "mindspeed" else common.hf.precision
     model = (2 if precision == "bf16" else 4) * parameters.all
-    trainings = [settings["train"] for settings in configuration.experiments.values()]
-    keep = common.get("keep_checkpoints", "all")
-    saved = [count_checkpoints(train, keep) for train in trainings]
-    hf = common["hf"] if common["engine"] == "hf" else {}
-    optimizer = hf.get("optimizer", "adamw")
+    trainings = [settings.train for settings in experiments]
+    saved = [count_checkpoints(train, common.keep_checkpoints) for train in trainings]
+    if common.engine == "mindspeed":
+        optimizer, devices = "adamw", common.mindspeed.npus_per_node * common.mindspeed.nodes
+    else:
+        optimizer, devices = common.hf.optimizer, common.hf.devices * common.hf.nodes
     sizes = [checkpoint_bytes(parameters, train, precision, optimizer) for train in trainings]
-    devices = hf.get("devices", 1) * hf.get("nodes", 1)
-    if common["engine"] == "mindspeed":
-        devices = common["mindspeed"]["npus_per_node"] * common["mindspeed"]["nodes"]
     scopes = {
         stage: len({configuration.scope(name, stage) for name in configuration.experiments})
         for stage in ("data", "mm", "before")
     }
-    controls = len(common["compare"].get("controls", []))
-    iterations = sum(train["train_iters"] for train in trainings)
+    controls = len(common.compare.controls)
+    iterations = sum(train.train_iters for train in trainings)
     most = max(device_bytes(parameters, train) for train in trainings)
     return Need(
         experiments=len(trainings),
@@ -133,12 +133,12 @@ def estimate(
                 training_memory(
                     parameters.shape,
                     parameters.all,
-                    one["train"],
+                    one.train,
                     precision,
                     step_of(one),
                     shares_of(one),
                 )
-                for one in configuration.experiments.values()
+                for one in experiments
                 if parameters.shape
             ),
             key=lambda memory: memory.all,
@@ -154,10 +154,10 @@ def estimate(
     )
 
 
-def device_bytes(parameters: Parameters, train: Mapping) -> float:
+def device_bytes(parameters: Parameters, train: Train) -> float:
     """Weights (2), gradients (4) and optimizer (12 bytes) of a training in bf16."""
     trained = parameters.trained(train)
-    return 2 * (parameters.all + (trained if train.get("lora") else 0)) + 16 * trained
+    return 2 * (parameters.all + (trained if train.lora else 0)) + 16 * trained
 
 
 LORA = {
@@ -183,15 +183,10 @@ def memory_table(shapes: Mapping[str, ModelShape]) -> str:
         parameters = count_parameters(shape)
         for trained, lora in (("all of the language model", None), ("LoRA, rank 16", LORA)):
             for tokens, hf, recompute in WAYS:
-                train = {
-                    "micro_batch_size": 1,
-                    "seq_length": 1024,
-                    "lora": lora,
-                    "global_batch_size": 24,
-                }
-                settings = {"engine": "hf", "hf": hf | {"recompute": recompute}, "train": train}
-                train |= {"freeze_vision_encoder": True, "freeze_vision_projector": True}
-                need = training_memory(shape, parameters.all, train, "bf16", step_of(settings))
+                train = {"micro_batch_size": 1, "seq_length": 1024, "lora": lora}
+                settings = load({"hf": hf | {"recompute": recompute}, "train": train}).typed()
+                step = step_of(settings)
+                need = training_memory(shape, parameters.all, settings.train, "bf16", step)
                 parts = (
                     need.weights, need.gradients, need.optimizer, need.activations, need.logits, need.all,
                 )  # fmt: skip
@@ -202,12 +197,12 @@ def memory_table(shapes: Mapping[str, ModelShape]) -> str:
     return "\n".join(rows)
 
 
-def pictures(common: Mapping) -> float:
+def pictures(common: Settings) -> float:
     """Bytes of the pictures that are fetched; a user's own and drawn ones count nothing."""
-    source = common["sources"]["images"]
-    if source["use"] in ("demo", "path"):
+    source = common.sources.images
+    if source.use in ("demo", "path"):
         return 0
-    return COCO_ZIP + (0 if source["unpack"] is False else COCO_UNPACKED)
+    return COCO_ZIP + (0 if source.unpack is False else COCO_UNPACKED)
 
 
 def in_units(size: float) -> str:
@@ -229,8 +224,8 @@ def table(
     for name, shape in shapes.items():
         parameters = count_parameters(shape)
         for number in numbers:
-            first = configuration.settings(SHARED)
-            many = Configuration(first, {str(n): first for n in range(number)})
+            first = configuration.typed()
+            many = Configuration({SHARED: first, **{str(n): first for n in range(number)}})
             need = estimate(many, parameters)
             rows.append(
                 f"| {name} | {number} | {parameters.all / 1e9:.2f}e9 "

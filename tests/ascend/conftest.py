@@ -37,7 +37,7 @@ def base(tmp_path_factory):
     (place / "train.json").write_text(json.dumps(records))
     (place / "held_out.json").write_text("[]")
     (place / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
-    job = PrepareJob(place / "base", place / "mm", PARALLEL)
+    job = PrepareJob.of("mindspeed", place / "base", place / "mm", parallel=PARALLEL)
     converter("mindtune").prepare(job)
     return place
 
@@ -70,7 +70,8 @@ class Played:
         return (self.save_dir / "loss.csv").read_text().splitlines()
 
     def job(self, launch=None, parallel=None, mm=None, **train) -> FinetuneJob:
-        return FinetuneJob(
+        return FinetuneJob.of(
+            "mindspeed",
             train_data=self.base / "train.json", held_out_data=self.base / "held_out.json",
             images=self.base / "images", hf_dir=self.base / "base", mm_dir=mm or self.base / "mm",
             save_dir=self.save_dir, train=TRAIN | train, processor={"image_resolution": 262144},
@@ -79,7 +80,8 @@ class Played:
         )  # fmt: skip
 
     def answer(self, model=None, inference="pipeline", **parallel) -> list[dict]:
-        job = AnswerJob(
+        job = AnswerJob.of(
+            "mindspeed",
             prompts=self.base / "prompts.jsonl", images=self.base / "images",
             model_dir=model or self.base / "mm", hf_dir=self.base / "base",
             answers=self.here / "answers_before.jsonl", answer={"max_new_tokens": 24},

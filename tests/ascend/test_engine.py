@@ -193,7 +193,9 @@ def test_a_framework_that_was_killed_names_the_signal_and_memory(played, status)
 
 def test_a_check_says_beforehand_what_training_would(played, base, tmp_path):
     """Nothing is started, and save_dir is not there."""
-    converter("mindtune").prepare(PrepareJob(base / "base", tmp_path / "mm", PARALLEL))
+    converter("mindtune").prepare(
+        PrepareJob.of("mindspeed", base / "base", tmp_path / "mm", parallel=PARALLEL)
+    )
     shutil.rmtree(tmp_path / "mm/release")
     for words, given in (
         ("train.seed is 4294967296, but must be from 0 to 4294967295", {"seed": 2**32}),
@@ -217,7 +219,7 @@ def test_a_base_of_another_layout_is_refused_before_anything_starts(played, base
     layout = {"tensor_model_parallel_size": 2}
     with pytest.raises(UserError, match="is not one of tp 2, pp 1"):
         played.finetune(launch={"npus_per_node": 2}, parallel=layout)
-    job = PrepareJob(base / "base", tmp_path / "mm", PARALLEL | layout)
+    job = PrepareJob.of("mindspeed", base / "base", tmp_path / "mm", parallel=PARALLEL | layout)
     converter("mindtune").prepare(job)
     with pytest.raises(UserError, match="has 2 ranks, but parallel asks for 1"):
         played.finetune(mm=tmp_path / "mm")
@@ -342,7 +344,7 @@ def test_shards_of_a_layout_are_all_wanted(played, base, tmp_path):
     layout = {
         "tensor_model_parallel_size": 2, "llm_pp_layers": [[1, 3]], "vit_pp_layers": [[4, 0]],
     }  # fmt: skip
-    job = PrepareJob(base / "base", tmp_path / "mm", layout)
+    job = PrepareJob.of("mindspeed", base / "base", tmp_path / "mm", parallel=layout)
     converter("mindtune").prepare(job)
     played.finetune(launch={"npus_per_node": 4}, parallel=layout, mm=tmp_path / "mm")
     assert len(list((played.save_dir / "iter_0000004").iterdir())) == 4
@@ -373,9 +375,10 @@ def test_a_caches_place_is_named_by_all_that_counts(base, tmp_path):
 
 
 def test_an_mm_convert_that_fails_or_writes_nothing(played, base):
-    job = PrepareJob(
-        base / "base", played.here / "mm", PARALLEL, played.here / "machine.json", OPERATION
-    )
+    job = PrepareJob.of(
+        "mindspeed", base / "base", played.here / "mm", parallel=PARALLEL,
+        framework=played.here / "machine.json", operation=OPERATION,
+    )  # fmt: skip
     with pytest.raises(UserError, match="ended well, but wrote nothing"):
         converter("mm-convert").prepare(job)
     played.play(status=2)

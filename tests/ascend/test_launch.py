@@ -17,6 +17,7 @@ from mindtune.engines.mindspeed.arguments import World
 from mindtune.engines.mindspeed.launching import TRAINING, environment_of, framework_launch
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
+from mindtune.settings.typed import typed
 
 SCONTROL = """#!/bin/sh
 case "$2 $3" in
@@ -29,7 +30,7 @@ esac
 
 
 def machine_of(played) -> Machine:
-    return Machine.read(played.here / "machine.json", OPERATION)
+    return Machine.read(played.here / "machine.json", typed("mindspeed", OPERATION))
 
 
 def launch_of(played, world=None, machine=None, program=("/p/pretrain_vlm.py",)):
@@ -161,8 +162,9 @@ import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from mindtune.engines.mindspeed.launching import framework_launch
 from mindtune.engines.mindspeed.machine import Machine
+from mindtune.settings.typed import typed
 here = Path({str(played.here)!r})
-machine = Machine.read(here / "machine.json", {OPERATION!r})
+machine = Machine.read(here / "machine.json", typed("mindspeed", {OPERATION!r}))
 launch = framework_launch(here, ["pretrain_vlm.py"], [], machine)
 launch.run(lambda line: line and print(line, flush=True))
 """

@@ -12,6 +12,7 @@ from mindtune.engines.mindspeed import rendering
 from mindtune.errors import UserError
 from mindtune.models import published
 from mindtune.models.shape import model_shape
+from mindtune.settings.typed import typed
 from tiny_qwen25 import write_base as write_qwen25
 
 
@@ -31,7 +32,9 @@ def whole(config):
 
 
 def test_the_model_file_is_that_of_the_real_run(config):
-    made = rendering.model_file(scrambled(recorded("model")), config, whole(config), TRAIN)
+    made = rendering.model_file(
+        scrambled(recorded("model")), config, whole(config), typed("train", TRAIN)
+    )
     assert made == recorded("model")
 
 
@@ -66,7 +69,7 @@ def test_pipeline_stages_and_what_is_frozen(config):
         model_shape(config), llm_pp_layers=[[1, 3]], vit_pp_layers=[[4, 0]]
     )
     train = TRAIN | {"freeze_vision_encoder": False}
-    made = rendering.model_file(recorded("model"), config, layout, train)
+    made = rendering.model_file(recorded("model"), config, layout, typed("train", train))
     encoder = made["image_encoder"]["vision_encoder"]
     assert made["text_decoder"]["pipeline_num_layers"] == [1, 3]
     assert encoder["pipeline_num_layers"] == [4, 0]
@@ -75,7 +78,9 @@ def test_pipeline_stages_and_what_is_frozen(config):
 
 def test_both_parts_are_told_the_context_parallel_size(config):
     """The framework's docs/features/unaligned_ulysses_cp.md; the size itself is an argument."""
-    made = rendering.model_file(recorded("model"), config, whole(config), TRAIN, context=2)
+    made = rendering.model_file(
+        recorded("model"), config, whole(config), typed("train", TRAIN), context=2
+    )
     wanted = recorded("model")
     wanted["image_encoder"]["vision_encoder"]["context_parallel_size"] = 2
     wanted["text_decoder"]["context_parallel_size"] = 2
@@ -106,7 +111,7 @@ def test_a_config_of_transformers_5_gives_the_same_files(config):
     newer = in_the_form_of_transformers_5(config)
     assert "bos_token_id" not in newer
     wanted = recorded("model")
-    made = rendering.model_file(scrambled(wanted), newer, whole(newer), TRAIN)
+    made = rendering.model_file(scrambled(wanted), newer, whole(newer), typed("train", TRAIN))
     assert made == wanted
     wanted = recorded("inference")
     one, other = (
@@ -122,7 +127,7 @@ def test_a_config_of_transformers_5_gives_the_same_files(config):
 def test_a_layout_of_another_model_is_refused(config):
     layout = ParallelLayout.make(llm_pp_layers=[[28]], vit_pp_layers=[[32]])
     with pytest.raises(UserError, match="adds up to 28 layers; the model has 4"):
-        rendering.model_file(recorded("model"), config, layout, TRAIN)
+        rendering.model_file(recorded("model"), config, layout, typed("train", TRAIN))
 
 
 PUBLISHED = {
@@ -188,7 +193,7 @@ def test_all_in_which_qwen25_differs_follows_from_its_config(qwen25):
     """Whatever the shipped file says of it, Qwen2-VL's for answering too."""
     config = json.loads((qwen25 / "config.json").read_text())
     template = scrambled(recorded("model"))
-    made = rendering.model_file(template, config, whole(config), TRAIN)
+    made = rendering.model_file(template, config, whole(config), typed("train", TRAIN))
     encoder = made["image_encoder"]["vision_encoder"]
     assert encoder.items() >= {
         "num_layers": 4, "hidden_size": 128, "ffn_hidden_size": 344, "intermediate_size": 344,
@@ -248,6 +253,6 @@ def test_the_published_7b_is_rendered_as_it_is_shipped():
         shape, llm_pp_layers=[[1, 10, 10, 7]], vit_pp_layers=[[32, 0, 0, 0]]
     )
     shipped = rendering.shipped(home, "model", shape)
-    made = rendering.model_file(shipped, config, layout, TRAIN)
+    made = rendering.model_file(shipped, config, layout, typed("train", TRAIN))
     assert made["text_decoder"].pop("kv_channels") == 128
     assert made == shipped

@@ -12,6 +12,7 @@ from mindtune.engines.mindspeed.training_log import (
     parse_iteration,
     saved_iteration,
 )
+from mindtune.settings.typed import typed
 
 SAMPLE = (Path(__file__).parent / "training-log-sample.txt").read_text().splitlines()
 LINE = (
@@ -33,10 +34,10 @@ def test_all_iterations_of_a_real_log_are_read():
 
 
 def test_the_real_logs_learning_rates_are_those_of_our_schedule():
-    train = {
+    train = typed("train", {
         "lr": 1e-5, "min_lr": 0.0, "train_iters": 100, "lr_warmup_fraction": 0.1,
         "lr_decay_style": "cosine",
-    }  # fmt: skip
+    })  # fmt: skip
     for line in SAMPLE:
         if iteration := parse_iteration(line):
             expected = float(f"{learning_rate(iteration.iteration, train):.6E}")

@@ -60,7 +60,7 @@ def test_no_training_begins_with_one(tmp_path, name):
     tensors[NAME][0, 0] = float("nan")
     write_hf(tmp_path / "hf", Sizes(), tensors=tensors)
     with pytest.raises(UserError, match="not a finite number"):
-        converter(name).prepare(PrepareJob(tmp_path / "hf", tmp_path / "mm", ONE))
+        converter(name).prepare(PrepareJob.of("hf", tmp_path / "hf", tmp_path / "mm", parallel=ONE))
     assert not (tmp_path / "mm").exists()
 
 

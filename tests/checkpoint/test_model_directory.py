@@ -9,6 +9,8 @@ from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.checkpoint.model_directory import model_problems
 from mindtune.demo.base_model import write_base_model
 from mindtune.models.shape import model_shape
+from mindtune.settings.sections import Settings
+from mindtune.settings.typed import made_of
 from tiny_qwen25 import write_base as write_qwen25
 
 ONE = {
@@ -21,7 +23,10 @@ PROCESSOR = "preprocessor_config.json"
 
 
 def settings(engine="hf", converter="mindtune", **parallel):
-    machine = {"stand_in": "tests/standin", "converter": converter, "extra_arguments": []}
+    machine = {
+        "stand_in": "tests/standin", "converter": converter, "inference": "pipeline",
+        "extra_arguments": [],
+    }  # fmt: skip
     train = {"freeze_vision_encoder": True, "freeze_vision_projector": True}
     return {
         "engine": engine,
@@ -29,6 +34,10 @@ def settings(engine="hf", converter="mindtune", **parallel):
         "parallel": ONE | parallel,
         "train": train,
     }
+
+
+def problems(model, settings):
+    return model_problems(model, made_of(Settings, settings))
 
 
 @pytest.fixture
@@ -139,7 +148,7 @@ MISTAKES = {
 def test_a_mistake_is_one_sentence(model, name):
     spoil, words = MISTAKES[name]
     spoil(model)
-    found = list(model_problems(model, settings()))
+    found = list(problems(model, settings()))
     assert any(words in problem for problem in found), found
     assert all(
         problem.startswith(f"sources.model.path {model}") and "\n" not in problem
@@ -150,7 +159,7 @@ def test_a_mistake_is_one_sentence(model, name):
 
 def test_the_demos_base_is_faultless(model):
     for engine in ("hf", "mindspeed"):
-        assert list(model_problems(model, settings(engine))) == []
+        assert list(problems(model, settings(engine))) == []
 
 
 def newer(model):
@@ -162,14 +171,14 @@ def newer(model):
 
 def test_an_image_processor_in_processor_config_counts(model):
     newer(model)
-    assert list(model_problems(model, settings())) == []
-    (found,) = model_problems(model, settings("mindspeed"))
+    assert list(problems(model, settings())) == []
+    (found,) = problems(model, settings("mindspeed"))
     assert "but MindSpeed-MM reads preprocessor_config.json only; copy that file" in found
     edit(model / "processor_config.json", image_processor={"patch_size": 0})
-    (found,) = model_problems(model, settings())
+    (found,) = problems(model, settings())
     assert "patch_size in processor_config.json is 0" in found
     edit(model / "processor_config.json", remove=("image_processor",))
-    (found,) = model_problems(model, settings())
+    (found,) = problems(model, settings())
     assert "preprocessor_config.json is missing" in found
 
 
@@ -180,9 +189,9 @@ def test_two_image_processors_have_to_agree(model, engine):
     size = {"shortest_edge": content["min_pixels"], "longest_edge": content["max_pixels"]}
     both = model / "processor_config.json"
     both.write_text(json.dumps({"image_processor": newer | {"size": size}}))
-    assert list(model_problems(model, settings(engine))) == []
+    assert list(problems(model, settings(engine))) == []
     both.write_text(json.dumps({"image_processor": content | {"max_pixels": 20000}}))
-    (found,) = model_problems(model, settings(engine))
+    (found,) = problems(model, settings(engine))
     assert "max_pixels is 16384 in preprocessor_config.json, but 20000 in processor_config" in found
 
 
@@ -190,28 +199,28 @@ def test_sizes_that_mindspeeds_transformers_does_not_read_are_said(model):
     """transformers 4.45 takes its own limits where there are no min_pixels and max_pixels."""
     size = {"shortest_edge": 3136, "longest_edge": 16384}
     edit(model / PROCESSOR, remove=("min_pixels", "max_pixels"), size=size)
-    assert list(model_problems(model, settings())) == []
-    (found,) = model_problems(model, settings("mindspeed"))
+    assert list(problems(model, settings())) == []
+    (found,) = problems(model, settings("mindspeed"))
     assert "MindSpeed-MM would enlarge or shrink pictures in another way; write both keys" in found
 
 
 def test_what_mm_convert_cannot_use_is_said(model):
     theirs = settings("mindspeed", "mm-convert")
-    assert list(model_problems(model, theirs)) == []
+    assert list(problems(model, theirs)) == []
     content = json.loads((model / INDEX).read_text())
     file = content["weight_map"]["model.embed_tokens.weight"]
     edit(model / INDEX, weight_map=content["weight_map"] | {"lm_head.weight": file})
-    (found,) = model_problems(model, theirs)
+    (found,) = problems(model, theirs)
     assert "stores lm_head.weight beside the embedding" in found
     assert found.endswith("set mindspeed.converter to mindtune.")
-    assert list(model_problems(model, settings("mindspeed", "mm-convert", **STAGES))) == []
-    assert list(model_problems(model, settings("mindspeed"))) == []
+    assert list(problems(model, settings("mindspeed", "mm-convert", **STAGES))) == []
+    assert list(problems(model, settings("mindspeed"))) == []
     (model / INDEX).unlink()
-    (found,) = model_problems(model, theirs)
+    (found,) = problems(model, theirs)
     assert f"has no {INDEX}, without which mm-convert can't convert back" in found
     edit(model / "config.json", text_config={"hidden_size": 128})
     write(INDEX, json.dumps(content))(model)
-    (found,) = model_problems(model, theirs)
+    (found,) = problems(model, theirs)
     assert "config.json of transformers 5" in found
 
 
@@ -232,7 +241,7 @@ def test_stages_that_would_train_nothing(model, vision, language, encoder, proje
     assert layout.idle_stages(encoder, projector) == idle
     given = settings("mindspeed", llm_pp_layers=language, vit_pp_layers=vision)
     given["train"] = {"freeze_vision_encoder": encoder, "freeze_vision_projector": projector}
-    found = list(model_problems(model, given))
+    found = list(problems(model, given))
     apart = [problem for problem in found if "all language layers are on the last stage" in problem]
     assert len(apart) == (len(language[0]) > 1 and not any(language[0][:-1]))  # it is tied
     found = [problem for problem in found if problem not in apart]
@@ -288,4 +297,4 @@ def test_what_the_framework_can_not_do_with_qwen25(tmp_path, section, parallel, 
         write(base)
         asked = settings("mindspeed", **parallel)
         asked["mindspeed"] |= section
-        assert list(model_problems(base, asked)) == found
+        assert list(problems(base, asked)) == found

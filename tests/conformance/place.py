@@ -21,6 +21,7 @@ from mindtune.engines.requests import FinetuneJob
 from mindtune.files import write_json
 from mindtune.models.mindspeed import framework_of
 from mindtune.models.shape import model_shape
+from mindtune.settings.typed import typed
 
 RESOLUTION = 512 * 512  # the shipped data_2b.json's
 PICTURES = 200
@@ -104,18 +105,20 @@ class Place:
             rendering.shipped(mindspeed.home, "data", shape),
             hf_dir=rendering.readable(self.base, shape, out / "processor"),
             images=self.images,
-            train_data=ordered(self.train, settings, out),
+            train_data=ordered(self.train, typed("train", settings), out),
             cache=self.directory / "cache",
             image_resolution=RESOLUTION,
             workers=1,
         )
         shipped = rendering.shipped(mindspeed.home, "model", shape)
         world = world or World.of_answering(cut)
-        model = rendering.model_file(shipped, self.config, cut, settings, world.context)
+        model = rendering.model_file(
+            shipped, self.config, cut, typed("train", settings), world.context
+        )
         write_json(out / "data.json", data)
         write_json(out / "model.json", model)
         return training_arguments(
-            settings,
+            typed("train", settings),
             world,
             vocab=self.config["vocab_size"],
             load=mm or self.mm,
@@ -168,7 +171,8 @@ class Place:
     ) -> list[dict]:
         """Our `hf` engine into `save_dir`; returns the rows of loss.csv."""
         save_dir.mkdir(exist_ok=True)
-        job = FinetuneJob(
+        job = FinetuneJob.of(
+            "hf",
             train_data=self.train,
             held_out_data=self.directory / "held_out.json",
             images=self.images,

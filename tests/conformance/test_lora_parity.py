@@ -8,6 +8,7 @@ from mindtune.checkpoint import mm_to_hf
 from mindtune.checkpoint.adapters import load_adapters, save_adapters
 from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.model import load_model
+from mindtune.settings.typed import typed
 from place import TUTORIAL
 from safetensors.torch import load_file
 
@@ -24,7 +25,7 @@ FEW = TUTORIAL | {"train_iters": 12, "global_batch_size": 4, "lr": 4e-3, "lora":
 def begun(place, tmp_path_factory):
     """The adapters with which the hf engine begins, as a checkpoint of the framework's."""
     directory = tmp_path_factory.mktemp("begun")
-    adapters = Adapters(load_model(place.base, torch.float32), place.config, FEW)
+    adapters = Adapters(load_model(place.base, torch.float32), place.config, typed("train", FEW))
     save_adapters(directory, 0, adapters.tensors(), place.config, lora=LORA)
     (directory / "iter_0000000").rename(directory / "release")
     (directory / "latest_checkpointed_iteration.txt").write_text("release")

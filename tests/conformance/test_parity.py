@@ -18,6 +18,7 @@ from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.mindspeed.finetune import ORDERED
 from mindtune.engines.ordering import in_order
+from mindtune.settings.typed import typed
 from PIL import Image
 from place import RESOLUTION, TUTORIAL, Place
 from transformers.models.qwen2_vl import modeling_qwen2_vl
@@ -188,7 +189,9 @@ def test_learning_rates_are_megatrons(answers):
     for settings, theirs in zip(RATES, answers["rates"], strict=True):
         assert len(theirs) == settings["train_iters"] + 1
         for step, rate in enumerate(theirs):
-            assert learning_rate(step, settings) == pytest.approx(rate, rel=1e-12, abs=1e-22)
+            assert learning_rate(step, typed("train", settings)) == pytest.approx(
+                rate, rel=1e-12, abs=1e-22
+            )
 
 
 def compare(theirs, ours, tolerance):

@@ -16,6 +16,7 @@ from mindtune.engines.mindspeed.machine import Machine
 from mindtune.engines.requests import AnswerJob
 from mindtune.files import read_json_lines
 from mindtune.models.qwen2_5_vl import mindspeed as room
+from mindtune.settings.typed import typed
 from place import ONE_DEVICE, RESOLUTION, Place
 from test_parity import SHORT, compare, compare_batches, round_angles
 from test_standin_runs import STAGES
@@ -126,7 +127,8 @@ def test_answers_are_those_of_the_hf_engine(mindspeed, place, tmp_path):
     Machine(
         home=mindspeed.home, python=Path(mindspeed.python), set_env=None, stand_in=STANDIN
     ).write(machine)
-    job = AnswerJob(
+    job = AnswerJob.of(
+        "mindspeed",
         prompts=tmp_path / "prompts.jsonl", images=place.images, model_dir=tmp_path / "mm",
         hf_dir=place.base, answers=tmp_path / "theirs.jsonl",
         answer={"max_new_tokens": 4, "batch_size": 1}, processor={"image_resolution": RESOLUTION},
@@ -135,7 +137,9 @@ def test_answers_are_those_of_the_hf_engine(mindspeed, place, tmp_path):
     )  # fmt: skip
     stage("mindspeed", "answer")(job)
     on_cpu = {"device": "cpu", "precision": "bf16", "threads": 1}
-    ours = replace(job, answers=tmp_path / "ours.jsonl", model_dir=place.base, machine=on_cpu)
+    ours = replace(
+        job, answers=tmp_path / "ours.jsonl", model_dir=place.base, machine=typed("hf", on_cpu)
+    )
     full = replace(ours, answers=tmp_path / "full.jsonl", model_dir=without_windows(place).base)
     for one in (ours, full):
         stage("hf", "answer")(one)

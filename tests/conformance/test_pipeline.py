@@ -19,6 +19,7 @@ import torch
 from mindtune.engines.journal import parsed
 from mindtune.engines.learning_rate import learning_rate
 from mindtune.files import read_json_lines
+from mindtune.settings.typed import typed
 from safetensors import safe_open
 from tiny_qwen25 import write_base as write_qwen25
 from workflow.conftest import Checkout, merged
@@ -147,7 +148,7 @@ def test_fifty_and_fifty_iterations_have_the_learning_rates_of_a_hundred(tutoria
     assert [int(row["iteration"]) for row in rows] == list(range(1, 101))
     train = {"min_lr": 0.0, "lr_decay_style": "cosine", "lr_warmup_fraction": 0.1, **TUTORIAL}
     for row in rows:
-        exact = learning_rate(int(row["iteration"]), train)
+        exact = learning_rate(int(row["iteration"]), typed("train", train))
         assert float(row["lr"]) == pytest.approx(float(f"{exact:.6E}"), rel=2e-6, abs=1e-20)
 
 

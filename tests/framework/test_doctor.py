@@ -13,10 +13,11 @@ from mindtune.engines.mindspeed.framework import cann, doctor, facts, machine_ro
 from mindtune.engines.mindspeed.framework.rows import FAIL, OK, REHEARSED, WARNING
 from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
-from mindtune.glue.doctor_settings import doctor_settings
+from mindtune.glue.doctor_settings import doctor_settings, with_types
 from mindtune.glue.settings_reading import Sources
 from mindtune.scale import count_checkpoints
 from mindtune.settings import Settings, load
+from mindtune.settings.typed import typed
 from tiny_framework import make_home
 from workflow.conftest import ROOT, SMALL, Checkout, merged
 
@@ -195,25 +196,34 @@ TRAIN = {
 
 
 def test_sizes_are_those_of_the_published_model():
-    known = sizes.parameters(CONFIG_2B, TRAIN)
+    known = sizes.parameters(CONFIG_2B, typed("train", TRAIN))
     assert known.total == 2_208_985_600  # counted in the published checkpoint
     assert known.trained == 1_543_714_304  # of these, the language model
     assert (
         sizes.parameters(
-            CONFIG_2B, TRAIN | {"freeze_vision_encoder": False, "freeze_vision_projector": False}
+            CONFIG_2B,
+            typed(
+                "train", TRAIN | {"freeze_vision_encoder": False, "freeze_vision_projector": False}
+            ),
         ).trained
         == known.total
     )
     # Two checkpoints of 4.4 GB with 18.5 GB of optimizer each, the release and the export.
-    assert sizes.experiment_bytes(known, TRAIN) == 4 * 4_417_971_200 + 2 * 12 * known.trained
-    assert sizes.experiment_bytes(known, TRAIN | {"save_optim": False}) == 4 * 4_417_971_200
-    assert count_checkpoints(TRAIN | {"train_iters": 101}) == 3
+    one = {"train": typed("train", TRAIN), "keep_checkpoints": "all"}
+    assert sizes.experiment_bytes(known, one) == 4 * 4_417_971_200 + 2 * 12 * known.trained
+    without = one | {"train": typed("train", TRAIN | {"save_optim": False})}
+    assert sizes.experiment_bytes(known, without) == 4 * 4_417_971_200
+    assert count_checkpoints(typed("train", TRAIN | {"train_iters": 101})) == 3
     assert sizes.npu_bytes(known, 2, 1) == sizes.npu_bytes(known, 1, 1) / 2
     assert sizes.npu_bytes(known, 1, 8) < sizes.npu_bytes(known, 1, 1)
 
 
 def test_a_model_that_is_not_there_yet_is_counted_by_its_table(tmp_path):
-    one = {"config": str(tmp_path / "none.json"), "weight_bytes": 4_417_971_200, "train": TRAIN}
+    one = {
+        "config": str(tmp_path / "none.json"),
+        "weight_bytes": 4_417_971_200,
+        "train": typed("train", TRAIN),
+    }
     assert sizes.known_parameters(one) == sizes.Parameters(
         2_208_985_600, 2_208_985_600, exact=False
     )
@@ -372,7 +382,7 @@ def settings(finding, tmp_path, monkeypatch):
     (tmp_path / "model.json").write_text(json.dumps(CONFIG_2B))
     section = Settings().mindspeed.model_dump()
     experiment = {
-        "config": str(tmp_path / "model.json"), "weight_bytes": 0, "train": TRAIN,
+        "config": str(tmp_path / "model.json"), "weight_bytes": 0, "train": TRAIN, "keep_checkpoints": "all",
         "image_resolution": 262144, "tensor": 1, "context": 1, "stages": 1,
     }  # fmt: skip
     return {
@@ -389,8 +399,10 @@ def named(rows):
 
 
 def test_a_rehearsal_says_so_and_is_recorded(settings, origins, tmp_path):
-    installation = doctor.installation_of(settings, tmp_path / "none.json", origins.pins)
-    rows = doctor.examine(settings, installation, origins.pins)
+    installation = doctor.installation_of(
+        with_types(settings), tmp_path / "none.json", origins.pins
+    )
+    rows = doctor.examine(with_types(settings), installation, origins.pins)
     found = named(rows)
     for name in (
         "NPU devices",
@@ -405,7 +417,7 @@ def test_a_rehearsal_says_so_and_is_recorded(settings, origins, tmp_path):
     assert found["import torch"].status == OK and found["files"].status == OK
     record = doctor.machine(installation | {"versions": {"torch": "2.1.0"}}, rows)
     record.write(tmp_path / "machine.json")
-    read = Machine.read(tmp_path / "machine.json", settings["mindspeed"])
+    read = Machine.read(tmp_path / "machine.json", typed("mindspeed", settings["mindspeed"]))
     assert read.home == finding_home(settings) and read.stand_in.is_absolute()
     assert read.cache == tmp_path / "results/cache" and read.versions == {"torch": "2.1.0"}
     assert len(read.rows) == len(rows) and read.rows[0]["status"] == REHEARSED
@@ -422,8 +434,10 @@ def test_a_machine_with_an_npu(settings, origins, tmp_path, fake_programs, toolk
     set_env = toolkit("8.1.RC1", f"{os.uname().machine}-linux/ascend_toolkit_install.info")
     set_env.write_text(set_env.read_text() + f"export PYTHONPATH={stand_in}\n")
     settings["mindspeed"] |= {"stand_in": None, "set_env": str(set_env)}
-    installation = doctor.installation_of(settings, tmp_path / "none.json", origins.pins)
-    rows = doctor.examine(settings, installation, origins.pins)
+    installation = doctor.installation_of(
+        with_types(settings), tmp_path / "none.json", origins.pins
+    )
+    rows = doctor.examine(with_types(settings), installation, origins.pins)
     found = named(rows)
     assert REHEARSED not in {row.status for row in rows}
     for name in ("NPU devices", "NPU memory", "CANN", "set_env.sh", "import torch_npu"):
@@ -433,14 +447,16 @@ def test_a_machine_with_an_npu(settings, origins, tmp_path, fake_programs, toolk
 
 def test_without_an_installation_the_machine_is_looked_at_all_the_same(settings, origins, tmp_path):
     settings["mindspeed"]["home"] = None
-    assert doctor.installation_of(settings, tmp_path / "none.json", origins.pins) is None
-    found = named(doctor.examine(settings, None, origins.pins))
+    assert (
+        doctor.installation_of(with_types(settings), tmp_path / "none.json", origins.pins) is None
+    )
+    found = named(doctor.examine(with_types(settings), None, origins.pins))
     assert found["MindSpeed-MM"].status == WARNING and "disk" in found
 
 
 def test_a_framework_whose_python_is_gone(settings, origins):
     installation = {"home": "/no", "python": "/no/python", "set_env": None}
-    found = named(doctor.examine(settings, installation, origins.pins))
+    found = named(doctor.examine(with_types(settings), installation, origins.pins))
     assert found["Python"].status == FAIL and "/no/python" in found["Python"].sentence
 
 

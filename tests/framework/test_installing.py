@@ -16,6 +16,7 @@ from mindtune.engines.mindspeed.framework.installing import install
 from mindtune.engines.mindspeed.framework.pins import Repository, load_pins, read_lock
 from mindtune.errors import UserError
 from mindtune.files import partial_name
+from mindtune.settings.typed import typed
 from tiny_framework import FILES, PATCHED, PYTHON, git, make_home, wheel
 
 
@@ -46,7 +47,7 @@ def settings(origins, tmp_path_factory):
 def record(settings, origins):
     os.environ["PYTHONPATH"] = str(origins.place)  # must leak nowhere
     try:
-        return make_sure(settings, origins.pins)
+        return make_sure(typed("mindspeed", settings), origins.pins)
     finally:
         del os.environ["PYTHONPATH"]
 
@@ -87,7 +88,7 @@ def test_what_is_there_is_kept(record, settings, origins, monkeypatch):
 
     real = environment.run
     monkeypatch.setattr(environment, "run", watched)
-    assert make_sure(settings, origins.pins) == record
+    assert make_sure(typed("mindspeed", settings), origins.pins) == record
     assert all(what.startswith("asking") for what in ran), ran
 
 
@@ -98,7 +99,7 @@ def test_a_package_that_was_cut_off_is_installed_again(record, settings, origins
     (packages / "numpy/__init__.py").write_text("")
     shutil.rmtree(packages / "transformers")
     assert set(asking.packages(python).damaged) == {"numpy", "transformers"}
-    make_sure(settings, origins.pins)
+    make_sure(typed("mindspeed", settings), origins.pins)
     assert asking.packages(python).damaged == {}
     assert (packages / "numpy/__init__.py").read_text() == "__version__ = '1.26.4'\n"
     assert place == Path(record["home"])
@@ -119,7 +120,7 @@ def test_for_an_npu_the_rest_is_added_and_apex_is_built_by_its_script(
         (place / name).write_text(text)
     given = {**settings, "stand_in": None, "set_env": str(set_env)}
     given["install"] = {**settings["install"], "apex": str(place)}
-    found = make_sure(given, origins.pins)
+    found = make_sure(typed("mindspeed", given), origins.pins)
     assert found["versions"]["torch_npu"] == "2.1.0.post12"
     assert found["versions"]["apex"] == "0.1+ascend"
     assert found["commits"]["apex"] == origins.pins.repositories["apex"].commit
@@ -254,7 +255,7 @@ def test_a_python_that_will_not_do_is_told(python, said):
 )
 def test_paths_that_are_not_there_are_told(settings, origins, key, value, said):
     with pytest.raises(UserError, match=said):
-        make_sure({**settings, key: value}, origins.pins)
+        make_sure(typed("mindspeed", {**settings, key: value}), origins.pins)
 
 
 def test_a_processor_that_the_lock_is_not_for_is_told(settings, origins, monkeypatch):
@@ -262,14 +263,14 @@ def test_a_processor_that_the_lock_is_not_for_is_told(settings, origins, monkeyp
     pins = replace(origins.pins, lock=tuple(read_lock(lines)))
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(UserError, match="this is Linux on riscv64"):
-        make_sure(settings, pins)
+        make_sure(typed("mindspeed", settings), pins)
 
 
 def test_without_a_stand_in_cann_has_to_be_there(settings, origins):
     with pytest.raises(
         UserError, match=r"mindspeed.set_env is /no/such/set_env.sh, but there is no"
     ):
-        make_sure({**settings, "stand_in": None}, origins.pins)
+        make_sure(typed("mindspeed", {**settings, "stand_in": None}), origins.pins)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_a_package_with_another_hash_is_refused(record, settings, origins):
     wheel(origins.wheels, "attrs", "9")
     lock = (*origins.pins.lock, *read_lock(lines))
     with pytest.raises(UserError, match="isn't the one of the lock"):
-        make_sure(settings, replace(origins.pins, lock=lock))
+        make_sure(typed("mindspeed", settings), replace(origins.pins, lock=lock))
     assert "attrs" not in asking.packages(Path(record["python"])).versions
 
 

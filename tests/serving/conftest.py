@@ -11,6 +11,7 @@ from mindtune.demo.scenes import conversation, scenes
 from mindtune.models.adapters import adapted
 from mindtune.models.shape import model_shape, read_config
 from mindtune.models.tensors import hf_shapes
+from mindtune.settings.typed import typed
 
 WORDS = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj", "qkv"]
 
@@ -37,10 +38,10 @@ def write_adapter(base, save_dir, rank, seeing):
     shape = model_shape(config)
     shapes = hf_shapes(shape)
     lora = {"rank": rank, "alpha": 2 * rank, "dropout": 0.0, "target_modules": WORDS}
-    train = {"freeze_vision_encoder": not seeing, "freeze_vision_projector": True}
+    frozen = {"freeze_vision_encoder": not seeing, "freeze_vision_projector": True}
     draw = torch.Generator().manual_seed(7)
     modules = {}
-    for module in adapted(shape, lora, train):
+    for module in adapted(shape, typed("train", frozen | {"lora": lora})):
         (name,) = module.hf
         rows, columns = shapes[f"{name}.weight"]
         modules[name] = (

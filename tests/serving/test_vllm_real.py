@@ -24,6 +24,7 @@ from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.requests import AnswerJob
 from mindtune.files import read_json_lines
+from mindtune.settings.typed import typed
 from workflow.conftest import Checkout
 
 PYTHON = os.environ.get("VLLM_PYTHON")
@@ -48,7 +49,8 @@ def demo(tmp_path_factory):
 
 
 def job_of(place, prompts, images, model, **answer):
-    return AnswerJob(
+    return AnswerJob.of(
+        "hf",
         prompts=prompts, images=images, model_dir=model, hf_dir=model,
         answers=place / "answers.jsonl", answer={"max_new_tokens": 48, "batch_size": 32} | answer,
         processor={"image_resolution": 512 * 512}, parallel=None, machine=HF,
@@ -56,7 +58,9 @@ def job_of(place, prompts, images, model, **answer):
 
 
 def by_vllm(job):
-    stage("vllm", "answer")(replace(job, machine={}, operation=SECTION))
+    stage("vllm", "answer")(
+        replace(job, machine=typed("vllm", {}), operation=typed("vllm", SECTION))
+    )
     return read_json_lines(job.answers)
 
 
@@ -77,7 +81,7 @@ def differing(ours, theirs):
 
 def gap(job, number, ours, theirs):
     """The difference of the logits of the two words at which the answers to a prompt part."""
-    processor = Processor(job.hf_dir, job.processor["image_resolution"])
+    processor = Processor(job.hf_dir, job.processor.image_resolution)
     model = load_model(job.model_dir, torch.float32)
     prompt = read_json_lines(job.prompts)[number]
     pictures = [
@@ -169,7 +173,7 @@ def test_a_killed_answering_asks_only_what_is_missing(base, asked, tmp_path, mon
     place = tmp_path / "results/baseline"
     place.mkdir(parents=True)
     job = job_of(place, asked / "prompts.jsonl", asked, base)
-    job = replace(job, machine={}, operation=SECTION)
+    job = replace(job, machine=typed("vllm", {}), operation=typed("vllm", SECTION))
     done = subprocess.run(
         [sys.executable, "-c", KILLED, pickle.dumps(job).hex()], check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

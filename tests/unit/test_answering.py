@@ -57,7 +57,8 @@ def place(tmp_path_factory):
 
 def answers(place, base, **settings):
     """The lines of an answers file, less the seconds."""
-    job = AnswerJob(
+    job = AnswerJob.of(
+        "hf",
         prompts=place / "prompts.jsonl", images=place, model_dir=base, hf_dir=base,
         answers=place / "answers.jsonl", answer={"max_new_tokens": 12} | settings,
         processor={"image_resolution": 512 * 512}, parallel={},

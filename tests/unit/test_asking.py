@@ -60,7 +60,8 @@ def by_the_workflow(base, path, question, place):
     (place / "prompts.jsonl").write_text(
         f'{{"id": "0", "image": "{path.name}", "prompt": "{question}"}}\n', encoding="utf-8"
     )
-    job = AnswerJob(
+    job = AnswerJob.of(
+        "hf",
         prompts=place / "prompts.jsonl", images=path.parent, model_dir=base, hf_dir=base,
         answers=place / "answers.jsonl", answer={"max_new_tokens": 40, "batch_size": 1},
         processor={"image_resolution": 512 * 512}, parallel={},

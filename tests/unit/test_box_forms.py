@@ -19,6 +19,7 @@ from mindtune.files import read_json_lines
 from mindtune.models import FAMILIES
 from mindtune.models.box_text import corners, in_thousandths
 from mindtune.models.boxes import boxes_of
+from mindtune.settings.typed import typed
 from PIL import Image
 
 PIXELS = {"qwen2_vl": False, "qwen2_5_vl": True, "qwen3_vl": False}
@@ -74,7 +75,9 @@ def models(tmp_path_factory):
 
 def job_of(models, name):
     return SimpleNamespace(
-        images=models, hf_dir=models / name, processor={"image_resolution": 512 * 1024}
+        images=models,
+        hf_dir=models / name,
+        processor=typed("processor", {"image_resolution": 512 * 1024}),
     )
 
 

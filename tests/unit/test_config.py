@@ -276,7 +276,7 @@ def test_files_that_are_not_there_are_told_before_anything_runs(tmp_path):
     raw = changed(
         "sources.model", {"use": "path", "path": "ckpt/hf_path/Qwen2-VL-2B-Instruct"}, raw
     )
-    found = list(source_problems(load(raw).common))
+    found = list(source_problems(load(raw).typed()))
     assert [problem.split(",")[0] for problem in found] == [
         "sources.images.path is data/COCO2017/train2017",
         "sources.instructions.path is data/llava_instruct_150k.json",
@@ -286,7 +286,7 @@ def test_files_that_are_not_there_are_told_before_anything_runs(tmp_path):
 
 def with_model(tmp_path, **parallel):
     raw = changed("sources.model", {"use": "path", "path": str(tmp_path)})
-    return list(source_problems(load(changed("parallel", parallel, raw)).common))
+    return list(source_problems(load(changed("parallel", parallel, raw)).typed()))
 
 
 def test_a_model_directory_is_looked_through(tmp_path):
@@ -316,7 +316,7 @@ def test_a_model_directory_is_looked_through(tmp_path):
 
 def test_the_demos_named_pictures_are_checked_too():
     raw = changed("prompts.named", [{"image": "000000000000.jpg", "prompt": "q"}])
-    found = list(source_problems(load(raw).common))
+    found = list(source_problems(load(raw).typed()))
     assert (
         "prompts.named[0].image is 000000000000.jpg, but the demo draws no such picture" in found[0]
     )
@@ -336,7 +336,7 @@ def test_the_demos_named_pictures_are_checked_too():
     ],
 )
 def test_a_layout_that_does_not_fit_the_demo_is_said_before_anything_runs(parallel, words):
-    found = list(source_problems(load(changed("parallel", parallel)).common))
+    found = list(source_problems(load(changed("parallel", parallel)).typed()))
     assert len(found) == 1 and words in found[0]
 
 

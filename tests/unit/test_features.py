@@ -16,6 +16,7 @@ from mindtune.engines.hf.segments import use_segments
 from mindtune.engines.hf.shown import Shown
 from mindtune.errors import UserError
 from mindtune.settings import load
+from mindtune.settings.typed import typed
 from PIL import Image
 
 SIZES = [(400, 320), (320, 400), (100, 60), (400, 320), (28, 28), (90, 300)]
@@ -131,16 +132,17 @@ def test_a_result_depends_on_whether_features_are_kept_and_not_on_how_many(
     device, chosen, kept, left
 ):
     machine = {"device": device} | ({"feature_cache": chosen} if chosen else {})
-    assert is_kept(machine) == kept
-    assert in_effect(machine) == {"device": device} | ({"feature_cache": left} if left else {})
-    assert is_kept(in_effect(machine)) == kept
+    assert is_kept(typed("hf", machine)) == kept
+    in_params = in_effect(machine, typed("hf", machine))
+    assert in_params == {"device": device} | ({"feature_cache": left} if left else {})
+    assert is_kept(typed("hf", in_params)) == kept
 
 
 def test_room_is_what_the_key_says(tmp_path):
-    assert [room({"feature_cache": size}) for size in ("5 MB", "20GB", "2 TB")] == [
+    assert [room(typed("hf", {"feature_cache": size})) for size in ("5 MB", "20GB", "2 TB")] == [
         5 * 10**6, 20 * 10**9, 2 * 10**12,
     ]  # fmt: skip
-    assert room({}) == room({"feature_cache": "auto"}) == 10**10
+    assert room(typed("hf", {})) == room(typed("hf", {"feature_cache": "auto"})) == 10**10
     save_dir = tmp_path / "results/baseline/save_dir"
     assert place_of_features(save_dir) == tmp_path / "results/shared/features"
 

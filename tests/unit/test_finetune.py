@@ -34,6 +34,7 @@ from mindtune.engines.requests import ExportJob, FinetuneJob, PrepareJob
 from mindtune.engines.training_directory import claimed
 from mindtune.errors import UserError
 from mindtune.models.shape import read_config
+from mindtune.settings.typed import typed
 
 TRAIN = {
     "train_iters": 4, "save_interval": 2, "eval_interval": 2, "eval_iters": 1, "micro_batch_size": 2,
@@ -63,12 +64,13 @@ def place(tmp_path_factory):
     records.insert(3, {"images": [], "messages": records[0]["messages"][2:]})
     (place / "train.json").write_text(json.dumps(records[:7]))
     (place / "held_out.json").write_text(json.dumps(records[7:]))
-    converter("mindtune").prepare(PrepareJob(place / "base", place / "mm", ONE))
+    converter("mindtune").prepare(PrepareJob.of("hf", place / "base", place / "mm", parallel=ONE))
     return place
 
 
 def job_of(place, save_dir, mm="mm", machine=None, hf="base", features=None, **changes):
-    return FinetuneJob(
+    return FinetuneJob.of(
+        "hf",
         train_data=place / "train.json", held_out_data=place / "held_out.json",
         images=place / "images", hf_dir=place / hf, mm_dir=place / mm, save_dir=save_dir,
         train=TRAIN | changes, processor={"image_resolution": 512 * 512}, parallel=ONE,
@@ -82,7 +84,7 @@ def train(place, save_dir, mm="mm", machine=None, features=None, **changes):
     training_check("hf")(job, 0)
     save_dir.mkdir(exist_ok=True)
     stage("hf", "finetune")(job)
-    last = f"iter_{job.train['train_iters']:07d}"
+    last = f"iter_{job.train.train_iters:07d}"
     return (save_dir / last / "mp_rank_00/model_optim_rng.pt").read_bytes()
 
 
@@ -148,7 +150,9 @@ def test_a_base_cut_into_tensor_parallel_shards_trains_alike(place, tmp_path):
         "llm_pp_layers": [[1, 3]],
         "vit_pp_layers": [[4, 0]],
     }
-    converter("mindtune").prepare(PrepareJob(place / "base", tmp_path / "mm", parallel))
+    converter("mindtune").prepare(
+        PrepareJob.of("hf", place / "base", tmp_path / "mm", parallel=parallel)
+    )
     assert len(list((tmp_path / "mm/release").iterdir())) == 4
     assert train(place, tmp_path / "a", mm=tmp_path / "mm") == train(place, tmp_path / "b")
 
@@ -307,7 +311,8 @@ def test_features_are_kept_only_of_a_frozen_tower_and_within_their_room(place, t
     train(place, tmp_path / "a", features=features, freeze_vision_encoder=False)
     assert not features.exists()
     tiny = replace(
-        job_of(place, tmp_path / "b", features=features), operation={"feature_cache": "1 MB"}
+        job_of(place, tmp_path / "b", features=features),
+        operation=typed("hf", {"feature_cache": "1 MB"}),
     )
     features.mkdir(parents=True)
     (features / "filled").write_bytes(bytes(10**6 - 9000))  # of 1 MB, so one picture fits
@@ -328,7 +333,8 @@ def test_a_picture_that_is_missing_is_reported_where_features_are_kept(place, tm
 
 def test_an_export_of_a_bf16_training_is_bf16(place, tmp_path):
     train(place, tmp_path / "a", machine={"precision": "bf16"})
-    converter("mindtune").export(ExportJob(tmp_path / "a", place / "base", tmp_path / "hf", ONE))
+    job = ExportJob.of("hf", tmp_path / "a", place / "base", tmp_path / "hf", parallel=ONE)
+    converter("mindtune").export(job)
     config = json.loads((tmp_path / "hf/config.json").read_text())
     assert config["torch_dtype"] == "bfloat16"
 
@@ -398,11 +404,11 @@ def test_a_card_that_is_not_there_is_said(one_card):
     with pytest.raises(
         UserError, match=r"hf\.device is cuda:7, but there is 1 here.*write cuda:0 or"
     ):
-        open_device(MACHINE | {"device": "cuda:7"})
+        open_device(typed("hf", MACHINE | {"device": "cuda:7"}))
     with pytest.raises(UserError, match=r"hf\.devices is 2, but there is 1 here; write 1 or less"):
-        open_device(MACHINE | {"device": "cuda", "devices": 2})
+        open_device(typed("hf", MACHINE | {"device": "cuda", "devices": 2}))
     assert one_card == []
-    assert open_device(MACHINE | {"device": "cuda:0"}) == torch.device("cuda:0")
+    assert open_device(typed("hf", MACHINE | {"device": "cuda:0"})) == torch.device("cuda:0")
     assert one_card == [0]  # or what asks for `cuda` gets whichever comes first
 
 
@@ -425,7 +431,8 @@ def test_a_mistake_is_said_before_anything_is_moved(place, tmp_path, monkeypatch
             "mindtune.engines.checks.shutil.disk_usage", lambda _: SimpleNamespace(free=room)
         )
     job = job_of(place, save_dir, **given)
-    settings = {"train": dict(job.train), "machine": job.machine, "hf": given.get("hf", "base")}
+    plain = job.plain()
+    settings = {"train": plain["train"], "machine": plain["machine"], "hf": given.get("hf", "base")}
     check = partial(training_check("hf"), job)
     for _ in range(2):
         with pytest.raises(UserError, match=words), claimed(save_dir, settings, check):
@@ -451,8 +458,10 @@ def test_a_checkpoint_takes_the_bytes_that_are_asked_for(place, tmp_path):
     config = read_config(place / "base")
     for precision in ("fp32", "bf16"):
         file = train(place, tmp_path / precision, machine={"precision": precision})
-        assert checkpoint_bytes(config, TRAIN, precision) == pytest.approx(len(file), rel=0.03)
-        assert checkpoint_bytes(config, TRAIN, precision) < len(file)
+        assert checkpoint_bytes(config, typed("train", TRAIN), precision) == pytest.approx(
+            len(file), rel=0.03
+        )
+        assert checkpoint_bytes(config, typed("train", TRAIN), precision) < len(file)
 
 
 def test_a_training_that_ends_too_early_is_no_success(place, tmp_path, monkeypatch):

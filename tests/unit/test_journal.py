@@ -20,6 +20,7 @@ from mindtune.engines.hf import answer as answering
 from mindtune.engines.journal import Journal, in_order, key_of
 from mindtune.engines.requests import AnswerJob
 from mindtune.files import read_json_lines
+from mindtune.settings.typed import typed
 
 COUNT = 10
 
@@ -36,7 +37,8 @@ def job(base, tmp_path):
         for n in range(COUNT)
     ]
     (place / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in prompts))
-    return AnswerJob(
+    return AnswerJob.of(
+        "hf",
         prompts=place / "prompts.jsonl", images=place, model_dir=base, hf_dir=base,
         answers=place / "answers_after.jsonl", answer={"max_new_tokens": 6, "batch_size": 3},
         processor={"image_resolution": 512 * 512}, parallel={},
@@ -68,8 +70,8 @@ def test_what_was_added_is_there_for_the_same_job_only(job):
     assert again.lines == {n: {"answer": f"to {n} \u2028"} for n in batches[1]}
     assert again.missing(batches) == [batches[0], batches[2]] and not again.is_whole
     for other in (
-        replace(job, code="4567"), replace(job, answer={**job.answer, "max_new_tokens": 7}),
-        replace(job, processor={"image_resolution": 64 * 64}),
+        replace(job, code="4567"), replace(job, answer=typed("answer", {**job.plain()["answer"], "max_new_tokens": 7})),
+        replace(job, processor=typed("processor", {"image_resolution": 64 * 64})),
     ):  # fmt: skip
         assert not Journal.of(other, prompts_of(job), engine="hf").lines
     assert not Journal.of(job, prompts_of(job), engine="vllm").lines
@@ -136,7 +138,9 @@ def test_a_torn_end_is_cut_off_and_written_over(job, torn):
 
 @pytest.mark.parametrize("budget", [None, 150])
 def test_only_what_is_missing_is_asked_at_the_original_boundaries(job, budget, monkeypatch):
-    job = replace(job, answer={**job.answer, "tokens_per_batch": budget})
+    job = replace(
+        job, answer=typed("answer", {**job.plain()["answer"], "tokens_per_batch": budget})
+    )
     answering.answer(job)
     undisturbed = without_seconds(job)
     assert len({line["answer"] for line in undisturbed}) > 1 and not left_by(job)

@@ -21,6 +21,7 @@ from mindtune.engines.hf.segments import use_segments
 from mindtune.errors import UserError
 from mindtune.models.adapters import adapter_parameters
 from mindtune.models.shape import model_shape, read_config
+from mindtune.settings.typed import typed
 from safetensors.torch import load_file, save_file
 from test_finetune import TRAIN, job_of, rows, train
 from test_finetune import place as place_of_finetune
@@ -30,6 +31,7 @@ place = place_of_finetune  # a fixture
 FUSED = ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 OWN = ["q_proj", "v_proj", "down_proj"]
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": FUSED}
+SECTION = typed("train", TRAIN | {"lora": LORA})
 SEEING = {"freeze_vision_encoder": False, "freeze_vision_projector": False}
 # fused modules; separate ones; all of the model with a dropout, in one of each precision.
 WAYS = {
@@ -84,11 +86,11 @@ def test_only_adapters_are_trained_and_saved(place, trained):
     assert len(content["model"]) == 2 * 4 * 4  # A and B of four modules of four layers
     assert all(name.startswith("text_decoder.") for name in content["model"])  # vision is frozen
     config = read_config(place / "base")
-    size = adapter_parameters(model_shape(config), LORA, TRAIN)
+    size = adapter_parameters(model_shape(config), SECTION)
     assert sum(tensor.numel() for tensor in content["model"].values()) == size
     moments = content["hf_engine"]["optimizer"]["state"].values()
     assert sum(state["exp_avg"].numel() for state in moments) == size
-    wanted = checkpoint_bytes(config, TRAIN | {"lora": LORA}, "fp32")
+    wanted = checkpoint_bytes(config, SECTION, "fp32")
     assert wanted == 12 * size < len(whole) < wanted + 80_000  # names and states of generators
 
 
@@ -201,7 +203,9 @@ def test_packed_passes_give_the_same_loss_and_gradients(place):
     found = []
     for packed in (False, True):
         model = load_model(place / "base", torch.float32).train()
-        adapters = Adapters(model, read_config(place / "base"), TRAIN | SEEING | {"lora": LORA})
+        adapters = Adapters(
+            model, read_config(place / "base"), typed("train", TRAIN | SEEING | {"lora": LORA})
+        )
         for _, *highs in adapters.tensors().values():  # zero at first, which would hide A
             generator = torch.Generator().manual_seed(1)
             for high in highs:
@@ -225,7 +229,7 @@ def test_packed_passes_give_the_same_loss_and_gradients(place):
 
 def test_parts_of_a_fused_module_share_a(place):
     model = load_model(place / "base", torch.float32)
-    Adapters(model, read_config(place / "base"), TRAIN | {"lora": LORA})
+    Adapters(model, read_config(place / "base"), SECTION)
     layer = model.model.language_model.layers[0]
     first = layer.self_attn.q_proj.lora_A["default"].weight
     assert layer.self_attn.v_proj.lora_A["default"].weight is first
@@ -234,7 +238,7 @@ def test_parts_of_a_fused_module_share_a(place):
     )
     assert layer.self_attn.o_proj.lora_A["default"].weight is not first
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert trained == adapter_parameters(model_shape(read_config(place / "base")), LORA, TRAIN)
+    assert trained == adapter_parameters(model_shape(read_config(place / "base")), SECTION)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +299,8 @@ def test_other_adapters_are_not_taken_up(place, trained):
         ({"target_modules": OWN}, "of other modules"),
     ):
         model = load_model(place / "base", torch.float32)
-        adapters = Adapters(model, read_config(place / "base"), TRAIN | {"lora": lora(**changes)})
+        adapters = Adapters(
+            model, read_config(place / "base"), typed("train", TRAIN | {"lora": lora(**changes)})
+        )
         with pytest.raises(UserError, match=words):
             adapters.load(pairs)

@@ -7,6 +7,7 @@ from mindtune.checkpoint.adapters import export_adapter, save_adapters
 from mindtune.engines.hf.adapters import Adapters
 from mindtune.engines.hf.model import load_model
 from mindtune.models.shape import read_config
+from mindtune.settings.typed import typed
 from tiny_qwen25 import write_base
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
@@ -22,7 +23,7 @@ def test_merged_is_base_and_adapter_in_transformers(tmp_path, frozen, modules):
     config = read_config(base)
     train = {"freeze_vision_encoder": frozen, "freeze_vision_projector": frozen, "seed": 1}
     train["lora"] = LORA | {"target_modules": modules}
-    adapters = Adapters(load_model(base, torch.float32), config, train)
+    adapters = Adapters(load_model(base, torch.float32), config, typed("train", train))
     generator = torch.Generator().manual_seed(2)
     for _, *highs in adapters.tensors().values():
         for high in highs:

@@ -16,10 +16,13 @@ from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape
 from mindtune.scale import count_parameters
 from mindtune.settings import load
+from mindtune.settings.sections import Settings
+from mindtune.settings.typed import made_of, typed
 from transformers import AttentionInterface, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 FUSED = ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 TRAIN = {"freeze_vision_encoder": True, "freeze_vision_projector": True, "seed": 1}
+WHOLE = typed("train", TRAIN)
 LORA = {"rank": 16, "alpha": 32, "dropout": 0.0, "target_modules": FUSED}
 GIB = 2**30
 TOKENS = 64
@@ -55,7 +58,7 @@ def kept(name, lora, precision, layers, recompute=False):
         model = classes.MODEL(classes.CONFIG(**raw))
     model.to(torch.bfloat16 if precision == "bf16" else torch.float32).train()
     if lora:
-        Adapters(model, raw, TRAIN | {"lora": lora})
+        Adapters(model, raw, typed("train", TRAIN | {"lora": lora}))
     if recompute:
         model.activation_checkpointing_enable(
             activation_checkpointing_kwargs={"use_reentrant": False}
@@ -85,7 +88,7 @@ def kept(name, lora, precision, layers, recompute=False):
     ids=["whole", "all", "one", "one of a module"],
 )
 def test_a_layer_keeps_what_autograd_keeps(name, lora):
-    train = TRAIN | ({"lora": lora} if lora else {})
+    train = typed("train", TRAIN | ({"lora": lora} if lora else {}))
     for precision in ("bf16", "fp32") if name == "Qwen2-VL-2B" else ("bf16",):
         one, three = (kept(name, lora, precision, layers) for layers in (1, 3))
         wanted = layer_bytes(model_shape(PUBLISHED[name]), train, precision)
@@ -96,8 +99,8 @@ def test_recomputing_keeps_the_inputs_of_layers():
     shape = model_shape(PUBLISHED["Qwen2-VL-2B"])
     one, three = (kept("Qwen2-VL-2B", None, "bf16", layers, recompute=True) for layers in (1, 3))
     step = Step(TOKENS, TOKENS, recompute=True)
-    whole = activation_bytes(shape, TRAIN, "bf16", step) / TOKENS
-    inputs = (whole - layer_bytes(shape, TRAIN, "bf16")) / shape.llm_layers
+    whole = activation_bytes(shape, WHOLE, "bf16", step) / TOKENS
+    inputs = (whole - layer_bytes(shape, WHOLE, "bf16")) / shape.llm_layers
     assert inputs == pytest.approx((three - one) / 2, rel=0.02)
 
 
@@ -123,7 +126,7 @@ def test_sums_are_within_4_percent_of_what_a_gpu_measured(measured):
     shape = model_shape(PUBLISHED["Qwen2-VL-2B"])
     counts = count_parameters(shape)
     need = training_memory(
-        shape, counts.all, TRAIN, "bf16", Step(tokens, predicted, False, operators)
+        shape, counts.all, WHOLE, "bf16", Step(tokens, predicted, False, operators)
     )
     pixels = 30504 * 1176 * 4  # of all samples, which that trial had on the device
     found = need.weights + need.activations + need.logits + pixels
@@ -133,7 +136,7 @@ def test_sums_are_within_4_percent_of_what_a_gpu_measured(measured):
 
 def test_settings_say_what_goes_through_at_once():
     def of(raw):
-        return step_of(load(raw).common)
+        return step_of(load(raw).typed())
 
     assert of({"train": {"micro_batch_size": 2, "seq_length": 512}}) == Step(1024, 1024)
     packed = of({"hf": {"tokens_per_pass": 4096, "recompute": "full"}})
@@ -146,10 +149,10 @@ def test_adapters_take_next_to_nothing():
     counts = count_parameters(shape)
     step = Step(1024, 1024)
     whole, low = (
-        training_memory(shape, counts.all, TRAIN | more, "bf16", step)
+        training_memory(shape, counts.all, typed("train", TRAIN | more), "bf16", step)
         for more in ({}, {"lora": LORA})
     )
-    assert whole.gradients + whole.optimizer == 16 * counts.trained(TRAIN)
+    assert whole.gradients + whole.optimizer == 16 * counts.trained(WHOLE)
     assert low.gradients + low.optimizer < 0.04 * whole.weights
     assert low.all < 0.25 * whole.all
 
@@ -158,7 +161,7 @@ def test_adapters_take_next_to_nothing():
 def test_what_devices_share_is_counted_as_it_lies_on_them(lora):
     """Of a model without content, cut as `shard_layers` cuts it for one of four devices."""
     shape = model_shape(PUBLISHED["Qwen2-VL-7B"])
-    train = TRAIN | ({"lora": lora} if lora else {})
+    train = typed("train", TRAIN | ({"lora": lora} if lora else {}))
     raw = PUBLISHED["Qwen2-VL-7B"]
     with torch.device("meta"):
         model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**raw)).to(torch.bfloat16)
@@ -176,7 +179,7 @@ def test_what_devices_share_is_counted_as_it_lies_on_them(lora):
         optimizer += (8 if shared else 12) * part * trained
     weights += 2 * 2 * sum(p.numel() for n, p in layers[0].named_parameters() if ".lora_" not in n)
     machine = {"shard": "layers", "nodes": 4}  # a key at its default may be left out
-    shares = shares_of({"engine": "hf", "hf": machine})
+    shares = shares_of(made_of(Settings, {"engine": "hf", "hf": machine}))
     need = training_memory(
         shape, count_parameters(shape).all, train, "bf16", Step(1, 1), shares=shares
     )

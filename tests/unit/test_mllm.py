@@ -20,6 +20,8 @@ from mindtune.data.prompts import (
 from mindtune.data.split import is_held_out
 from mindtune.errors import UserError
 from mindtune.settings.checks import source_problems
+from mindtune.settings.sections import Settings
+from mindtune.settings.typed import made_of
 from PIL import Image
 
 
@@ -356,7 +358,7 @@ def test_the_configuration_knows_a_picture_by_any_of_its_names(place, zipped):
     def problems(image):
         named = [{"image": image, "prompt": "What?"}]
         settings = {"engine": "hf", "answer": {"engine": None}, "prompts": {"named": named}}
-        return list(source_problems({**settings, "sources": sources}))
+        return list(source_problems(made_of(Settings, {**settings, "sources": sources})))
 
     assert [problems(form + name) for form in ("", "./", "sub/../", ".//")] == [[]] * 4
     [problem] = problems("./gone.jpg")

@@ -1,6 +1,5 @@
 """One room per model family: what knows it, who asks it, and which results depend on it."""
 
-import ast
 import json
 import re
 import sys
@@ -56,19 +55,14 @@ def test_who_names_the_family_outside_its_room():
     assert found == set()
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
-
-
 def test_a_room_knows_nothing_above_it():
     below = ("mindtune.models", "mindtune.formats", "mindtune.errors", "mindtune.files")
     files = [*ROOM.rglob("*.py")]
     ours = {
-        (path, name) for path in files for name in imported(path) if name.startswith("mindtune")
+        (path, name)
+        for path in files
+        for name in sourcecode.imported_names(path)
+        if name.startswith("mindtune")
     }
     assert len(files) > 10 and [one for one in ours if not one[1].startswith(below)] == []
 
@@ -77,7 +71,7 @@ def test_only_transformers_classes_import_it():
     heavy = {
         path.relative_to(ROOM).parts[-1]
         for path in ROOM.rglob("*.py")
-        for name in imported(path)
+        for name in sourcecode.imported_names(path)
         if name.split(".")[0] in ("torch", "transformers")
     }
     assert heavy == {"hf.py"}

@@ -13,6 +13,7 @@ from mindtune.memory import Step, training_memory
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape, read_config
 from mindtune.settings import ConfigError, load
+from mindtune.settings.typed import typed
 from test_finetune import TRAIN, job_of, rows, train
 from test_finetune import place as place_of_finetune
 
@@ -42,7 +43,10 @@ def test_two_halves_are_one_whole(bitsandbytes, place, tmp_path, precision):
     usual = train(place, tmp_path / "b", machine={"precision": precision})
     assert len(whole) < 0.75 * len(usual)
     config = read_config(place / "base")
-    sizes = [checkpoint_bytes(config, TRAIN, precision, name) for name in ("adamw_8bit", "adamw")]
+    sizes = [
+        checkpoint_bytes(config, typed("train", TRAIN), precision, name)
+        for name in ("adamw_8bit", "adamw")
+    ]
     # Each tensor has the table of its 8-bit values beside it, which a tiny model's feel.
     assert sizes == pytest.approx([len(whole), len(usual)], rel=0.05)
     ours, theirs = ([float(row["loss"]) for row in rows(tmp_path / one)] for one in "ab")
@@ -51,7 +55,7 @@ def test_two_halves_are_one_whole(bitsandbytes, place, tmp_path, precision):
 
 def test_moments_have_eight_bits(bitsandbytes):
     model = Model(128, 64)
-    optimizer = optimizer_of(model, TRAIN, "adamw_8bit")
+    optimizer = optimizer_of(model, typed("train", TRAIN), "adamw_8bit")
     model.layer(torch.ones(1, 128)).sum().backward()
     optimizer.step()
     weight, bias = model.layer.weight, model.layer.bias
@@ -82,13 +86,15 @@ def test_on_other_devices_it_is_refused():
 
 def test_the_usual_one_is_todays():
     model = Model(3, 2)
-    assert type(optimizer_of(model, TRAIN, None)) is MainWeightsAdamW
+    assert type(optimizer_of(model, typed("train", TRAIN), None)) is MainWeightsAdamW
 
 
 def test_the_estimate_counts_six_bytes_less():
     shape = model_shape(PUBLISHED["Qwen2-VL-2B"])
     usual, eight = (
-        training_memory(shape, 10**9, TRAIN, "bf16", Step(64, 64, optimizer=name)).optimizer
+        training_memory(
+            shape, 10**9, typed("train", TRAIN), "bf16", Step(64, 64, optimizer=name)
+        ).optimizer
         for name in ("adamw", "adamw_8bit")
     )
     assert usual - eight == pytest.approx(6 * usual / 12, rel=0.01)
@@ -98,12 +104,15 @@ def test_room_on_the_disk_is_asked_for_as_it_will_be_taken(place, tmp_path, monk
     """The 2B of the tutorial: 22.9 GB, and 13.9 with moments of 8 bits."""
     config = PUBLISHED["Qwen2-VL-2B"]
     usual, eight = (
-        checkpoint_bytes(config, TRAIN, "bf16", name) for name in ("adamw", "adamw_8bit")
+        checkpoint_bytes(config, typed("train", TRAIN), "bf16", name)
+        for name in ("adamw", "adamw_8bit")
     )
     trained = 1_543_714_304
     assert usual == 2 * 2_208_985_600 + 12 * trained
     assert eight == usual - 8 * trained + int(2.03125 * trained)
-    asked = checkpoint_bytes(read_config(place / "base"), TRAIN, "fp32", "adamw_8bit")
+    asked = checkpoint_bytes(
+        read_config(place / "base"), typed("train", TRAIN), "fp32", "adamw_8bit"
+    )
     disk = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr("mindtune.engines.hf.finetune.check_optimizer", lambda kind: None)
     job = job_of(place, tmp_path / "a", machine=EIGHT)

@@ -16,6 +16,8 @@ from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape, read_config
 from mindtune.scale import count_parameters
 from mindtune.settings.hf import hf_problems
+from mindtune.settings.sections import Settings
+from mindtune.settings.typed import made_of, typed
 from safetensors.torch import load_file
 from unit.test_finetune import MACHINE, TRAIN, job_of, place, rows, train  # noqa: F401 - a fixture
 from unit.test_lora import LORA
@@ -102,12 +104,12 @@ def test_what_cannot_work_is_said(machine, lora, words):
         "parallel": {"context_parallel_size": 1},
         "hf": MACHINE | FOUR | machine,
     }
-    assert any(words in problem for problem in hf_problems(settings))
+    assert any(words in problem for problem in hf_problems(made_of(Settings, settings)))
 
 
 def test_the_estimate_is_what_a_layer_takes(bitsandbytes, place):  # noqa: F811
     shape = model_shape(PUBLISHED["Qwen2-VL-7B"])
-    train = TRAIN | {"lora": LORA}
+    train = typed("train", TRAIN | {"lora": LORA})
     usual, four = (
         training_memory(
             shape, count_parameters(shape).all, train, "bf16", Step(1, 1, frozen_weights=kind)

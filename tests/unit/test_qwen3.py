@@ -22,6 +22,8 @@ from mindtune.errors import UserError
 from mindtune.models.mindspeed import framework_of
 from mindtune.models.published import PUBLISHED
 from mindtune.models.shape import model_shape, read_config
+from mindtune.settings.sections import Settings
+from mindtune.settings.typed import made_of
 from test_families_trained import LOSS, family_of, packer_of, place_of
 from test_finetune import place as finetune_place
 from test_finetune import rows, train
@@ -201,7 +203,9 @@ PARALLEL = {"tensor_model_parallel_size": 1, "llm_pp_layers": None, "vit_pp_laye
 def test_the_framework_is_refused_in_a_sentence(base, changes, said):
     settings = {"engine": "hf", "answer": {"engine": None}, "parallel": PARALLEL,
                 "mindspeed": {"converter": "mindtune"}} | changes  # fmt: skip
-    assert list(model_problems(base, settings)) == [line.format(base) for line in said]
+    assert list(model_problems(base, made_of(Settings, settings))) == [
+        line.format(base) for line in said
+    ]
     with pytest.raises(UserError, match=r"MindSpeed-MM 2\.0\.0 doesn't know Qwen3-VL"):
         framework_of("qwen3_vl")
 

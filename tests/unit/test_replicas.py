@@ -18,6 +18,8 @@ from mindtune.engines.hf.replicas import Replicas, buckets
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.errors import UserError
 from mindtune.settings.hf import hf_problems
+from mindtune.settings.sections import Settings
+from mindtune.settings.typed import made_of
 from unit.test_finetune import MACHINE, TRAIN, job_of, model, place, rows, train  # noqa: F401 - a fixture
 from unit.test_lora import LORA
 
@@ -245,7 +247,7 @@ def test_what_cannot_work_is_said_before_anything_runs(machine, batch, words):
         "parallel": {"context_parallel_size": 1},
         "hf": MACHINE | machine,
     }
-    assert any(words in problem for problem in hf_problems(settings))
+    assert any(words in problem for problem in hf_problems(made_of(Settings, settings)))
 
 
 def test_fewer_samples_than_all_replicas_take_are_refused(place, tmp_path):  # noqa: F811

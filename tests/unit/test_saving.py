@@ -18,6 +18,7 @@ from mindtune.engines.hf.checkpoints import Checkpoints
 from mindtune.engines.loss_table import COLUMNS, LossTable
 from mindtune.errors import UserError
 from mindtune.files import read_json
+from mindtune.settings.typed import typed
 from unit.test_finetune import place, train  # noqa: F401 - a fixture
 
 FILE = "mp_rank_00/model_optim_rng.pt"
@@ -125,7 +126,7 @@ def test_what_failed_beside_the_training_is_raised_by_whatever_comes_next():
 def test_the_end_of_a_training_waits_and_an_error_there_is_not_lost():
     for error in (
         None,
-        Diverged(3, "nan", {"lr": 1.0, "clip_grad": 0.0}),
+        Diverged(3, "nan", typed("train", {"lr": 1.0, "clip_grad": 0.0})),
         ValueError("a loader's"),
     ):
         done, may = [], threading.Event()

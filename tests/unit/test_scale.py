@@ -24,7 +24,7 @@ def test_parameters_are_those_of_the_published_models(name, parameters):
 def test_checkpoints_of_a_real_run_have_the_estimated_size(finished):
     config = json.loads((finished.path / "results/baseline/hf/config.json").read_text())
     parameters = count_parameters(model_shape(config))
-    train = estimate_scale.configuration_in(finished.path / "config/config.yaml").common["train"]
+    train = estimate_scale.configuration_in(finished.path / "config/config.yaml").typed().train
     folder = finished.path / "results/baseline/save_dir/iter_0000006"
     size = sum(path.stat().st_size for path in folder.rglob("*.pt"))
     assert checkpoint_bytes(parameters, train, "fp32") == pytest.approx(size, rel=0.01)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.learning_rate import learning_rate
+from mindtune.settings.typed import typed
 
 TUTORIAL = {
     "lr": 1e-5, "min_lr": 0.0, "train_iters": 100, "lr_warmup_fraction": 0.1, "lr_decay_style": "cosine",
@@ -21,15 +22,20 @@ TUTORIAL = {
     ],
 )  # fmt: skip
 def test_the_learning_rate_is_megatrons(iteration, shown):
-    assert learning_rate(iteration, TUTORIAL) == pytest.approx(shown, rel=1e-6, abs=1e-15)
+    assert learning_rate(iteration, typed("train", TUTORIAL)) == pytest.approx(
+        shown, rel=1e-6, abs=1e-15
+    )
 
 
 def test_other_shapes_of_decay():
-    linear = TUTORIAL | {"lr_decay_style": "linear", "min_lr": 1e-6}
-    assert learning_rate(55, linear) == pytest.approx(5.5e-6)
-    assert learning_rate(100, linear) == pytest.approx(1e-6)
-    assert learning_rate(90, TUTORIAL | {"lr_decay_style": "constant"}) == 1e-5
-    assert learning_rate(0, TUTORIAL | {"lr_warmup_fraction": 0.0}) == 1e-5
+    def rate(iteration, **changes):
+        return learning_rate(iteration, typed("train", TUTORIAL | changes))
+
+    linear = {"lr_decay_style": "linear", "min_lr": 1e-6}
+    assert rate(55, **linear) == pytest.approx(5.5e-6)
+    assert rate(100, **linear) == pytest.approx(1e-6)
+    assert rate(90, lr_decay_style="constant") == 1e-5
+    assert rate(0, lr_warmup_fraction=0.0) == 1e-5
 
 
 def take(count, *order):

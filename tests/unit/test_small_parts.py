@@ -101,6 +101,19 @@ def test_the_closure_follows_imports_and_nothing_else():
     assert not any("engines" in name or "demo" in name for name in found)
 
 
+def test_what_only_a_type_checker_imports_is_not_followed(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "import typing\nfrom typing import TYPE_CHECKING\n\n"
+        "if TYPE_CHECKING:\n    from mindtune.settings import load\n"
+        "else:\n    import mindtune.progress\n"
+        "if typing.TYPE_CHECKING:\n    import mindtune.memory\n"
+        "if not TYPE_CHECKING:\n    import mindtune.scale\n"
+        "def f():\n    if TYPE_CHECKING:\n        import mindtune.memory\n    import mindtune.process\n"
+    )
+    found = {path.name for path in sourcecode.imports(tmp_path / "a.py")}
+    assert found == {"__init__.py", "progress.py", "scale.py", "process.py"}
+
+
 def test_training_and_answering_do_not_depend_on_one_another():
     engine = sourcecode.ROOT / "mindtune/engines/hf"
     answering = sourcecode.closure([sourcecode.ROOT / "answer_prompts.py", engine / "answer.py"])

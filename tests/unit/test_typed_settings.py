@@ -2,19 +2,26 @@
 
 import json
 import os
+import pickle
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from mindtune.engines import ENGINES, stage_sources
 from mindtune.engines.converting import CONVERTERS, converter_sources
+from mindtune.engines.hf.group import read_request, write_request
+from mindtune.engines.requests import FinetuneJob
+from mindtune.engines.training_directory import fingerprint, training_settings
 from mindtune.errors import UserError
 from mindtune.glue.settings_reading import check_files, guard_default, read_configuration
 from mindtune.glue.sourcecode import closure
-from mindtune.settings import ConfigError, Settings, load
+from mindtune.settings import ConfigError, Configuration, Settings, load
 from mindtune.settings.reference import keys
+from mindtune.settings.section import Section, item_model
+from mindtune.settings.typed import made_of, typed
 from mindtune.settings.yaml_files import LARGEST, read_written
 from pydantic import ValidationError
 
@@ -55,6 +62,130 @@ def test_settings_are_there_as_attributes_and_do_not_change():
     assert found.typed("a").model_dump(exclude={"experiments"}) == found.settings("a")
     with pytest.raises(ValidationError):
         found.typed().train.lr = 1
+
+
+def shipped():
+    """Each shipped configuration: its name, and all of its settings as plain containers."""
+    for path in sorted((ROOT / "config").glob("*.yaml")):
+        if path.name != "data_sources.yaml":
+            found = load(read_written(path).value, environment=PLACES)
+            yield from (
+                (path.name, found.settings(scope)) for scope in ("shared", *found.experiments)
+            )
+
+
+def test_plain_settings_made_typed_and_plain_again_are_the_same():
+    """As texts, in which Snakemake compares params: order and the kind of a number count too."""
+    count = 0
+    for name, settings in shipped():
+        assert str(made_of(Settings, settings).model_dump()) == str(settings), name
+        for section in [key for key, value in settings.items() if isinstance(value, dict)]:
+            plain = settings[section]
+            backwards = dict(reversed(plain.items()))
+            for some in (plain, backwards, *({key: plain[key]} for key in plain)):
+                assert str(typed(section, some).model_dump()) == str(some), (name, section)
+                count += 1
+    assert count > 500
+
+
+def test_what_jobs_get_of_a_machine_is_the_same_again():
+    for name, settings in shipped():
+        for engine in ENGINES.values():
+            section = settings.get(engine.machine, {})
+            for wanted in engine.keys.values():
+                plain = {key: section[key] for key in wanted if key in section}
+                assert str(typed(engine.machine, plain).model_dump()) == str(plain), name
+
+
+def sections(model=Settings, place=""):
+    """All sections: dotted key -> model."""
+    for name, field in model.model_fields.items():
+        if found := item_model(field.annotation):
+            yield f"{place}{name}", found
+            yield from sections(found, f"{place}{name}.")
+
+
+def later_keys(model):
+    fields = model.model_fields.items()
+    return {name for name, field in fields if field.json_schema_extra.get("later")}
+
+
+@pytest.mark.parametrize(("place", "model"), list(sections()))
+def test_a_key_that_was_not_passed_is_no_attribute(place, model):
+    empty = typed(place, {})
+    for name in model.model_fields.keys() - later_keys(model):
+        with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+            getattr(empty, name)
+    assert empty.model_dump() == {}
+    with pytest.raises(TypeError, match="has no lrr"):
+        typed(place, {"lrr": 1})
+
+
+# What the absence of a key means in results that are there. A default that changes here would be a
+# change of results that no params and no hash of code show: give the key another name then.
+ABSENT = {
+    "train": {"order_seed": None, "lora": None},
+    "hf": {
+        "tokens_per_pass": None, "kernels": "torch", "recompute": "none", "optimizer": "adamw",
+        "feature_cache": "auto", "frozen_weights": "whole", "devices": 1, "nodes": 1, "shard": "none",
+        "hosts": [], "master_port": None,
+    },
+    "vllm": {
+        "python": None, "device": "cuda", "precision": "fp32", "threads": 1, "environment": {},
+        "arguments": [],
+    },
+    "vllm.install": {"directory": "vllm", "python": None, "wheels": None, "package_index": None},
+    "answer": {"tokens_per_batch": None, "engine": None},
+    "compare": {"controls": []},
+    "report": {"language": "en"},
+}  # fmt: skip
+
+
+def test_a_key_that_came_later_has_its_default_where_it_is_absent():
+    found = {}
+    for place, model in sections():
+        empty = typed(place, {})
+        values = {
+            name: getattr(empty, name) for name in model.model_fields if name in later_keys(model)
+        }
+        if values:
+            found[place] = {k: v for k, v in values.items() if not isinstance(v, Section)}
+    assert found == ABSENT
+    whole = made_of(Settings, {})
+    assert (whole.keep_checkpoints, whole.export, whole.tuned_model) == ("all", "merged", None)
+    assert whole.vllm == Settings().vllm and whole.report == Settings().report
+    typed("hf", {}).hosts.append("changed")  # not the default itself
+    assert typed("hf", {}).hosts == []
+
+
+def test_a_job_is_read_by_attributes_and_is_plain_again(tmp_path):
+    given = {
+        "train_data": tmp_path, "held_out_data": tmp_path, "images": tmp_path, "hf_dir": tmp_path,
+        "mm_dir": tmp_path, "save_dir": tmp_path, "train": {"lr": 1, "lora": {"rank": 2}},
+        "processor": {"image_resolution": 784}, "parallel": {}, "machine": {"threads": 2},
+    }  # fmt: skip
+    job = FinetuneJob.of("hf", **given)
+    assert (job.train.lr, job.train.lora.rank, job.machine.threads) == (1, 2, 2)
+    assert (job.machine.devices, job.operation.hosts) == (1, [])
+    assert job.plain().items() >= given.items() and job.plain()["operation"] == {}
+    recorded = (training_settings("hf", "0123", sections, {}) for sections in (job.plain(), given))
+    assert len({fingerprint(settings) for settings in recorded}) == 1
+    assert pickle.loads(pickle.dumps(job)) == job  # noqa: S301 - for processes that load data
+    write_request(job, 3, tmp_path / "job.json")
+    again, begun = read_request(tmp_path / "job.json")
+    assert begun == 3 and replace(again, followers=None) == job
+    for missing in (lambda: job.train.seed, lambda: job.machine.device):
+        with pytest.raises(AttributeError):
+            missing()
+
+
+def test_a_configuration_that_was_handed_over_is_the_same():
+    found = load({"experiments": {"a": {"train": {"lr": 1e-3, "lora": {"rank": 4}}}, "b": {}}})
+    again = Configuration.of_plain(*json.loads(json.dumps([found.common, found.experiments])))
+    assert str(again.common) == str(found.common)
+    assert str(again.experiments) == str(found.experiments)
+    assert again.typed("a").train.lora.rank == 4 and again.typed().report.language == "en"
+    assert again.scope("b", "before") == "shared"
 
 
 def is_number(node):

@@ -19,6 +19,7 @@ from mindtune.checkpoint.layout import layout_options
 from mindtune.models.published import PUBLISHED, published_in
 from mindtune.models.shape import model_shape
 from mindtune.scale import count_parameters
+from mindtune.settings.typed import typed
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 from workflow.conftest import ROOT, SMALL, Checkout, merged
 
@@ -107,7 +108,7 @@ def test_the_shipped_configurations_plan_a_whole_run(tmp_path, name):
         assert "engine is mindspeed, but MindSpeed-MM 2.0.0 doesn't know Qwen3-VL" in said
         return
     shape = model_shape(PUBLISHED[published_in(settings["sources"]["model"]["name"])])
-    layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
+    layout = ParallelLayout.make(shape, **layout_options(typed("parallel", settings["parallel"])))
     assert layout.training_problems() == []
 
 

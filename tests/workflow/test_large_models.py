@@ -19,6 +19,7 @@ from mindtune.models.qwen2_vl.mindspeed import TOKENS
 from mindtune.models.shape import model_shape
 from mindtune.models.tensors import hf_shapes
 from mindtune.scale import count_parameters
+from mindtune.settings.typed import typed
 from workflow.conftest import ROOT, Checkout
 
 SIZES = ("7B", "72B")
@@ -48,16 +49,16 @@ def write_model(directory, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_layout_is_one_that_the_framework_trains(size):
-    settings = configuration_in(file_of(size)).common
+    settings = configuration_in(file_of(size)).typed()
     shape = model_shape(PUBLISHED[f"Qwen2-VL-{size}"])
-    layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
-    assert list(training_problems(layout, shape, settings["parallel"], settings["train"])) == []
-    world = World.of_training(settings["mindspeed"], settings["parallel"], layout)
-    step = settings["train"]["micro_batch_size"] * world.data
-    assert settings["train"]["global_batch_size"] == 96 * step  # the shipped scripts' accumulation
+    layout = ParallelLayout.make(shape, **layout_options(settings.parallel))
+    assert list(training_problems(layout, shape, settings.parallel, settings.train)) == []
+    world = World.of_training(settings.mindspeed, settings.parallel, layout)
+    step = settings.train.micro_batch_size * world.data
+    assert settings.train.global_batch_size == 96 * step  # the shipped scripts' accumulation
     assert world.size == layout.tp_size * layout.pp_size * world.data
     arguments = training_arguments(
-        settings["train"], world, vocab=shape.vocab, load=ROOT, base=ROOT, resume=False, save=ROOT,
+        settings.train, world, vocab=shape.vocab, load=ROOT, base=ROOT, resume=False, save=ROOT,
         data_file=ROOT, model_file=ROOT, tool_file=ROOT, num_workers=8, timeout_minutes=10,
     )  # fmt: skip
     shipped = {"7B": ("1", "4"), "72B": ("2", "8")}[size]
@@ -67,14 +68,14 @@ def test_the_layout_is_one_that_the_framework_trains(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_on_its_cards(size, capsys):
-    settings = configuration_in(file_of(size)).common
+    settings = configuration_in(file_of(size)).typed()
     shape = model_shape(PUBLISHED[f"Qwen2-VL-{size}"])
     need = training_memory(
-        shape, count_parameters(shape).all, settings["train"], "bf16", step_of(settings)
+        shape, count_parameters(shape).all, settings.train, "bf16", step_of(settings)
     )
-    machine, parallel = settings["mindspeed"], settings["parallel"]
-    cut = parallel["tensor_model_parallel_size"] * len(parallel["llm_pp_layers"][0])
-    copies = machine["npus_per_node"] * machine["nodes"] // cut
+    machine, parallel = settings.mindspeed, settings.parallel
+    cut = parallel.tensor_model_parallel_size * len(parallel.llm_pp_layers[0])
+    copies = machine.npus_per_node * machine.nodes // cut
     held = (need.weights + need.gradients + need.optimizer / copies) / cut
     assert held < 0.8 * CARD
     assert main(["--configfile", str(file_of(size)), "--model", f"Qwen2-VL-{size}"]) == 0
@@ -83,11 +84,11 @@ def test_it_fits_on_its_cards(size, capsys):
 
 def test_adapters_of_7b_fit_on_a_card_of_24_gb():
     """What its comments promise of `engine: hf`, with a tenth to spare."""
-    settings = configuration_in(file_of("7B")).common
-    train = settings["train"] | {"lora": {"rank": 16, "alpha": 32, "target_modules": [
-        "linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]}}  # fmt: skip
+    settings = configuration_in(file_of("7B")).typed()
+    train = typed("train", settings.train.model_dump() | {"lora": {"rank": 16, "alpha": 32, "target_modules": [
+        "linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]}})  # fmt: skip
     shape = model_shape(PUBLISHED["Qwen2-VL-7B"])
-    step = step_of(settings | {"engine": "hf"})
+    step = step_of(settings.model_copy(update={"engine": "hf"}))
     assert step.recompute
     assert training_memory(shape, count_parameters(shape).all, train, "bf16", step).all < 0.9 * 24e9
 

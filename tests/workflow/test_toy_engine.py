@@ -18,7 +18,7 @@ from mindtune.files import read_json_lines, writing
 
 
 def answer(job: AnswerJob) -> None:
-    assert (job.model_dir / "config.json").is_file() and set(job.machine) == {"threads"}
+    assert (job.model_dir / "config.json").is_file() and set(job.plain()["machine"]) == {"threads"}
     with writing(job.answers) as handle:
         for prompt in read_json_lines(job.prompts):
             said = str(len(prompt["prompt"].split()))

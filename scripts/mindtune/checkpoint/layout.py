@@ -7,13 +7,16 @@ model runs through the rows in order, so chunk `v` of stage `p` is entry
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.errors import UserError
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import Tensors, tensors_of
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.parallel import Parallel
 
 Rows = tuple[tuple[int, ...], ...]
 
@@ -48,12 +51,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def layout_options(parallel: Mapping[str, Any]) -> dict[str, Any]:
+def layout_options(parallel: "Parallel") -> dict[str, Any]:
     """The `parallel` section of a configuration as what `ParallelLayout.make` and conversions take."""
     return {
-        "tp_size": parallel["tensor_model_parallel_size"],
-        "llm_pp_layers": parallel["llm_pp_layers"],
-        "vit_pp_layers": parallel["vit_pp_layers"],
+        "tp_size": parallel.tensor_model_parallel_size,
+        "llm_pp_layers": parallel.llm_pp_layers,
+        "vit_pp_layers": parallel.vit_pp_layers,
     }
 
 

@@ -6,7 +6,7 @@ transformers 4.45 in MindSpeed-MM.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.checkpoint.huggingface import INDEX, read_weight_map
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
@@ -17,6 +17,11 @@ from mindtune.models.mindspeed import framework_of, tool_problems, unknown_probl
 from mindtune.models.pictures import Pictures, pictures_of
 from mindtune.models.shape import ModelShape, model_shape
 from mindtune.models.tensors import tensors_of
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections import Settings
+    from mindtune.settings.sections.parallel import Parallel
+    from mindtune.settings.sections.train import Train
 
 PROCESSOR, PROCESSOR_OF_5 = "preprocessor_config.json", "processor_config.json"
 NEEDED = {
@@ -40,7 +45,7 @@ SIZES = {
 EDGES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 
 
-def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
+def model_problems(path: Path, settings: "Settings") -> Iterator[str]:
     """What is wrong with a model's directory, a sentence for each; settings: of an experiment."""
     said = f"sources.model.path {path}"
     if not path.is_dir():
@@ -68,11 +73,11 @@ def model_problems(path: Path, settings: Mapping) -> Iterator[str]:
     if shape is not None and (unknown := list(unknown_problems(shape.model_type, settings))):
         yield from unknown  # what that engine makes of the files doesn't matter
         return
-    yield from processor_problems(found, said, settings["engine"])
+    yield from processor_problems(found, said, settings.engine)
     if shape is None:
         return
-    if settings["engine"] == "mindspeed" and settings["mindspeed"]["converter"] == "mm-convert":
-        yield from _mm_convert_problems(path, said, found, shape, settings["parallel"])
+    if settings.engine == "mindspeed" and settings.mindspeed.converter == "mm-convert":
+        yield from _mm_convert_problems(path, said, found, shape, settings.parallel)
     yield from layout_problems(found["config.json"], str(path / "config.json"), settings)
 
 
@@ -240,7 +245,7 @@ def _are_colours(value: Any, least: float | None) -> bool:
 
 
 def _mm_convert_problems(
-    path: Path, said: str, found: Mapping[str, Mapping], shape: ModelShape, parallel: Mapping
+    path: Path, said: str, found: Mapping[str, Mapping], shape: ModelShape, parallel: "Parallel"
 ) -> Iterator[str]:
     """What the framework's own converter can't read, or makes unusable."""
     instead = "set mindspeed.converter to mindtune."
@@ -266,22 +271,22 @@ def _mm_convert_problems(
         )
 
 
-def _one_stage(shape: ModelShape, parallel: Mapping) -> bool:
+def _one_stage(shape: ModelShape, parallel: "Parallel") -> bool:
     try:
         return ParallelLayout.make(shape, **layout_options(parallel)).pp_size == 1
     except UserError:
         return False  # said by `layout_problems`
 
 
-def layout_problems(config: Mapping, where: str, settings: Mapping) -> Iterator[str]:
+def layout_problems(config: Mapping, where: str, settings: "Settings") -> Iterator[str]:
     """Whether a model, by its config.json, can be cut as the parallel section says."""
     layout = None
     try:
         shape = model_shape(dict(config), where)
-        layout = ParallelLayout.make(shape, **layout_options(settings["parallel"]))
+        layout = ParallelLayout.make(shape, **layout_options(settings.parallel))
     except UserError as error:
         yield f"parallel does not fit the model in {where}: {error}."
-    if settings["engine"] == "mindspeed" and is_known(config.get("model_type")):
+    if settings.engine == "mindspeed" and is_known(config.get("model_type")):
         yield from _training_problems(config, where, layout, settings)
 
 
@@ -290,21 +295,22 @@ def _uses_flash(model_type: str) -> bool:
 
 
 def _training_problems(
-    config: Mapping, where: str, layout: ParallelLayout | None, settings: Mapping
+    config: Mapping, where: str, layout: ParallelLayout | None, settings: "Settings"
 ) -> Iterator[str]:
     """Why MindSpeed-MM can't train a model. layout: None where the model can't be cut at all."""
     # mindspeed_mm 2.0.0 finds pictures in training by these numbers, whatever model.json says;
     # the stand-in corrects that for tiny models.
     model_type = family(config, where)
-    yield from tool_problems(model_type, settings["mindspeed"])
-    if FLASH in settings["mindspeed"]["extra_arguments"] and not _uses_flash(model_type):
+    section = settings.mindspeed
+    yield from tool_problems(model_type, converter=section.converter, inference=section.inference)
+    if FLASH in section.extra_arguments and not _uses_flash(model_type):
         yield (
             f"mindspeed.extra_arguments has {FLASH}, with which MindSpeed-MM 2.0.0 trains "
             f"{FAMILIES[model_type]} without the windows of its vision encoder; remove it."
         )
     trained = framework_of(model_type).tokens["image_token_id"]
     token = config.get("image_token_id", trained)
-    if token != trained and not settings["mindspeed"]["stand_in"]:
+    if token != trained and not section.stand_in:
         yield (
             f"the model in {where} has {token} for its image_token_id, but MindSpeed-MM 2.0.0 trains "
             f"with {trained} only, that of the published models, and would give pictures the "
@@ -312,11 +318,11 @@ def _training_problems(
         )
     if layout is not None:
         shape = model_shape(dict(config), where)
-        yield from training_problems(layout, shape, settings["parallel"], settings["train"])
+        yield from training_problems(layout, shape, settings.parallel, settings.train)
 
 
 def training_problems(
-    layout: ParallelLayout, shape: ModelShape, parallel: Mapping, train: Mapping
+    layout: ParallelLayout, shape: ModelShape, parallel: "Parallel", train: "Train"
 ) -> Iterator[str]:
     """Why MindSpeed-MM can't train a model that is cut so, a sentence for each reason."""
     for problem in layout.training_problems():
@@ -328,14 +334,14 @@ def training_problems(
             "it refuses the copy of a tied embedding that converters put there; give an earlier stage "
             "some, or put all layers on one stage."
         )
-    idle = layout.idle_stages(train["freeze_vision_encoder"], train["freeze_vision_projector"])
+    idle = layout.idle_stages(train.freeze_vision_encoder, train.freeze_vision_projector)
     for stage in idle:
         yield (
             f"parallel can't be trained by MindSpeed-MM: stage {stage} has only frozen layers "
             "(train.freeze_vision_encoder, train.freeze_vision_projector), and its optimizer ends with "
             "an error where it has nothing to train; give that stage some language layers."
         )
-    context = parallel["context_parallel_size"]
+    context = parallel.context_parallel_size
     if context > 1 and not _uses_flash(shape.model_type):
         yield (
             f"parallel.context_parallel_size {context} can't be trained by MindSpeed-MM: without {FLASH}, "

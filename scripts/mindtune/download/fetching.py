@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.download.hubs import Repository, fetch_from_hub
 from mindtune.download.store import Wanted, fetch
 from mindtune.download.transfer import Line
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.sources import Download
 
-def fetch_all(what: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Path]:
+
+def fetch_all(what: Mapping[str, Any], settings: "Download") -> list[Path]:
     """Have each file of a download in its directory, verified; returns the paths.
 
     Parameters
@@ -21,11 +24,11 @@ def fetch_all(what: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Path
     UserError: a file can't be had.
     """
     line = Line(
-        connections=settings["connections"],
-        retries=settings["retries"],
-        timeout=settings["timeout"],
+        connections=settings.connections,
+        retries=settings.retries,
+        timeout=settings.timeout,
     )
-    offline = settings["offline"]
+    offline = settings.offline
     paths = []
     for file in what["files"]:
         wanted = Wanted(**file)

@@ -51,4 +51,4 @@ class BoxSizes:
 
     @cached_property
     def _measure(self) -> PictureTokens:
-        return PictureTokens.of_model(self.job.hf_dir, self.job.processor["image_resolution"])
+        return PictureTokens.of_model(self.job.hf_dir, self.job.processor.image_resolution)

@@ -8,9 +8,13 @@ schedule and cadence, so it holds for all engines.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from mindtune.engines.learning_rate import learning_rate
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 Settings = Mapping[str, Any]
 
@@ -73,7 +77,7 @@ def judged_keys(settings: Settings) -> bool:
 
 
 def _difference_at(iteration: int, old: Settings, new: Settings) -> str:
-    before, now = (learning_rate(iteration - 1, train) for train in (old, new))
+    before, now = (learning_rate(iteration - 1, _typed(train)) for train in (old, new))
     if before != now:
         return (
             f"iteration {iteration} would have had a learning rate of {now:.6g} and not {before:.6g}"
@@ -83,6 +87,11 @@ def _difference_at(iteration: int, old: Settings, new: Settings) -> str:
     if counts[0] != counts[1]:
         return f"held-out data would have been looked at otherwise at iteration {iteration}"
     return ""
+
+
+def _typed(train: Settings) -> "Train":
+    """A record of `train`, which may be of an earlier version, as attributes."""
+    return cast("Train", SimpleNamespace(**train))
 
 
 def _evaluates(iteration: int, train: Settings) -> bool:

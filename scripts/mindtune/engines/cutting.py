@@ -269,10 +269,10 @@ def check_whole_pictures(
     ------
     UserError: `train.seq_length` would cut a sample within a picture.
     """
-    pictures = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
+    pictures = PictureTokens.of_model(job.hf_dir, job.processor.image_resolution)
     lengths = Lengths(encode, pictures, template_of(job.hf_dir))
     for file, records in parts.items():
-        check_pictures_kept(records, file, job.images, lengths, job.train["seq_length"])
+        check_pictures_kept(records, file, job.images, lengths, job.train.seq_length)
 
 
 def check_pictures_kept(

@@ -7,7 +7,10 @@ among others, and its last digits may differ, so there it is for the user to cho
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.hf import Hf
 
 KEY = "feature_cache"
 AUTO, OFF, ON = "auto", "off", "on"
@@ -16,25 +19,25 @@ ROOM = 10 * 10**9
 _UNITS = {"M": 10**6, "G": 10**9, "T": 10**12}
 
 
-def is_kept(machine: Mapping[str, Any]) -> bool:
+def is_kept(machine: "Hf") -> bool:
     """Whether a training keeps features. machine: the section `hf`, or what `in_effect` left of it."""
-    chosen = machine.get(KEY, AUTO)
+    chosen = machine.feature_cache
     return _by_itself(machine) if chosen == AUTO else chosen != OFF
 
 
-def room(operation: Mapping[str, Any]) -> int:
+def room(operation: "Hf") -> int:
     """Bytes that kept features may take on the disk. operation: the section `hf`."""
-    chosen = operation.get(KEY, AUTO)
+    chosen = operation.feature_cache
     if chosen in (AUTO, OFF, ON):
         return ROOM
     return int(chosen[:-2]) * _UNITS[chosen[-2]]
 
 
-def in_effect(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings of a machine with what a result depends on in place of the key: nothing
+def in_effect(plain: Mapping[str, Any], machine: "Hf") -> dict[str, Any]:
+    """Plain settings of a machine with what a result depends on in place of the key: nothing
     where features are kept as this device does by itself, and else `on` or `off`."""
-    found = {name: value for name, value in machine.items() if name != KEY}
-    if KEY in machine and is_kept(machine) != _by_itself(machine):
+    found = {name: value for name, value in plain.items() if name != KEY}
+    if KEY in plain and is_kept(machine) != _by_itself(machine):
         found[KEY] = ON if is_kept(machine) else OFF
     return found
 
@@ -44,5 +47,5 @@ def place_of_features(save_dir: Path) -> Path:
     return save_dir.parent.parent / "shared" / "features"
 
 
-def _by_itself(machine: Mapping[str, Any]) -> bool:
-    return machine.get("device") == "cpu"
+def _by_itself(machine: "Hf") -> bool:
+    return machine.device == "cpu"

@@ -69,8 +69,9 @@ def key_of(job: AnswerJob, prompts: Sequence[Mapping], facts: Mapping[str, Any])
         "prompts": sha256_file(job.prompts),
         "pictures": _pictures(job.images, prompts),
     }
+    plain = job.plain()
     settings = {
-        name: getattr(job, name) for name in ("answer", "processor", "parallel", "machine", "code")
+        name: plain[name] for name in ("answer", "processor", "parallel", "machine", "code")
     }
     text = json.dumps([content, settings, facts], sort_keys=True, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -5,35 +5,44 @@ from pathlib import Path
 from typing import Any
 
 from mindtune.glue.settings_reading import Sources, answerer
-from mindtune.settings import Configuration
+from mindtune.settings import Configuration, Settings
 from mindtune.settings.checks import DEMO_CONFIG
 from mindtune.settings.mindspeed import pipeline_stages
 from mindtune.settings.sources import Download
-
-TRAIN = (
-    "train_iters", "save_interval", "save_optim", "micro_batch_size", "freeze_vision_encoder",
-    "freeze_vision_projector",
-)  # fmt: skip
+from mindtune.settings.typed import typed
 
 
 def doctor_settings(configuration: Configuration, sources: Sources) -> dict[str, Any]:
-    """Just the keys that the doctor reads; `vllm`, where that answers.
+    """What the doctor reads, as plain containers; `vllm`, where that answers.
 
     experiments: name -> of each the place of its model's config.json, the bytes of its weights where
-    a table has them, keys of `train` with `keep_checkpoints`, and the layout. fetched: path -> bytes, of all that is fetched
-    or unpacked into `downloads`.
+    a table has them, `train`, `keep_checkpoints` and the layout. fetched: path -> bytes, of all that is
+    fetched or unpacked into `downloads`.
     """
+    common = configuration.typed()
     answers = answerer(configuration).name == "vllm"
     return {
-        **({"vllm": configuration.common.get("vllm", {})} if answers else {}),
-        "mindspeed": configuration.common["mindspeed"],
+        **({"vllm": common.vllm.model_dump()} if answers else {}),
+        "mindspeed": common.mindspeed.model_dump(),
         "experiments": {
-            name: _experiment(settings, sources.path("model", name), sources.models)
-            for name, settings in configuration.experiments.items()
+            name: _experiment(
+                configuration.typed(name), sources.path("model", name), sources.models
+            )
+            for name in configuration.experiments
         },
-        "downloads": configuration.common["sources"]["download"]["directory"],
+        "downloads": common.sources.download.directory,
         "fetched": _fetched(sources),
     }
+
+
+def with_types(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What `doctor_settings` gave, with its sections as such."""
+    found = {name: typed(name, plain[name]) for name in ("vllm", "mindspeed") if name in plain}
+    found["experiments"] = {
+        name: one | {"train": typed("train", one["train"])}
+        for name, one in plain["experiments"].items()
+    }
+    return {**plain, **found}
 
 
 def _fetched(sources: Sources) -> dict[str, int]:
@@ -52,19 +61,18 @@ def _fetched(sources: Sources) -> dict[str, int]:
 
 
 def _experiment(
-    settings: Mapping[str, Any], model: str | None, downloads: Mapping[str, Download]
+    settings: Settings, model: str | None, downloads: Mapping[str, Download]
 ) -> dict[str, Any]:
     """model: the path of its directory, None for the demo's."""
-    parallel = settings["parallel"]
+    parallel = settings.parallel
     return {
         "config": str(DEMO_CONFIG if model is None else Path(model, "config.json")),
         "weight_bytes": _weight_bytes(downloads.get(Path(model or "").name)),
-        "train": {key: settings["train"][key] for key in TRAIN}
-        | {key: settings["train"][key] for key in ("lora",) if key in settings["train"]}
-        | {key: settings[key] for key in ("keep_checkpoints",) if key in settings},
-        "image_resolution": settings["processor"]["image_resolution"],
-        "tensor": parallel["tensor_model_parallel_size"],
-        "context": parallel["context_parallel_size"],
+        "train": settings.train.model_dump(),
+        "keep_checkpoints": settings.keep_checkpoints,
+        "image_resolution": settings.processor.image_resolution,
+        "tensor": parallel.tensor_model_parallel_size,
+        "context": parallel.context_parallel_size,
         "stages": pipeline_stages(parallel),
     }
 

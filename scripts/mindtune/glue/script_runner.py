@@ -9,8 +9,9 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,12 @@ SECONDS_FOR_OTHERS = 30.0
 def optional_path(file: Any) -> Path | None:
     """The path of an input that a rule may have none of."""
     return Path(file) if file else None
+
+
+def typed(name: str, plain: Mapping[str, Any]) -> Any:
+    """A section of the configuration, as `train` or `sources.download`, of a script's plain settings."""
+    # Imported so that its code is in no hash: how a key is described changes no result.
+    return import_module("mindtune.settings.typed").typed(name, plain)
 
 
 def run(snakemake: Any, main: Callable[[Any], None]) -> None:

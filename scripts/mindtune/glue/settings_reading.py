@@ -16,12 +16,14 @@ from mindtune.settings import (
     SHARED,
     ConfigError,
     Configuration,
+    Settings,
     load,
     merge,
     of_experiments,
     source_problems,
 )
 from mindtune.settings.checks import answering_engine
+from mindtune.settings.sections.sources import Source
 from mindtune.settings.sources import (
     KINDS,
     Download,
@@ -85,17 +87,18 @@ def tracker_problems(configuration: Configuration) -> Iterator[str]:
 
 def package_problems(configuration: Configuration) -> Iterator[str]:
     """A sentence for each optional package that a training by the hf engine wants and that is not installed."""
-    trainings = [one for one in configuration.experiments.values() if not one.get("tuned_model")]
-    if configuration.common["engine"] != "hf" or not trainings:
+    every = map(configuration.typed, configuration.experiments)
+    trainings = [settings.train for settings in every if settings.tuned_model is None]
+    common = configuration.typed()
+    if common.engine != "hf" or not trainings:
         return
-    hf = configuration.common["hf"]
-    lora = any(settings["train"].get("lora") for settings in trainings)
+    hf, lora = common.hf, any(train.lora for train in trainings)
     wanted = (
         (lora, "train.lora is given", "peft", "lora", "take it out"),
-        (hf.get("kernels") == "liger", "hf.kernels is liger", "liger_kernel", "kernels", "write torch"),
-        (hf.get("optimizer") == "adamw_8bit", "hf.optimizer is adamw_8bit", "bitsandbytes", "optimizers",
+        (hf.kernels == "liger", "hf.kernels is liger", "liger_kernel", "kernels", "write torch"),
+        (hf.optimizer == "adamw_8bit", "hf.optimizer is adamw_8bit", "bitsandbytes", "optimizers",
          "write adamw"),
-        (hf.get("frozen_weights") == "nf4", "hf.frozen_weights is nf4", "bitsandbytes", "optimizers",
+        (hf.frozen_weights == "nf4", "hf.frozen_weights is nf4", "bitsandbytes", "optimizers",
          "write whole"),
     )  # fmt: skip
     for is_wanted, said, module, file, otherwise in wanted:
@@ -108,7 +111,7 @@ def package_problems(configuration: Configuration) -> Iterator[str]:
 
 def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
     """A configuration and its engine, the one that trains; what answers depend on follows from who answers."""
-    engine = ENGINES[configuration.common["engine"]]
+    engine = ENGINES[configuration.typed().engine]
     if answerer(configuration).answers_from == "mm":
         configuration.answer_from_checkpoints()
     return configuration, engine
@@ -116,7 +119,7 @@ def with_engine(configuration: Configuration) -> tuple[Configuration, Engine]:
 
 def answerer(configuration: Configuration) -> Engine:
     """The engine that answers: by default the one that trains."""
-    return ENGINES[answering_engine(configuration.common)]
+    return ENGINES[answering_engine(configuration.typed())]
 
 
 def guard_default(path: Path) -> None:
@@ -164,7 +167,7 @@ def check_files(paths: Sequence[Path], table: Path) -> Configuration:
 
 
 def family_problems(
-    download: Download | None, entries: Mapping[str, Mapping], settings: Mapping
+    download: Download | None, entries: Mapping[str, Mapping], settings: Settings
 ) -> Iterator[str]:
     """Why the model that is fetched for an experiment's settings can't be used as they want."""
     model_type = entries.get(download.key, {}).get("family") if download else None
@@ -211,11 +214,11 @@ class Sources:
         ConfigError: a source is not in the table, or not available that way.
         """
         self.configuration = configuration
-        common = configuration.common["sources"]
+        common = configuration.typed().sources
         if entries is None:
-            entries = load_table(Path(common["table"] or table))
+            entries = load_table(Path(common.table or table))
         self.entries = entries
-        self.directory = common["download"]["directory"]
+        self.directory = common.download.directory
         self.files: dict[str, Download] = {}
         self.models: dict[str, Download] = {}
         self.pictures: dict[str, Unpacking] = {}
@@ -223,8 +226,8 @@ class Sources:
         problems: list[str] = []
         for scope in (SHARED, *configuration.experiments):
             for name in KINDS:
-                settings = configuration.settings(scope)
-                chosen = settings["sources"][name]
+                settings = configuration.typed(scope)
+                chosen = getattr(settings.sources, name)
                 found = list(choice_problems(name, chosen, entries))
                 if not found:
                     download = download_of(name, chosen, entries, self.directory)
@@ -234,16 +237,16 @@ class Sources:
         if problems:
             raise ConfigError(problems)
 
-    def _place(self, name: str, chosen: Mapping, download: Download | None) -> str | None:
+    def _place(self, name: str, chosen: Source, download: Download | None) -> str | None:
         if download is None:
-            path = chosen["path"]
+            path = chosen.path
         elif name == "model":
             self.models[download.key] = download
             return f"{FETCHED}/models/{download.key}"
         else:
             self.files[download.key] = download
             path = f"{FETCHED}/files/{download.key}/{download.files[0]['name']}"
-        unpack = download is not None if chosen["unpack"] is None else chosen["unpack"]
+        unpack = download is not None if chosen.unpack is None else chosen.unpack
         if name != "images" or path is None or not unpack or Path(path).suffix != ".zip":
             return path
         stem = Path(path).stem

@@ -6,7 +6,8 @@ its script and of all project modules that it imports, directly or not, as a par
 re-runs a rule is another content, wherever and whenever the files were written.
 
 What is chosen at run time shows in no import: the engine is given as a further file, and who imports
-`mindtune.models.NAME` asks the module NAME of the model's family.
+`mindtune.models.NAME` asks the module NAME of the model's family. What is imported for a type checker
+alone (`if TYPE_CHECKING:`) doesn't run, and no result depends on it.
 """
 
 import ast
@@ -24,6 +25,7 @@ PACKAGE = "mindtune"
 RECORDS = Path(".snakemake", "mindtune", "code")
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / PACKAGE / "models"
+CHECKED_ONLY = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def code_files(
@@ -90,17 +92,29 @@ def _of_families(path: Path, families: Iterable[str]) -> Iterator[Path]:
 @cache
 def imports(path: Path) -> tuple[Path, ...]:
     """The project's files that a source file imports, with the packages they lie in."""
-    tree = ast.parse(path.read_bytes(), str(path))
-    return tuple(dict.fromkeys(file for name in _names(tree) for file in _files(name)))
+    return tuple(dict.fromkeys(file for name in imported_names(path) for file in _files(name)))
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def imported_names(path: Path) -> Iterator[str]:
+    """The dotted names that a source file imports when it runs, also those within modules."""
+    for node in _run(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, but for what only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in CHECKED_ONLY:
+            for other in node.orelse:
+                yield other
+                yield from _run(other)
+        else:
+            yield node
+            yield from _run(node)
 
 
 @cache

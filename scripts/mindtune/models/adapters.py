@@ -9,10 +9,13 @@ each. The name chooses which of the two is meant.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mindtune.models.shape import ModelShape
 from mindtune.models.tensors import Entry, Tensors, every_family, hf_shapes, tensors_of
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 FUSED = "linear_"  # what MindSpeed-MM's names of linear modules begin with
 _WEIGHT = ".weight"
@@ -41,11 +44,12 @@ class Adapted:
         return sum(rows for rows, _ in weights), weights[0][1]
 
 
-def adapted(shape: ModelShape, lora: Mapping[str, Any], train: Mapping[str, Any]) -> list[Adapted]:
-    """The modules that get adapters, in the order of the model.
+def adapted(shape: ModelShape, train: "Train") -> list[Adapted]:
+    """The modules that get adapters, in the order of the model; none without `train.lora`.
 
-    lora: the section `train.lora`. Parts of the model that `train` freezes get none.
+    Parts of the model that `train` freezes get none.
     """
+    words = train.lora.target_modules if train.lora else []
     family = tensors_of(shape)
     entries = family.entries(shape.llm_layers, shape.vit_layers, output=not shape.tied)
     found = []
@@ -54,28 +58,28 @@ def adapted(shape: ModelShape, lora: Mapping[str, Any], train: Mapping[str, Any]
         if word is None or not family.is_trained(entry.hf[0], train):
             continue
         modules = tuple(name.removesuffix(_WEIGHT) for name in entry.hf)
-        if word in lora["target_modules"]:
+        if word in words:
             found.append(Adapted(entry, modules, fused=True))
             continue
         found += [
             Adapted(entry, (module,), fused=False)
             for module in modules
-            if own_word(module) in lora["target_modules"]
+            if own_word(module) in words
         ]
     return found
 
 
-def adapter_parameters(shape: ModelShape, lora: Mapping[str, Any], train: Mapping[str, Any]) -> int:
+def adapter_parameters(shape: ModelShape, train: "Train") -> int:
     """How many parameters all adapters have."""
-    shapes = hf_shapes(shape)
-    modules = adapted(shape, lora, train)
-    return lora["rank"] * sum(sum(module.sides(shapes)) for module in modules)
+    rank, shapes = train.lora.rank if train.lora else 0, hf_shapes(shape)
+    modules = adapted(shape, train)
+    return rank * sum(sum(module.sides(shapes)) for module in modules)
 
 
-def trained_parameters(shape: ModelShape, train: Mapping[str, Any]) -> int:
+def trained_parameters(shape: ModelShape, train: "Train") -> int:
     """How many parameters a training changes."""
-    if lora := train.get("lora"):
-        return adapter_parameters(shape, lora, train)
+    if train.lora:
+        return adapter_parameters(shape, train)
     family = tensors_of(shape)
     return sum(
         math.prod(sides)

@@ -6,11 +6,14 @@ A family's module has FRAMEWORK, a `Framework`, or None where MindSpeed-MM doesn
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.errors import UserError
 from mindtune.models import FAMILIES, room
 from mindtune.models.shape import ModelShape
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections import Settings
 
 NAME = "mindspeed"  # the engine's
 
@@ -55,30 +58,34 @@ def framework_of(model_type: str) -> Framework:
     return framework
 
 
-def unknown_problems(model_type: str, settings: Mapping) -> Iterator[str]:
+def unknown_problems(model_type: str, settings: "Settings") -> Iterator[str]:
     """A sentence where settings of an experiment want a framework that doesn't know the family of its model."""
     if room(model_type, "mindspeed").FRAMEWORK is not None:
         return
     unknown = UNKNOWN.format(FAMILIES[model_type])
-    if settings["engine"] == NAME:
+    if settings.engine == NAME:
         yield f"engine is {NAME}, but {unknown}; write `engine: hf`."
-    elif settings["answer"].get("engine") == NAME:
+    elif settings.answer.engine == NAME:
         yield f"answer.engine is {NAME}, but {unknown}; write `answer.engine: hf`, or vllm."
-    elif settings["mindspeed"]["converter"] != "mindtune":
+    elif settings.mindspeed.converter != "mindtune":
         yield (
-            f"mindspeed.converter is {settings['mindspeed']['converter']}, but {unknown}; write "
+            f"mindspeed.converter is {settings.mindspeed.converter}, but {unknown}; write "
             "`converter: mindtune`."
         )
 
 
-def tool_problems(model_type: str, section: Mapping) -> Iterator[str]:
-    """Which of the tutorial's own tools can't be used for a family; section: `mindspeed`, or a part of it."""
+def tool_problems(
+    model_type: str, *, converter: str | None = None, inference: str | None = None
+) -> Iterator[str]:
+    """Which of the tutorial's own tools can't be used for a family; converter, inference: keys of
+    `mindspeed`, as far as they are chosen."""
     if framework_of(model_type).tools:
         return
-    for key, tool, instead in (
-        ("converter", "mm-convert", "mindtune"), ("inference", "script", "pipeline"),
-    ):  # fmt: skip
-        if section.get(key) == tool:
+    for key, chosen, tool, instead in (
+        ("converter", converter, "mm-convert", "mindtune"),
+        ("inference", inference, "script", "pipeline"),
+    ):
+        if chosen == tool:
             yield (
                 f"mindspeed.{key} is {tool}, which in MindSpeed-MM 2.0.0 doesn't work for "
                 f"{FAMILIES[model_type]}; write {instead}."

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mindtune.formats.views import View, stack_columns, stack_rows, take_columns, take_rows
 from mindtune.models import FAMILIES, room
 from mindtune.models.shape import ModelShape
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 # The number of a layer, in a Megatron name.
 LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -135,10 +138,10 @@ class Tensors:
             return "projector"
         return "vision" if name.startswith(self.vision) else "language"
 
-    def is_trained(self, name: str, train: Mapping[str, Any]) -> bool:
+    def is_trained(self, name: str, train: "Train") -> bool:
         """Whether a published tensor is trained, by the `freeze_…` keys of a training."""
         kind = self.kind(name)
-        return kind == "language" or not train[FREEZES[kind]]
+        return kind == "language" or not getattr(train, FREEZES[kind])
 
     def entries(self, llm_layers: int, vit_layers: int, *, output: bool) -> list[Entry]:
         """All Megatron tensors of a model, in the order it runs; `output`: with an output layer."""

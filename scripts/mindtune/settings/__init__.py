@@ -32,6 +32,7 @@ from mindtune.settings.grid import expanded
 from mindtune.settings.lora import export_problems
 from mindtune.settings.sections import Settings
 from mindtune.settings.sentences import printable, sentences
+from mindtune.settings.typed import made_of
 from mindtune.settings.yaml_files import Written, plain
 
 __all__ = [
@@ -122,21 +123,23 @@ class Configuration:
 
     Attributes
     ----------
-    common: all settings without any experiment's overlay, as plain containers.
+    common: all settings without any experiment's overlay, as plain containers: what Snakemake gets.
     experiments: name -> its complete settings, in the order of the configuration.
     """
 
-    def __init__(
-        self,
-        common: dict,
-        experiments: dict[str, dict],
-        typed: Mapping[str, Settings] | None = None,
-    ) -> None:
-        self.common = common
-        self.experiments = experiments
-        self._typed = dict(typed or {})
+    def __init__(self, typed: Mapping[str, Settings]) -> None:
+        """typed: the common settings, as `shared`, and those of each experiment."""
+        self._typed = dict(typed)
+        self.experiments = {scope: _plain(settings) for scope, settings in typed.items()}
+        self.common = self.experiments.pop(SHARED)
         self.stages = dict(STAGES)
         self._scopes: dict[tuple[str, ...], dict[str, str]] = {}
+
+    @classmethod
+    def of_plain(cls, common: Mapping, experiments: Mapping[str, Mapping]) -> "Configuration":
+        """One of the plain containers of another."""
+        found = {SHARED: common, **experiments}
+        return cls({scope: made_of(Settings, plain) for scope, plain in found.items()})
 
     def typed(self, scope: str = SHARED) -> Settings:
         """The settings of an experiment, or the common ones, as attributes: `train.lr`."""
@@ -217,16 +220,12 @@ def load(
         if merged:
             experiments[name] = merged
     if not problems:
-        configuration = Configuration(
-            _plain(common),
-            {name: _plain(found) for name, found in experiments.items()},
-            {SHARED: common, **experiments},
-        )
+        configuration = Configuration({SHARED: common, **experiments})
         problems += of_experiments(configuration, condition_problems)
-        problems += export_problems(configuration.experiments)
+        problems += export_problems(list(experiments.values()))
         problems += [
             f"experiments.{name}: {problem}"
-            for name, settings in configuration.experiments.items()
+            for name, settings in experiments.items()
             for problem in experiment_problems(settings)
         ]
     if problems:
@@ -235,7 +234,7 @@ def load(
 
 
 def of_experiments(
-    configuration: Configuration, look: Callable[[Mapping], Iterable[str]]
+    configuration: Configuration, look: Callable[[Settings], Iterable[str]]
 ) -> Iterator[str]:
     """What is wrong with the common settings and with each experiment's, every sentence once.
 
@@ -243,7 +242,7 @@ def of_experiments(
     """
     told = set()
     for scope in (SHARED, *configuration.experiments):
-        for problem in look(configuration.settings(scope)):
+        for problem in look(configuration.typed(scope)):
             if problem not in told:
                 told.add(problem)
                 yield problem if scope == SHARED else f"experiments.{scope}: {problem}"

@@ -20,6 +20,9 @@ from mindtune.files import read_json
 from mindtune.settings.hf import hf_problems
 from mindtune.settings.lora import lora_problems
 from mindtune.settings.mindspeed import mindspeed_problems
+from mindtune.settings.sections import Settings
+from mindtune.settings.sections.parallel import Parallel
+from mindtune.settings.sections.sources import Source
 from mindtune.settings.vllm import vllm_problems
 
 # The config.json of the demo's base model.
@@ -95,100 +98,98 @@ def overlay_problems(name: str, overlay: Mapping) -> Iterator[str]:
             yield f"experiments.{name}.{section} can't differ between experiments{hint}"
 
 
-def condition_problems(settings: Mapping) -> Iterator[str]:
+def condition_problems(settings: Settings) -> Iterator[str]:
     """Conditions across keys that a schema can't express, a sentence for each broken one."""
-    train, parallel = settings["train"], settings["parallel"]
-    micro, whole = train["micro_batch_size"], train["global_batch_size"]
+    train, parallel = settings.train, settings.parallel
+    micro, whole = train.micro_batch_size, train.global_batch_size
     if whole % micro:
         yield (
             f"train.global_batch_size is {whole}, which is no multiple of train.micro_batch_size "
             f"{micro}; the nearest that is: {max(1, round(whole / micro)) * micro}."
         )
-    if train["save_interval"] > train["train_iters"]:
+    if train.save_interval > train.train_iters:
         yield (
-            f"train.save_interval is {train['save_interval']}, more than train.train_iters "
-            f"{train['train_iters']}: no checkpoint would be saved on the way; write at most "
-            f"{train['train_iters']}."
+            f"train.save_interval is {train.save_interval}, more than train.train_iters "
+            f"{train.train_iters}: no checkpoint would be saved on the way; write at most "
+            f"{train.train_iters}."
         )
-    if train["eval_iters"] and train["eval_interval"] > train["train_iters"]:
+    if train.eval_iters and train.eval_interval > train.train_iters:
         yield (
-            f"train.eval_interval is {train['eval_interval']}, more than train.train_iters "
-            f"{train['train_iters']}: nothing would be evaluated; write at most "
-            f"{train['train_iters']}, or 0 for train.eval_iters."
+            f"train.eval_interval is {train.eval_interval}, more than train.train_iters "
+            f"{train.train_iters}: nothing would be evaluated; write at most "
+            f"{train.train_iters}, or 0 for train.eval_iters."
         )
-    samples = train["train_iters"] * whole
+    samples = train.train_iters * whole
     if samples > MOST_SAMPLES:
         yield (
-            f"train.train_iters {train['train_iters']} x train.global_batch_size {whole} are {samples} "
+            f"train.train_iters {train.train_iters} x train.global_batch_size {whole} are {samples} "
             f"samples, more than {MOST_SAMPLES}; write less of one."
         )
-    if train["min_lr"] > train["lr"]:
-        yield f"train.min_lr is {train['min_lr']}, more than train.lr {train['lr']}."
-    if train["eval_iters"] and not settings["data"]["held_out_fraction"]:
+    if train.min_lr > train.lr:
+        yield f"train.min_lr is {train.min_lr}, more than train.lr {train.lr}."
+    if train.eval_iters and not settings.data.held_out_fraction:
         yield (
             "train.eval_iters wants held-out data, but data.held_out_fraction is 0; set "
             "train.eval_iters to 0, or hold some images out."
         )
     yield from _layer_problems(parallel)
     yield from lora_problems(settings)
-    if settings["engine"] == "mindspeed":
+    if settings.engine == "mindspeed":
         yield from mindspeed_problems(settings)
     else:
         yield from hf_problems(settings)
     if answering_engine(settings) == "vllm":
         yield from vllm_problems(settings)
-    for family, pattern in settings["prompts"]["families"].items():
+    for family, pattern in settings.prompts.families.items():
         try:
             re.compile(pattern)
         except re.error as error:
             yield f"prompts.families.{family} is no regular expression: {pattern!r} ({error})."
     for name in SOURCES:
-        source = settings["sources"][name]
-        if source["use"] == "path" and not source["path"]:
+        source = getattr(settings.sources, name)
+        if source.use == "path" and not source.path:
             yield f"sources.{name}.use is `path`, but sources.{name}.path is missing."
-        if source["use"] == "demo" and source["path"]:
+        if source.use == "demo" and source.path:
             yield (
                 f"sources.{name}.path is given, but sources.{name}.use is `demo`; write "
                 "`use: path` for the path to count."
             )
-        if source["unpack"] is not None and name != "images":
+        if source.unpack is not None and name != "images":
             yield f"sources.{name}.unpack is given, but counts for sources.images only."
-    if (settings["sources"]["images"]["use"] == "demo") != (
-        settings["sources"]["instructions"]["use"] == "demo"
-    ):
+    if (settings.sources.images.use == "demo") != (settings.sources.instructions.use == "demo"):
         yield (
             "sources.images and sources.instructions belong together: take both from the demo "
             "or both from a path."
         )
-    prompts = settings["prompts"]
-    if not prompts["named"] and prompts["held_out_questions"] == 0:
+    prompts = settings.prompts
+    if not prompts.named and prompts.held_out_questions == 0:
         yield "prompts.named is empty and prompts.held_out_questions is 0: nothing would be asked."
-    if settings["compare"].get("controls"):
+    if settings.compare.controls:
         nothing = {
-            "prompts.held_out_questions": prompts["held_out_questions"] == 0,
-            "data.held_out_fraction": not settings["data"]["held_out_fraction"],
+            "prompts.held_out_questions": prompts.held_out_questions == 0,
+            "data.held_out_fraction": not settings.data.held_out_fraction,
         }
         for key in (key for key, is_zero in nothing.items() if is_zero):
             yield (
                 f"compare.controls asks the held-out questions with other pictures, but {key} is 0; "
                 "write more, or [] for compare.controls."
             )
-    yield from named_problems(prompts["named"])
+    yield from named_problems(named.model_dump() for named in prompts.named)
 
 
-def answering_engine(settings: Mapping) -> str:
+def answering_engine(settings: Settings) -> str:
     """The name of the engine that answers: by default the one that trains."""
-    return settings["answer"].get("engine") or settings["engine"]
+    return settings.answer.engine or settings.engine
 
 
-def _uses_mindspeed(settings: Mapping) -> bool:
-    return "mindspeed" in (settings["engine"], answering_engine(settings))
+def _uses_mindspeed(settings: Settings) -> bool:
+    return "mindspeed" in (settings.engine, answering_engine(settings))
 
 
-def experiment_problems(settings: Mapping) -> Iterator[str]:
+def experiment_problems(settings: Settings) -> Iterator[str]:
     """Conditions that count for an experiment, and not for what all have in common."""
-    if settings.get(TUNED) is None:
-        if settings["data"]["held_out_fraction"] == 1:
+    if settings.tuned_model is None:
+        if settings.data.held_out_fraction == 1:
             yield (
                 "data.held_out_fraction is 1, which leaves nothing to train on; write less, or a "
                 f"{TUNED} for a model that was trained elsewhere."
@@ -200,8 +201,8 @@ def experiment_problems(settings: Mapping) -> Iterator[str]:
         )
 
 
-def _layer_problems(parallel: Mapping) -> Iterator[str]:
-    llm, vit = parallel["llm_pp_layers"], parallel["vit_pp_layers"]
+def _layer_problems(parallel: Parallel) -> Iterator[str]:
+    llm, vit = parallel.llm_pp_layers, parallel.vit_pp_layers
     for name, layers in (("llm_pp_layers", llm), ("vit_pp_layers", vit)):
         if layers and isinstance(layers[0], list) and len(layers) > 1:
             yield (
@@ -224,11 +225,11 @@ def _shape(layers: list) -> list[int]:
     return [len(row) if isinstance(row, list) else -1 for row in rows]
 
 
-def source_problems(settings: Mapping) -> Iterator[str]:
+def source_problems(settings: Settings) -> Iterator[str]:
     """What is wrong with the files that a configuration names, a sentence for each."""
-    images, instructions, model = (settings["sources"][name] for name in SOURCES)
-    if images["use"] == "path":
-        path = Path(images["path"])
+    images, instructions, model = (getattr(settings.sources, name) for name in SOURCES)
+    if images.use == "path":
+        path = Path(images.path)
         if path.suffix == ".zip" and path.is_file():
             yield from _zip_problems(path, images, settings)
         elif not path.is_dir():
@@ -239,66 +240,66 @@ def source_problems(settings: Mapping) -> Iterator[str]:
         elif not _readable_directory(path):
             yield f"sources.images.path is {path}, which you may not read; fix its permissions."
         else:
-            for number, named in enumerate(settings["prompts"]["named"]):
-                if not _is_file(path / one_name(named["image"])):
+            for number, named in enumerate(settings.prompts.named):
+                if not _is_file(path / one_name(named.image)):
                     yield (
-                        f"prompts.named[{number}].image is {named['image']}, but there is no such "
+                        f"prompts.named[{number}].image is {named.image}, but there is no such "
                         f"file in {path}."
                     )
-    elif images["use"] == "demo":
-        demo = settings["sources"]["demo"]
-        drawn = set(image_names(demo["pictures"], demo["seed"]))
-        for number, named in enumerate(settings["prompts"]["named"]):
-            if one_name(named["image"]) not in drawn:
+    elif images.use == "demo":
+        demo = settings.sources.demo
+        drawn = set(image_names(demo.pictures, demo.seed))
+        for number, named in enumerate(settings.prompts.named):
+            if one_name(named.image) not in drawn:
                 yield (
-                    f"prompts.named[{number}].image is {named['image']}, but the demo draws no such "
+                    f"prompts.named[{number}].image is {named.image}, but the demo draws no such "
                     f"picture; it draws {min(drawn)} and {len(drawn) - 1} others."
                 )
-    if instructions["use"] == "path":
-        yield from _file_problems("sources.instructions.path", Path(instructions["path"]))
-    for number, part in enumerate(settings["sources"]["mixture"]):
-        yield from _file_problems(f"sources.mixture[{number}].path", Path(part["path"]))
-    if images["unpack"] is False and _uses_mindspeed(settings):
+    if instructions.use == "path":
+        yield from _file_problems("sources.instructions.path", Path(instructions.path))
+    for number, part in enumerate(settings.sources.mixture):
+        yield from _file_problems(f"sources.mixture[{number}].path", Path(part.path))
+    if images.unpack is False and _uses_mindspeed(settings):
         yield (
             "sources.images.unpack is false, but the mindspeed engine can't read pictures from a "
             "zip file; write true."
         )
-    if model["use"] == "path":
-        yield from model_problems(Path(model["path"]), settings)
-    elif model["use"] == "demo":
+    if model.use == "path":
+        yield from model_problems(Path(model.path), settings)
+    elif model.use == "demo":
         config = json.loads(DEMO_CONFIG.read_text(encoding="utf-8"))
         yield from layout_problems(config, "the demo", settings)
-    if settings.get(TUNED) is not None:
+    if settings.tuned_model is not None:
         yield from _tuned_problems(settings)
 
 
-def _tuned_problems(settings: Mapping) -> Iterator[str]:
+def _tuned_problems(settings: Settings) -> Iterator[str]:
     """What is wrong with a model that was trained elsewhere, beside its base."""
-    model = settings["sources"]["model"]
-    place = {"demo": DEMO_CONFIG.parent, "path": Path(model["path"] or "")}.get(model["use"])
+    model = settings.sources.model
+    place = {"demo": DEMO_CONFIG.parent, "path": Path(model.path or "")}.get(model.use)
     base = None  # what is to be fetched is not there yet
     if place is not None and (place / "config.json").is_file():
         try:
             base = read_json(place / "config.json")
         except UserError:
             return  # said of sources.model
-    name = "of the demo" if model["use"] == "demo" else str(place)
-    yield from tuned_problems(Path(settings[TUNED]), base, name, settings["engine"])
+    name = "of the demo" if model.use == "demo" else str(place)
+    yield from tuned_problems(Path(settings.tuned_model), base, name, settings.engine)
 
 
-def _zip_problems(path: Path, images: Mapping, settings: Mapping) -> Iterator[str]:
+def _zip_problems(path: Path, images: Source, settings: Settings) -> Iterator[str]:
     try:
         names = open_archive(path).members
     except UserError as error:
         yield f"sources.images.path: {error}"
         return
-    for number, named in enumerate(settings["prompts"]["named"]):
-        if one_name(named["image"]) not in names:
+    for number, named in enumerate(settings.prompts.named):
+        if one_name(named.image) not in names:
             yield (
-                f"prompts.named[{number}].image is {named['image']}, but there is no such file in "
+                f"prompts.named[{number}].image is {named.image}, but there is no such file in "
                 f"{path}."
             )
-    if not images["unpack"] and _uses_mindspeed(settings):
+    if not images.unpack and _uses_mindspeed(settings):
         yield (
             f"sources.images.path is {path}, but the mindspeed engine can't read pictures from a "
             "zip file; write `unpack: true`."

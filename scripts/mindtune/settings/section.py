@@ -46,10 +46,10 @@ def key(
     """A key with its default and its meaning; `...` for a default where it must be given.
 
     later: an optional key that came when results of earlier versions were there already. At its
-    default it isn't among a section's plain settings, so that those results still count: code asks
-    for it by `.get(name)` or by attribute. in_experiments: a key that stands within an
-    experiment only. without_effect: no result depends on it, so that it is never among a section's
-    plain settings, and code asks for it by attribute. made: what makes a default that is a container.
+    default it isn't among a section's plain settings, so that those results still count; a section made
+    of them has the default again, which therefore must never change. in_experiments: a key that stands
+    within an experiment only. without_effect: no result depends on it, so that it is never among a
+    section's plain settings, nor in a section made of them. made: what makes a default that is a container.
     """
     marks = {
         "later": later, "in_experiments": in_experiments, "without_effect": without_effect,

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from mindtune.errors import UserError
 from mindtune.settings.kinds import shown
+from mindtune.settings.sections.sources import Source
 from mindtune.settings.sentences import sentences
 from mindtune.settings.table import Entry
 from mindtune.settings.variables import LONGEST_NAME, has_control_characters
@@ -78,64 +79,64 @@ def load_table(path: Path) -> dict[str, dict]:
     return found
 
 
-def choice_problems(name: str, source: Mapping, table: Mapping[str, Mapping]) -> Iterator[str]:
+def choice_problems(name: str, source: Source, table: Mapping[str, Mapping]) -> Iterator[str]:
     """What is wrong with the choice of a source, a sentence for each."""
-    here, use = f"sources.{name}", source["use"]
+    here, use = f"sources.{name}", source.use
     if use == "url":
         if name == "model":
             yield (
                 f"{here}.use is `url`, but a model has several files; write `use: official` and "
                 f"`url: https://…/{FILE}`."
             )
-        elif not source["url"]:
+        elif not source.url:
             yield f"{here}.use is `url`, but {here}.url is missing."
-        elif not _file_name(_list(source["url"])[0]):
-            yield f"{here}.url is {source['url']}, which ends in no file name."
-        elif not _usable(_file_name(_list(source["url"])[0])):
+        elif not _file_name(_list(source.url)[0]):
+            yield f"{here}.url is {source.url}, which ends in no file name."
+        elif not _usable(_file_name(_list(source.url)[0])):
             yield (
-                f"{here}.url is {source['url']}, but a file whose name has a brace or a line break "
+                f"{here}.url is {source.url}, but a file whose name has a brace or a line break "
                 "can't be used here; fetch it by hand under another name and write `use: path`."
             )
-        elif len(_file_name(_list(source["url"])[0]).encode()) > LONGEST_NAME:
+        elif len(_file_name(_list(source.url)[0]).encode()) > LONGEST_NAME:
             yield (
-                f"{here}.url ends in a file name of {len(_file_name(_list(source['url'])[0]).encode())} "
+                f"{here}.url ends in a file name of {len(_file_name(_list(source.url)[0]).encode())} "
                 f"bytes, but may have at most {LONGEST_NAME}; fetch it by hand under another name and "
                 "write `use: path`."
             )
     elif use in FETCHED:
-        entry = source["name"] or KINDS[name]
+        entry = source.name or KINDS[name]
         if entry not in table:
             yield f"{here}.name is {entry}, which the table of sources lacks; it has {', '.join(table)}."
         elif table[entry]["kind"] != name:
             yield f"{here}.name is {entry}, which the table has under {table[entry]['kind']}."
-        elif use not in table[entry]["from"] and not (use == "official" and source["url"]):
+        elif use not in table[entry]["from"] and not (use == "official" and source.url):
             known = ", ".join(table[entry]["from"])
             yield f"{here}.use is {use}, but the table has {entry} from {known} only."
-    for url in _list(source["url"]):
+    for url in _list(source.url):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             yield f"{here}.url is {url}, but must begin with http:// or https://; for a file write `use: path`."
-    if source["url"] and use not in ("url", "official"):
+    if source.url and use not in ("url", "official"):
         yield f"{here}.url is given, but {here}.use is `{use}`; write `use: url` for it to count."
-    if source["sha256"] and use != "url":
+    if source.sha256 and use != "url":
         yield f"{here}.sha256 counts with `use: url` only; the table has the others' sums."
 
 
 def download_of(
-    name: str, source: Mapping, table: Mapping[str, Mapping], directory: str
+    name: str, source: Source, table: Mapping[str, Mapping], directory: str
 ) -> Download | None:
     """What is fetched for a source; None when it is there already (`demo`, `path`)."""
-    use = source["use"]
+    use = source.use
     if use not in FETCHED:
         return None
     if use == "url":
-        urls = _list(source["url"])
+        urls = _list(source.url)
         # Another address is another file, as far as anybody knows; a checksum knows better.
-        known = source["sha256"] or "\n".join(urls)
+        known = source.sha256 or "\n".join(urls)
         key = hashlib.sha256(known.encode()).hexdigest()[:8]
-        wanted = {"name": _file_name(urls[0]), "size": source["bytes"], "sha256": source["sha256"]}
+        wanted = {"name": _file_name(urls[0]), "size": source.bytes, "sha256": source.sha256}
         return Download(key, str(Path(directory, key)), [wanted], urls)
-    key = source["name"] or KINDS[name]
+    key = source.name or KINDS[name]
     entry = table[key]
     place = str(Path(directory, entry["place"]))
     files = [
@@ -149,10 +150,10 @@ def download_of(
         kind = "model" if "model" in origin else "dataset"
         repository = {
             "hub": use, "kind": kind, "id": origin[kind], "revision": origin["revision"],
-            "endpoint": source["endpoint"],
+            "endpoint": source.endpoint,
         }  # fmt: skip
         return Download(key, place, files, repository=repository, pictures=pictures)
-    urls = _list(source["url"]) or entry["from"]["official"]["urls"]
+    urls = _list(source.url) or entry["from"]["official"]["urls"]
     return Download(key, place, files, urls, pictures=pictures)
 
 

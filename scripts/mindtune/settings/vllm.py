@@ -1,6 +1,8 @@
 """Conditions that hold where vLLM answers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+
+from mindtune.settings.sections import Settings
 
 # Arguments of `vllm serve` that other keys give, and the key to write instead.
 GIVEN = {
@@ -16,10 +18,10 @@ GIVEN = {
 }
 
 
-def vllm_problems(settings: Mapping) -> Iterator[str]:
+def vllm_problems(settings: Settings) -> Iterator[str]:
     """What can't work with vLLM, a sentence for each."""
-    section = settings.get("vllm", {})
-    for argument in section.get("arguments", []):
+    section = settings.vllm
+    for argument in section.arguments:
         name = argument.split("=")[0].split()[0] if argument.strip() else argument
         name = name.replace("_", "-")
         if name in GIVEN:

@@ -5,7 +5,7 @@ peft is optional, and imported where adapters are wanted only.
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,10 +16,13 @@ from mindtune.models.adapters import adapted
 from mindtune.models.shape import model_shape
 from mindtune.models.tensors import tensors_of
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
+
 NAME = "default"  # of the adapter, in peft's sense
 
 
-def check_lora(config: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+def check_lora(config: Mapping[str, Any], train: "Train") -> None:
     """
     config: content of config.json.
 
@@ -42,25 +45,25 @@ class Adapters:
     `train.seed` draws: B is zero, so that the model is the base at first.
     """
 
-    def __init__(
-        self, model: torch.nn.Module, config: Mapping[str, Any], train: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, config: Mapping[str, Any], train: "Train") -> None:
         from peft import LoraConfig, inject_adapter_in_model
 
-        lora = train["lora"]
+        lora = train.lora
+        if lora is None:
+            raise TypeError("train.lora is not given")
         shape = model_shape(dict(config))
         family = tensors_of(shape)
         own = {family.published_name(name): name for name, _ in model.named_modules()}
-        modules = adapted(shape, lora, train)
+        modules = adapted(shape, train)
         wanted = LoraConfig(
-            r=lora["rank"],
-            lora_alpha=lora["alpha"],
-            lora_dropout=lora["dropout"],
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
             target_modules=[own[name] for module in modules for name in module.hf],
         )
         model.is_loaded_in_4bit = is_quantized(model)  # peft asks it how its modules are made
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(train["seed"])
+            torch.manual_seed(train.seed)
             inject_adapter_in_model(wanted, model, NAME)
         del model.is_loaded_in_4bit
         self.modules: dict[str, tuple[torch.nn.Module, ...]] = {}

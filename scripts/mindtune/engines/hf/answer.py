@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import GenerationConfig
@@ -23,8 +24,11 @@ from mindtune.engines.requests import AnswerJob, answered
 from mindtune.files import read_json_lines
 from mindtune.progress import Progress
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.hf import Hf
 
-def answer(job: AnswerJob) -> None:
+
+def answer(job: "AnswerJob[Hf]") -> None:
     """Write an answer for each prompt, in the order of the prompts; what an interrupted answering
     has answered is not asked again."""
     device = open_device(job.machine)
@@ -32,9 +36,9 @@ def answer(job: AnswerJob) -> None:
     prompts = read_json_lines(job.prompts)
     journal = Journal.of(job, prompts, engine="hf", versions=versions("torch", "transformers"))
     if not journal.is_whole:
-        processor = Processor(job.hf_dir, job.processor["image_resolution"])
-        model = load_model(job.model_dir, DTYPES[job.machine["precision"]]).to(device).eval()
-        together = by_budget if job.answer.get("tokens_per_batch") else in_file_order
+        processor = Processor(job.hf_dir, job.processor.image_resolution)
+        model = load_model(job.model_dir, DTYPES[job.machine.precision]).to(device).eval()
+        together = by_budget if job.answer.tokens_per_batch else in_file_order
         with Progress("answering", "prompts", len(prompts), done=len(journal.lines)) as shown:
             for numbers, lines in together(job, model, processor, prompts, journal.missing):
                 journal.add(numbers, lines)
@@ -47,22 +51,22 @@ Chosen = Callable[[Sequence[Batch]], Sequence[Batch]]  # of all batches, those t
 
 
 def in_file_order(
-    job: AnswerJob, model, processor: Processor, prompts: Sequence[dict], chosen: Chosen
+    job: "AnswerJob[Hf]", model, processor: Processor, prompts: Sequence[dict], chosen: Chosen
 ) -> Answered:
     """Answer `answer.batch_size` prompts at once, as they come."""
-    for numbers in chosen(in_order(len(prompts), job.answer["batch_size"])):
+    for numbers in chosen(in_order(len(prompts), job.answer.batch_size)):
         part = [prompts[number] for number in numbers]
-        lines = answer_batch(model, processor, part, job.images, job.answer["max_new_tokens"])
+        lines = answer_batch(model, processor, part, job.images, job.answer.max_new_tokens)
         yield numbers, list(lines)
 
 
 def by_budget(
-    job: AnswerJob, model, processor: Processor, prompts: Sequence[dict], chosen: Chosen
+    job: "AnswerJob[Hf]", model, processor: Processor, prompts: Sequence[dict], chosen: Chosen
 ) -> Answered:
     """Answer prompts of like length at once, up to `answer.tokens_per_batch` tokens."""
     shown = [tuple(pictures_of(prompt)) for prompt in prompts]
     names = list(dict.fromkeys(name for pictures in shown for name in pictures))
-    measure = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
+    measure = PictureTokens.of_model(job.hf_dir, job.processor.image_resolution)
     tokens = tokens_of_all(job.images, names, measure) if names else {}
     lengths = [
         len(
@@ -74,13 +78,13 @@ def by_budget(
         )
         for prompt, pictures in zip(prompts, shown, strict=True)
     ]
-    found = chosen(groups(lengths, shown, job.answer["tokens_per_batch"], job.answer["batch_size"]))
+    found = chosen(groups(lengths, shown, job.answer.tokens_per_batch, job.answer.batch_size))
     every = [name for numbers in found for number in numbers for name in shown[number]]
     pictures = Pictures(job.images, list(dict.fromkeys(every)), processor)
-    seen = Seen(model, pictures_ahead(pictures, job.machine["threads"]), Counter(every))
+    seen = Seen(model, pictures_ahead(pictures, job.machine.threads), Counter(every))
     for numbers in found:
         part = [prompts[number] for number in numbers]
-        lines = answer_group(model, processor, part, seen, job.answer["max_new_tokens"])
+        lines = answer_group(model, processor, part, seen, job.answer.max_new_tokens)
         yield numbers, list(lines)
 
 

@@ -3,10 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
@@ -16,6 +15,9 @@ from mindtune.engines.learning_rate import learning_rate
 from mindtune.engines.loss_table import LOSS, LossTable
 from mindtune.engines.pruning import ALL, LAST, keep_last
 from mindtune.progress import Progress
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class IterationLog(TrainerCallback):
         self,
         save_dir: Path,
         begun: int,
-        train: Mapping,
+        train: "Train",
         checkpoints: Checkpoints,
         tokens: TokenCount,
         evaluated: bool,
@@ -74,7 +76,7 @@ class IterationLog(TrainerCallback):
         return self.begun + state.global_step
 
     def due(self, iteration: int, interval: int) -> bool:
-        return iteration % interval == 0 or iteration == self.train["train_iters"]
+        return iteration % interval == 0 or iteration == self.train.train_iters
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if self.writes:
@@ -85,7 +87,7 @@ class IterationLog(TrainerCallback):
         self.checkpoints.restore_random(model.device)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        if self.evaluated and self.due(self.iteration(state), self.train["eval_interval"]):
+        if self.evaluated and self.due(self.iteration(state), self.train.eval_interval):
             control.should_evaluate = True
 
     def on_log(self, args, state, control, logs, **kwargs) -> None:
@@ -95,12 +97,12 @@ class IterationLog(TrainerCallback):
         seconds = time.perf_counter() - self.started
         self.row = {
             "iteration": iteration,
-            "consumed_samples": iteration * self.train["global_batch_size"],
+            "consumed_samples": iteration * self.train.global_batch_size,
             "lr": repr(learning_rate(iteration, self.train)),
             "loss": repr(loss),
             "grad_norm": repr(logs["grad_norm"]) if "grad_norm" in logs else "",
             "ms_per_iteration": f"{seconds * 1000:.1f}",
-            "samples_per_second": f"{self.train['global_batch_size'] / seconds:.2f}",
+            "samples_per_second": f"{self.train.global_batch_size / seconds:.2f}",
             "held_out_loss": "",
             "tokens_per_second": f"{self.tokens.take() / seconds:.1f}",
         }
@@ -119,7 +121,7 @@ class IterationLog(TrainerCallback):
         """Write the iteration's line, and save a checkpoint when one is due."""
         self.append()
         self.checkpoints.beside.look()
-        if self.due(iteration, self.train["save_interval"]):
+        if self.due(iteration, self.train.save_interval):
             if self.writes:
                 self.table.sync()
             self.checkpoints.save(iteration, model, optimizer, partial(self.saved, iteration))
@@ -138,8 +140,8 @@ class IterationLog(TrainerCallback):
 class Watch(TrainerCallback):
     """Shows how far the training is."""
 
-    def __init__(self, begun: int, train: Mapping) -> None:
-        self.shown = Progress("training", "iterations", train["train_iters"], begun)
+    def __init__(self, begun: int, train: "Train") -> None:
+        self.shown = Progress("training", "iterations", train.train_iters, begun)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.shown.__enter__()

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -25,6 +25,9 @@ from mindtune.engines.hf.device import DTYPES
 from mindtune.engines.hf.replicas import Replicas
 from mindtune.engines.hf.sharding import all_of, shares_layers
 from mindtune.models.tensors import tensors_of
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Checkpoints:
         save_dir: Path,
         config: dict,
         precision: str,
-        train: Mapping,
+        train: "Train",
         replicas: Replicas | None = None,
     ) -> None:
         self.save_dir = save_dir
@@ -65,7 +68,7 @@ class Checkpoints:
         A checkpoint gets its name when it is whole. The tracker is written after that, so
         it can lag behind by one when a kill falls between the two.
         """
-        last = self.train["train_iters"]
+        last = self.train.train_iters
         whole = (n for n in iterations(self.save_dir) if n <= last and self._file(n).is_file())
         newest = max(whole, default=0)
         if newest:
@@ -134,7 +137,7 @@ class Checkpoints:
             published = published_tensors(model).items()
             tensors = {name: tensor.to(self.dtype) for name, tensor in published}
         content: dict[str, Any] = {"tensors": tensors}
-        if self.train["save_optim"]:
+        if self.train.save_optim:
             state = {"optimizer": optimizer.state_dict(), "random": random[0]}
             if len(random) > 1:
                 state[OTHERS] = random[1:]
@@ -147,7 +150,9 @@ class Checkpoints:
         return found.to("cpu", copy=True) if self.replicas.is_first else None
 
     def _write(self, iteration: int, content: Mapping, whole: Callable[[], None]) -> None:
-        save = partial(save_adapters, lora=self.train["lora"]) if self.adapters else save_trained
+        save: Callable[..., Path] = save_trained
+        if self.adapters and self.train.lora:
+            save = partial(save_adapters, lora=self.train.lora.model_dump())
         save(
             self.save_dir,
             iteration,

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PrinterCallback, set_seed
@@ -43,12 +44,16 @@ from mindtune.errors import UserError
 from mindtune.models.shape import read_config
 from mindtune.models.tensors import tensors_of
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.hf import Hf
+    from mindtune.settings.sections.train import Train
+
 log = logging.getLogger(__name__)
 
 
-def finetune(job: FinetuneJob) -> None:
+def finetune(job: "FinetuneJob[Hf]") -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
-    wanted = job.train["train_iters"]
+    wanted = job.train.train_iters
     checkpoints = checkpoints_of(job)
     begun = checkpoints.newest()
     if begun == wanted:
@@ -65,34 +70,36 @@ def finetune(job: FinetuneJob) -> None:
         )
 
 
-def checkpoints_of(job: FinetuneJob, replicas: Replicas | None = None) -> Checkpoints:
+def checkpoints_of(job: "FinetuneJob[Hf]", replicas: Replicas | None = None) -> Checkpoints:
     """Those in the save_dir of a job."""
-    config, precision = read_config(job.hf_dir), job.machine["precision"]
+    config, precision = read_config(job.hf_dir), job.machine.precision
     return Checkpoints(job.save_dir, config, precision, job.train, replicas or Replicas())
 
 
-def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Replicas) -> None:
+def train_here(
+    job: "FinetuneJob[Hf]", begun: int, device: torch.device, replicas: Replicas
+) -> None:
     """Train in this process, alone or as one of several; from iteration `begun`, 0 for the base."""
     train = job.train
     config = read_config(job.hf_dir)
     checkpoints = checkpoints_of(job, replicas)
-    set_seed(train["seed"])
-    processor = Processor(job.hf_dir, job.processor["image_resolution"])
-    records = in_order(read_mllm(job.train_data), train.get("order_seed"))
+    set_seed(train.seed)
+    processor = Processor(job.hf_dir, job.processor.image_resolution)
+    records = in_order(read_mllm(job.train_data), train.order_seed)
     held_out_records = read_mllm(job.held_out_data)
-    own = begun and not train.get("lora")  # adapters are beside the base, and not instead of it
+    own = begun and not train.lora  # adapters are beside the base, and not instead of it
     source, iteration = (job.save_dir, begun) if own else (job.mm_dir, None)
     tensors = load_hf_tensors(source, config, iteration=iteration)
-    model = build_model(job.hf_dir, tensors, DTYPES[job.machine["precision"]])
+    model = build_model(job.hf_dir, tensors, DTYPES[job.machine.precision])
     del tensors
-    if job.machine.get("frozen_weights") == NF4:
+    if job.machine.frozen_weights == NF4:
         quantize_layers(model)
-    if train.get("lora"):
+    if train.lora:
         checkpoints.adapters = Adapters(model, config, train)
         if begun:
             checkpoints.adapters.load(load_adapters(job.save_dir, config, begun))
     trained = trained_in(model, train)
-    if job.machine.get("recompute") == "full":
+    if job.machine.recompute == "full":
         recompute(model)
     log.info(
         "%s parameters are trained, %s frozen; %d samples, %d held out; from %s",
@@ -100,30 +107,30 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
         f"{sum(p.numel() for p in model.parameters() if not p.requires_grad):,}",
         len(records), len(held_out_records), f"iteration {begun}" if begun else "the base model",
     )  # fmt: skip
-    shared = job.machine.get("shard") == "layers"
+    shared = job.machine.shard == "layers"
     if shared:
         shard_layers(model, device, replicas.count)
     model.to(device)
-    use_kernels(model, job.machine.get("kernels"), job.machine["device"])
+    use_kernels(model, job.machine.kernels, job.machine.device)
     features = kept_features(job, model, processor)
     data, held_out = (
-        Conversations(some, job.images, processor, train["seq_length"], features)
+        Conversations(some, job.images, processor, train.seq_length, features)
         for some in (records, held_out_records)
     )
-    optimizer = optimizer_of(model, train, job.machine.get("optimizer"))
+    optimizer = optimizer_of(model, train, job.machine.optimizer)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate(step + begun, train) / train["lr"]
+        optimizer, lambda step: learning_rate(step + begun, train) / train.lr
     )
     if begun:
         checkpoints.restore(begun, optimizer)
     evaluated = held_out_part(held_out, train, replicas, shared)
     tokens = TokenCount()
     with tempfile.TemporaryDirectory() as unused:
-        packed = job.machine.get("tokens_per_pass")
+        packed = job.machine.tokens_per_pass
         trainer = (PackedTrainer if packed else MegatronOrderTrainer)(
             model=model,
             args=training_arguments(job, unused, begun, replicas.count),
-            data_collator=collator(processor, train["micro_batch_size"], packed, replicas.count),
+            data_collator=collator(processor, train.micro_batch_size, packed, replicas.count),
             train_dataset=data,
             eval_dataset=evaluated,
             optimizers=(optimizer, scheduler),
@@ -140,8 +147,8 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
                 ),
                 *([Watch(begun, train)] if replicas.count == 1 else []),
             ],
-            drawn=begun * train["global_batch_size"] // replicas.count,
-            micro_batch_size=train["micro_batch_size"],
+            drawn=begun * train.global_batch_size // replicas.count,
+            micro_batch_size=train.micro_batch_size,
             tokens=tokens,
             features=features,
             replicas=replicas,
@@ -157,7 +164,7 @@ def train_here(job: FinetuneJob, begun: int, device: torch.device, replicas: Rep
             raise UserError(own_words(error)) from None
 
 
-def check(job: FinetuneJob, begun: int) -> None:
+def check(job: "FinetuneJob[Hf]", begun: int) -> None:
     """Look at device, seed, model, data and disk, as far as that takes seconds only.
 
     begun: the iteration from which the training goes on; a finished one needs nothing.
@@ -166,39 +173,39 @@ def check(job: FinetuneJob, begun: int) -> None:
     ------
     UserError: the training could not begin.
     """
-    if begun == job.train["train_iters"]:
+    if begun == job.train.train_iters:
         return
     open_device(job.machine)
-    check_kernels(job.machine.get("kernels"), job.machine["device"])
+    check_kernels(job.machine.kernels, job.machine.device)
     check_seed(job.train)
-    processor = Processor(job.hf_dir, job.processor["image_resolution"])
+    processor = Processor(job.hf_dir, job.processor.image_resolution)
     records, held_out = read_mllm(job.train_data), read_mllm(job.held_out_data)
     check_amount(len(records), job.train, replica_count(job.machine))
-    evaluated = held_out[: job.train["eval_iters"] * job.train["global_batch_size"]]
+    evaluated = held_out[: job.train.eval_iters * job.train.global_batch_size]
     check_whole_pictures(
         job, processor.encode, {job.train_data: records, job.held_out_data: evaluated}
     )
     config = read_config(job.hf_dir)
-    check_optimizer(job.machine.get("optimizer"))
-    if job.machine.get("frozen_weights") == NF4:
+    check_optimizer(job.machine.optimizer)
+    if job.machine.frozen_weights == NF4:
         bitsandbytes_for(FOUR_BITS)
-    if job.train.get("lora"):
+    if job.train.lora:
         check_lora(config, job.train)
-    optimizer = job.machine.get("optimizer") or "adamw"
-    check_room(job.save_dir, config, job.train, job.machine["precision"], optimizer)
+    machine = job.machine
+    check_room(job.save_dir, config, job.train, machine.precision, machine.optimizer)
 
 
-def check_amount(samples: int, train, replicas: int = 1) -> None:
+def check_amount(samples: int, train: "Train", replicas: int = 1) -> None:
     """
     Raises
     ------
     UserError: there is too little data for a single step.
     """
-    if samples < train["micro_batch_size"] * replicas:
+    if samples < train.micro_batch_size * replicas:
         together = f" x {replicas} devices" if replicas > 1 else ""
         raise UserError(
             f"there are {samples} samples to train on, fewer than train.micro_batch_size "
-            f"{train['micro_batch_size']}{together}; lower it, or give more data."
+            f"{train.micro_batch_size}{together}; lower it, or give more data."
         )
 
 
@@ -210,14 +217,14 @@ def recompute(model: torch.nn.Module) -> None:
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
-def trained_in(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
+def trained_in(model: torch.nn.Module, train: "Train") -> list[torch.nn.Parameter]:
     """What is trained of a model: its adapters, or all that is not frozen."""
-    if not train.get("lora"):
+    if not train.lora:
         return freeze(model, train)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
+def freeze(model: torch.nn.Module, train: "Train") -> list[torch.nn.Parameter]:
     """Freeze vision encoder and projector as asked; returns what is trained."""
     family = tensors_of(model.config)
     for name, parameter in model.named_parameters():
@@ -225,9 +232,9 @@ def freeze(model: torch.nn.Module, train) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def kept_features(job: FinetuneJob, model, processor: Processor) -> Features | None:
+def kept_features(job: "FinetuneJob[Hf]", model, processor: Processor) -> Features | None:
     """What keeps the features of pictures; None where nothing is kept, or the tower is trained."""
-    packed = bool(job.machine.get("tokens_per_pass"))
+    packed = bool(job.machine.tokens_per_pass)
     if packed:
         use_segments(model)
     tower = tower_of(model, packed)
@@ -235,6 +242,6 @@ def kept_features(job: FinetuneJob, model, processor: Processor) -> Features | N
         return None
     if job.features is not None:
         prepare(job.features)
-    loaders = loader_processes(job.machine["threads"], job.machine.get("devices", 1))
+    loaders = loader_processes(job.machine.threads, job.machine.devices)
     own = room(job.operation) // replica_count(job.machine)
     return Features(tower, processor, job.features, own, loaders)

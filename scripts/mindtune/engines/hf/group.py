@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.divergence import Diverged
 from mindtune.engines.launching import OFFLINE, Launch, Processes, exported
@@ -19,6 +19,9 @@ from mindtune.errors import UserError
 from mindtune.files import write_json
 from mindtune.process import ended
 from mindtune.progress import Progress
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.hf import Hf
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +33,19 @@ RUN = "run"
 MARK = "mindtune: "
 
 
-def write_request(job: FinetuneJob, begun: int, path: Path) -> None:
+def write_request(job: "FinetuneJob[Hf]", begun: int, path: Path) -> None:
     """Keep a job that goes on from iteration `begun` as JSON, for the processes that do it."""
-    plain = {name: value for name, value in vars(job).items() if name != "followers"}
+    plain = {name: value for name, value in job.plain().items() if name != "followers"}
     paths = {name: str(value.resolve()) for name, value in plain.items() if isinstance(value, Path)}
     write_json(path, {"begun": begun, "paths": paths, "others": {
         name: value for name, value in plain.items() if name not in paths}})  # fmt: skip
 
 
-def read_request(path: Path) -> tuple[FinetuneJob, int]:
+def read_request(path: Path) -> "tuple[FinetuneJob[Hf], int]":
     """What `write_request` kept; whoever follows the job is told by the lines of `Said`."""
     plain = json.loads(path.read_text(encoding="utf-8"))
     paths = {name: Path(value) for name, value in plain["paths"].items()}
-    return FinetuneJob(**plain["others"], **paths, followers=Said()), plain["begun"]
+    return FinetuneJob.of("hf", **plain["others"], **paths, followers=Said()), plain["begun"]
 
 
 class Said:
@@ -64,7 +67,7 @@ class Said:
 class Listener:
     """Hears the lines of the processes, and keeps the first sentence of what went wrong."""
 
-    job: FinetuneJob
+    job: "FinetuneJob[Hf]"
     shown: Progress
     failure: UserError | None = None
 
@@ -85,7 +88,7 @@ class Listener:
             self.failure = self.failure or UserError(said["mistake"])
 
 
-def train_together(job: FinetuneJob, begun: int) -> None:
+def train_together(job: "FinetuneJob[Hf]", begun: int) -> None:
     """Train from iteration `begun` on all devices of all nodes.
 
     Raises
@@ -97,13 +100,13 @@ def train_together(job: FinetuneJob, begun: int) -> None:
     write_request(job, begun, run / "job.json")
     machine, operation = job.machine, job.operation
     processes = Processes(
-        "hf", machine.get("devices", 1), machine.get("nodes", 1),
-        tuple(operation.get("hosts", ())), operation.get("master_port"),
+        "hf", machine.devices, machine.nodes,
+        tuple(operation.hosts), operation.master_port,
     )  # fmt: skip
     setup = exported(
         {
             "PYTHONPATH": str(SCRIPTS),
-            "OMP_NUM_THREADS": str(machine["threads"]),
+            "OMP_NUM_THREADS": str(machine.threads),
             **OFFLINE,
         }
     )
@@ -111,7 +114,7 @@ def train_together(job: FinetuneJob, begun: int) -> None:
         run, Path(sys.executable), [str(PROGRAM)], [str(run / "job.json")], processes, setup
     )
     log.info("the launch is %s", run / "launch.sh")
-    with Progress("training", "iterations", job.train["train_iters"], begun) as shown:
+    with Progress("training", "iterations", job.train.train_iters, begun) as shown:
         listener = Listener(job=job, shown=shown)
         status = launch.run(listener.hear)
     if listener.failure:

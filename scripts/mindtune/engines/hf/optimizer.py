@@ -1,11 +1,15 @@
 """AdamW on fp32 weights, for models whose own weights may be bfloat16."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
 from mindtune.engines.hf.quantizing import bitsandbytes_for
 from mindtune.engines.hf.sharding import is_shared, part_like, parts_like
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 ADAMW_8BIT = "adamw_8bit"
 EIGHT_BITS = ("hf.optimizer", ADAMW_8BIT, "adamw")
@@ -21,7 +25,7 @@ class MainWeights:
     themselves. Like in Megatron, biases and vectors do not decay.
     """
 
-    def __init__(self, model: torch.nn.Module, train: Mapping, **more) -> None:
+    def __init__(self, model: torch.nn.Module, train: "Train", **more) -> None:
         """more: arguments of the class behind."""
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         main = {name: _main(parameter) for name, parameter in trained.items()}
@@ -35,10 +39,10 @@ class MainWeights:
         for parameter, _ in self.pairs:
             parameter.grad_dtype = torch.float32
         super().__init__(
-            list(_groups(main.values(), train["weight_decay"])),
-            lr=train["lr"],
-            betas=(train["adam_beta1"], train["adam_beta2"]),
-            eps=train["adam_eps"],
+            list(_groups(main.values(), train.weight_decay)),
+            lr=train.lr,
+            betas=(train.adam_beta1, train.adam_beta2),
+            eps=train.adam_eps,
             **more,
         )
 
@@ -84,12 +88,12 @@ def _groups(parameters: Iterable[torch.nn.Parameter], decay: float) -> Iterator[
 class MainWeightsAdamW(MainWeights, torch.optim.AdamW):
     """With moments in fp32."""
 
-    def __init__(self, model: torch.nn.Module, train: Mapping) -> None:
+    def __init__(self, model: torch.nn.Module, train: "Train") -> None:
         # On a CPU the fused step takes another order, and no time to speak of either way.
         super().__init__(model, train, fused=True if model.device.type == "cuda" else None)
 
 
-def optimizer_of(model: torch.nn.Module, train: Mapping, kind: str | None) -> torch.optim.Optimizer:
+def optimizer_of(model: torch.nn.Module, train: "Train", kind: str | None) -> torch.optim.Optimizer:
     """The optimizer of a training. kind: the key `hf.optimizer`.
 
     Raises

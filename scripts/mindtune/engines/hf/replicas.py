@@ -5,15 +5,18 @@ nothing of it. `mindtune.engines.hf.group` starts the processes.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
 
 from mindtune.engines.hf.sharding import is_shared
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.hf import Hf
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl", "xpu": "xccl"}
 # By these accelerate would take the training into its own hands.
@@ -29,9 +32,9 @@ LAUNCHER = (
 BUCKET = 1 << 25
 
 
-def replica_count(machine: Mapping[str, Any]) -> int:
+def replica_count(machine: "Hf") -> int:
     """How many copies of the model the `hf` section asks for."""
-    return machine.get("devices", 1) * machine.get("nodes", 1)
+    return machine.devices * machine.nodes
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """transformers' Trainer, in Megatron's order of samples and with Megatron's mean of a global batch."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Sampler, Subset
@@ -16,6 +17,10 @@ from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.replicas import Replicas
 from mindtune.engines.hf.schedule import sample_order
 from mindtune.engines.requests import FinetuneJob
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.hf import Hf
+    from mindtune.settings.sections.train import Train
 
 
 class SampleOrder(Sampler):
@@ -160,41 +165,41 @@ class OwnPart(Subset):
 
 
 def held_out_part(
-    held_out: Conversations, train, replicas: Replicas, shared: bool = False
+    held_out: Conversations, train: "Train", replicas: Replicas, shared: bool = False
 ) -> Subset | None:
     """This replica's micro batches of the first `eval_iters` global batches of held-out data.
 
     None for no evaluation. Where there are too few, a replica has the first one, to no effect. Where
     devices share layers each has all of them.
     """
-    wanted = min(len(held_out), train["eval_iters"] * train["global_batch_size"])
+    wanted = min(len(held_out), train.eval_iters * train.global_batch_size)
     if not wanted:
         return None
     if shared:
         return OwnPart(held_out, range(wanted), counts=replicas.is_first)
-    size = train["micro_batch_size"]
+    size = train.micro_batch_size
     own = [n for n in range(wanted) if n // size % replicas.count == replicas.rank]
     return OwnPart(held_out, own or range(min(size, wanted)), counts=bool(own))
 
 
 def training_arguments(
-    job: FinetuneJob, output_dir: str, begun: int, replicas: int
+    job: "FinetuneJob[Hf]", output_dir: str, begun: int, replicas: int
 ) -> TrainingArguments:
     """Our settings in transformers' words; its own saving, logging and schedules are off."""
     train = job.train
-    batch = train["micro_batch_size"]
-    if job.machine.get("tokens_per_pass"):
-        batch = train["global_batch_size"] // replicas  # which the collator packs
-    loaders = loader_processes(job.machine["threads"], job.machine.get("devices", 1))
+    batch = train.micro_batch_size
+    if job.machine.tokens_per_pass:
+        batch = train.global_batch_size // replicas  # which the collator packs
+    loaders = loader_processes(job.machine.threads, job.machine.devices)
     arguments = TrainingArguments(
         output_dir=output_dir,
-        max_steps=train["train_iters"] - begun,
+        max_steps=train.train_iters - begun,
         per_device_train_batch_size=batch,
-        per_device_eval_batch_size=train["micro_batch_size"],
-        gradient_accumulation_steps=train["global_batch_size"] // replicas // batch,
-        max_grad_norm=train["clip_grad"],
-        use_cpu=job.machine["device"] == "cpu",
-        seed=train["seed"],
+        per_device_eval_batch_size=train.micro_batch_size,
+        gradient_accumulation_steps=train.global_batch_size // replicas // batch,
+        max_grad_norm=train.clip_grad,
+        use_cpu=job.machine.device == "cpu",
+        seed=train.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
@@ -203,8 +208,8 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_num_workers=loaders,
         dataloader_prefetch_factor=batches_ahead(loaders),
-        dataloader_pin_memory=job.machine["device"] != "cpu",
+        dataloader_pin_memory=job.machine.device != "cpu",
     )
-    if job.machine["device"] != "cpu":
+    if job.machine.device != "cpu":
         arguments._n_gpu = 1  # one device per process; other cards are somebody else's
     return arguments

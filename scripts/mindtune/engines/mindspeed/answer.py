@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.data.prompts import pictures_of, text_of
@@ -32,6 +33,9 @@ from mindtune.models.template import template_of
 from mindtune.process import ended
 from mindtune.progress import Progress
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.mindspeed import Mindspeed
+
 log = logging.getLogger(__name__)
 
 PROGRAM = Path(__file__).parent / "programs" / "answer.py"
@@ -46,7 +50,7 @@ class Asking:
     run: a directory of its own, for the files of the launch.
     """
 
-    job: AnswerJob
+    job: "AnswerJob[Mindspeed]"
     machine: Machine
     config: dict
     shape: ModelShape
@@ -66,7 +70,7 @@ class Asking:
                 hf_dir=rendering.readable(self.job.hf_dir, self.shape, self.run / "processor"),
                 end=end,
                 text_end=text_end,
-                max_new_tokens=self.job.answer["max_new_tokens"],
+                max_new_tokens=self.job.answer.max_new_tokens,
             )
             | values
         )
@@ -85,7 +89,7 @@ class Asking:
             load=self.checkpoint,
             model_file=model_file,
         )
-        given = self.job.machine["environment"]
+        given = self.job.machine.environment
         return framework_launch(
             directory,
             [str(program)],
@@ -96,12 +100,12 @@ class Asking:
         )
 
 
-def answer(job: AnswerJob) -> None:
+def answer(job: "AnswerJob[Mindspeed]") -> None:
     """Write an answer for each prompt, in the order of the prompts; what an interrupted answering
     has answered is not asked again."""
     prompts = read_json_lines(job.prompts)
     warn_of_other_template(job.hf_dir)
-    if job.machine["inference"] == "script":
+    if job.machine.inference == "script":
         check_script_can_ask(prompts)
     asking = prepare_asking(job)
     journal = Journal.of(
@@ -118,13 +122,13 @@ def answer(job: AnswerJob) -> None:
         journal.add([number], [answered(prompts[number], **said)])
 
     if left:
-        how = answer_by_script if job.machine["inference"] == "script" else answer_by_pipeline
+        how = answer_by_script if job.machine.inference == "script" else answer_by_pipeline
         with Progress("answering", "prompts", len(prompts), done=len(journal.lines)) as shown:
             how(asking, [prompts[number] for number in left], keep, shown)
     journal.finish(job.answers)
 
 
-def prepare_asking(job: AnswerJob) -> Asking:
+def prepare_asking(job: "AnswerJob[Mindspeed]") -> Asking:
     """
     Raises
     ------
@@ -132,7 +136,7 @@ def prepare_asking(job: AnswerJob) -> Asking:
     """
     config = read_config(job.hf_dir)
     shape = model_shape(config)
-    for problem in tool_problems(shape.model_type, job.machine):
+    for problem in tool_problems(shape.model_type, inference=job.machine.inference):
         raise UserError(problem)
     layout = ParallelLayout.make(
         shape,
@@ -173,7 +177,7 @@ def answer_by_pipeline(
             "prompts": str(asked),
             "images": str(asking.job.images.resolve()),
             "answers": str(answers),
-            "image_resolution": asking.job.processor["image_resolution"],
+            "image_resolution": asking.job.processor.image_resolution,
             "kept_tokens": GROUNDING,
             "picture_plugin": framework_of(asking.shape.model_type).picture_plugin,
         },

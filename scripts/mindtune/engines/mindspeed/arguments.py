@@ -4,11 +4,17 @@ They are those of the shipped finetune_*.sh and inference_*.sh, with the
 configuration's values, and the options that a true resume needs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindtune.checkpoint.layout import ParallelLayout
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.mindspeed import Mindspeed
+    from mindtune.settings.sections.parallel import Parallel
+    from mindtune.settings.sections.train import Lora, Train
 
 # The first NPU job of a node would take port 6000 from the second: it is chosen instead.
 DISTRIBUTED_BACKEND = ("--distributed-backend", "nccl")
@@ -37,13 +43,15 @@ class World:
         return self.size // (self.tensor * self.pipeline * self.context)
 
     @classmethod
-    def of_training(cls, machine: Mapping, parallel: Mapping, layout: ParallelLayout) -> "World":
+    def of_training(
+        cls, machine: "Mindspeed", parallel: "Parallel", layout: ParallelLayout
+    ) -> "World":
         return cls(
-            machine["npus_per_node"],
-            machine["nodes"],
+            machine.npus_per_node,
+            machine.nodes,
             layout.tp_size,
             layout.pp_size,
-            parallel["context_parallel_size"],
+            parallel.context_parallel_size,
         )
 
     @classmethod
@@ -53,7 +61,7 @@ class World:
 
 
 def training_arguments(
-    train: Mapping,
+    train: "Train",
     world: World,
     *,
     vocab: int,
@@ -79,50 +87,50 @@ def training_arguments(
     same (see `mindtune.engines.continuation`).
     """
     arguments = [
-        *_structure(world, train["micro_batch_size"], train["global_batch_size"]),
-        *_sizes(vocab, train["seq_length"], train["seed"], flash_attention),
-        *("--lr", repr(float(train["lr"])), "--min-lr", repr(float(train["min_lr"]))),
-        *("--lr-decay-style", train["lr_decay_style"]),
-        *("--lr-warmup-fraction", repr(float(train["lr_warmup_fraction"]))),
-        *("--train-iters", str(train["train_iters"])),
-        *("--weight-decay", repr(float(train["weight_decay"]))),
-        *("--clip-grad", repr(float(train["clip_grad"]))),
-        *("--adam-beta1", repr(float(train["adam_beta1"]))),
-        *("--adam-beta2", repr(float(train["adam_beta2"]))),
-        *("--adam-eps", repr(float(train["adam_eps"]))),
+        *_structure(world, train.micro_batch_size, train.global_batch_size),
+        *_sizes(vocab, train.seq_length, train.seed, flash_attention),
+        *("--lr", repr(float(train.lr)), "--min-lr", repr(float(train.min_lr))),
+        *("--lr-decay-style", train.lr_decay_style),
+        *("--lr-warmup-fraction", repr(float(train.lr_warmup_fraction))),
+        *("--train-iters", str(train.train_iters)),
+        *("--weight-decay", repr(float(train.weight_decay))),
+        *("--clip-grad", repr(float(train.clip_grad))),
+        *("--adam-beta1", repr(float(train.adam_beta1))),
+        *("--adam-beta2", repr(float(train.adam_beta2))),
+        *("--adam-eps", repr(float(train.adam_eps))),
         "--no-gradient-accumulation-fusion",
         "--use-distributed-optimizer",
         *("--load", str(load), "--exit-on-missing-checkpoint"),
         *("--num-workers", str(num_workers)),
         *("--distributed-timeout-minutes", str(timeout_minutes)),
         *("--mm-data", str(data_file), "--mm-model", str(model_file), "--mm-tool", str(tool_file)),
-        *("--log-interval", "1", "--save-interval", str(train["save_interval"])),
+        *("--log-interval", "1", "--save-interval", str(train.save_interval)),
         # pretrain_vlm.py has no validation data: these two only keep Megatron from complaining.
-        *("--eval-interval", str(train["train_iters"]), "--eval-iters", "0"),
+        *("--eval-interval", str(train.train_iters), "--eval-iters", "0"),
         *("--save", str(save)),
         *DISTRIBUTED_BACKEND,
     ]
-    if resume and train["save_optim"]:
+    if resume and train.save_optim:
         arguments += ["--override-opt_param-scheduler"]
     else:
         arguments += ["--no-load-optim", "--no-load-rng"]
-    if not train["save_optim"]:
+    if not train.save_optim:
         arguments += ["--no-save-optim", "--no-save-rng"]
-    if train.get("lora"):
-        arguments += _lora(train["lora"], base if resume else None)
+    if train.lora:
+        arguments += _lora(train.lora, base if resume else None)
     return [*arguments, *extra]
 
 
-def _lora(lora: Mapping, base: Path | None) -> list[str]:
+def _lora(lora: "Lora", base: Path | None) -> list[str]:
     """Arguments of LoRA. base: of a resume, whose checkpoint has adapters only.
 
     Without a base given beside, the framework takes what it finds in the checkpoint and says nothing of
     what is missing, adapters or not; so a first start needs a base that was found whole.
     """
     arguments = [
-        *("--lora-r", str(lora["rank"]), "--lora-alpha", str(lora["alpha"])),
-        *("--lora-dropout", repr(float(lora["dropout"]))),
-        *("--lora-target-modules", *lora["target_modules"]),
+        *("--lora-r", str(lora.rank), "--lora-alpha", str(lora.alpha)),
+        *("--lora-dropout", repr(float(lora.dropout))),
+        *("--lora-target-modules", *lora.target_modules),
     ]
     return [*arguments, *(("--load-base-model", str(base)) if base else ())]
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindtune.checkpoint.layout import ParallelLayout, layout_options
 from mindtune.checkpoint.megatron import track
@@ -41,7 +42,7 @@ from mindtune.engines.mindspeed.training_log import (
 from mindtune.engines.mindspeed.watching import Watch
 from mindtune.engines.ordering import write_in_order
 from mindtune.engines.pruning import ALL, LAST, keep_last
-from mindtune.engines.requests import FinetuneJob, Settings
+from mindtune.engines.requests import FinetuneJob
 from mindtune.engines.tokenizer import encoder
 from mindtune.errors import UserError
 from mindtune.files import write_json
@@ -49,6 +50,10 @@ from mindtune.models.mindspeed import framework_of
 from mindtune.models.shape import model_shape, read_config
 from mindtune.process import ended
 from mindtune.progress import Progress
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.mindspeed import Mindspeed
+    from mindtune.settings.sections.train import Train
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ ORDERED = "train.json"
 SEED_STEP = 100
 
 
-def finetune(job: FinetuneJob) -> None:
+def finetune(job: "FinetuneJob[Mindspeed]") -> None:
     """Train until `train_iters`, from the newest whole checkpoint or else from the base."""
     machine = Machine.read(job.framework, job.operation)
     config = read_config(job.hf_dir)
@@ -68,21 +73,21 @@ def finetune(job: FinetuneJob) -> None:
     world = World.of_training(job.machine, job.parallel, layout)
     train = job.train
     open_to_owner(job.save_dir)
-    begun = newest_whole(job.save_dir, layout, train["save_optim"], train["train_iters"])
-    if begun == train["train_iters"]:
+    begun = newest_whole(job.save_dir, layout, train.save_optim, train.train_iters)
+    if begun == train.train_iters:
         track(job.save_dir, begun)
         log.info("iteration %d is there already: nothing to train", begun)
         return
     check_base(job.mm_dir, layout)
     if begun:
         track(job.save_dir, begun)
-        say_what_resumes(begun, train["save_optim"])
+        say_what_resumes(begun, train.save_optim)
     load = (job.save_dir if begun else job.mm_dir).resolve()
     launch = make_launch(job, machine, config, layout, world, load, resume=bool(begun))
     table = LossTable(job.save_dir / LOSS, job.followers)
     table.begin(begun)
     log.info("the launch is %s", launch.directory / "launch.sh")
-    with Progress("training", "iterations", train["train_iters"], begun) as shown:
+    with Progress("training", "iterations", train.train_iters, begun) as shown:
         watch = TrainingWatch(
             load=load, table=table, train=train, shown=shown, last=begun, layout=layout,
             keep=job.keep,
@@ -97,7 +102,7 @@ def finetune(job: FinetuneJob) -> None:
     check_success(job, layout, watch, status)
 
 
-def check(job: FinetuneJob, begun: int) -> None:
+def check(job: "FinetuneJob[Mindspeed]", begun: int) -> None:
     """Look at layout, seed, data, base and disk, as far as that takes seconds only.
 
     begun: the iteration from which the training goes on; a finished one needs nothing.
@@ -106,7 +111,7 @@ def check(job: FinetuneJob, begun: int) -> None:
     ------
     UserError: the training could not begin.
     """
-    if begun == job.train["train_iters"]:
+    if begun == job.train.train_iters:
         return
     Machine.read(job.framework, job.operation)
     config = read_config(job.hf_dir)
@@ -115,13 +120,12 @@ def check(job: FinetuneJob, begun: int) -> None:
     records = read_mllm(job.train_data)  # held-out ones are not evaluated
     check_amount(len(records), job, World.of_training(job.machine, job.parallel, layout))
     check_base(job.mm_dir, layout)
-    if job.train.get("lora"):
-        check_adapters(config, job.train)
+    check_adapters(config, job.train)
     check_room(job.save_dir, config, job.train, "bf16")
     check_whole_pictures(job, encoder(job.hf_dir), {job.train_data: records})
 
 
-def layout_of(job: FinetuneJob, config: Mapping) -> ParallelLayout:
+def layout_of(job: "FinetuneJob[Mindspeed]", config: Mapping) -> ParallelLayout:
     """The layout that the `parallel` section asks for, checked against the model.
 
     Raises
@@ -135,17 +139,17 @@ def layout_of(job: FinetuneJob, config: Mapping) -> ParallelLayout:
     return layout
 
 
-def check_amount(samples: int, job: FinetuneJob, world: World) -> None:
+def check_amount(samples: int, job: "FinetuneJob[Mindspeed]", world: World) -> None:
     """
     Raises
     ------
     UserError: there is too little data for one step of all ranks.
     """
-    needed = job.train["micro_batch_size"] * world.data
+    needed = job.train.micro_batch_size * world.data
     if samples < needed:
         raise UserError(
             f"there are {samples} samples to train on, fewer than one step takes "
-            f"(train.micro_batch_size {job.train['micro_batch_size']} x data parallel size "
+            f"(train.micro_batch_size {job.train.micro_batch_size} x data parallel size "
             f"{world.data}); lower it, or give more data."
         )
 
@@ -185,7 +189,7 @@ def say_what_resumes(begun: int, save_optim: bool) -> None:
 
 
 def make_launch(
-    job: FinetuneJob,
+    job: "FinetuneJob[Mindspeed]",
     machine: Machine,
     config: dict,
     layout: ParallelLayout,
@@ -203,8 +207,8 @@ def make_launch(
         train_data=train_data,
         images=job.images,
         hf_dir=job.hf_dir,
-        image_resolution=job.processor["image_resolution"],
-        seq_length=job.train["seq_length"],
+        image_resolution=job.processor.image_resolution,
+        seq_length=job.train.seq_length,
         versions={**machine.versions, **machine.commits},
     )
     write_json(
@@ -215,7 +219,7 @@ def make_launch(
             images=job.images,
             train_data=train_data,
             cache=cache,
-            image_resolution=job.processor["image_resolution"],
+            image_resolution=job.processor.image_resolution,
             workers=machine.preprocessing_num_workers,
         ),
     )
@@ -236,7 +240,7 @@ def make_launch(
         num_workers=machine.num_workers,
         timeout_minutes=machine.distributed_timeout_minutes,
         flash_attention=framework_of(shape.model_type).flash_attention,
-        extra=job.machine["extra_arguments"],
+        extra=job.machine.extra_arguments,
     )
     return framework_launch(
         run,
@@ -244,13 +248,13 @@ def make_launch(
         arguments,
         machine,
         world,
-        environment_of(TRAINING, job.machine["environment"]),
+        environment_of(TRAINING, job.machine.environment),
     )
 
 
-def ordered(train_data: Path, train: Settings, run: Path) -> Path:
+def ordered(train_data: Path, train: "Train", run: Path) -> Path:
     """The file that the framework is given: the data's own, or a permuted copy of it in `run`."""
-    order_seed = train.get("order_seed")
+    order_seed = train.order_seed
     if order_seed is None:
         return train_data
     write_in_order(train_data, order_seed, run / ORDERED)
@@ -265,7 +269,7 @@ class TrainingWatch(Watch):
     """
 
     table: LossTable
-    train: dict
+    train: "Train"
     shown: Progress
     last: int
     layout: ParallelLayout
@@ -288,7 +292,7 @@ class TrainingWatch(Watch):
         """Remove what is older than a checkpoint, where that is wanted and all of its files are there."""
         save_dir = self.table.path.parent
         if self.keep == LAST and self.loaded:
-            with_optimizer = self.train["save_optim"]
+            with_optimizer = self.train.save_optim
             if not missing_files(save_dir, saved, self.layout, with_optimizer):
                 keep_last(save_dir, saved)
 
@@ -327,22 +331,22 @@ class TrainingWatch(Watch):
 
 
 def check_success(
-    job: FinetuneJob, layout: ParallelLayout, watch: TrainingWatch, status: int
+    job: "FinetuneJob[Mindspeed]", layout: ParallelLayout, watch: TrainingWatch, status: int
 ) -> None:
     """
     Raises
     ------
     UserError: what a finished training leaves is not there.
     """
-    wanted = job.train["train_iters"]
-    missing = missing_files(job.save_dir, wanted, layout, job.train["save_optim"])
+    wanted = job.train.train_iters
+    missing = missing_files(job.save_dir, wanted, layout, job.train.save_optim)
     if watch.done and watch.loaded and tracked(job.save_dir) == str(wanted) and not missing:
         if status:
             log.warning("the framework %s, after all was written", ended(status))
         return
     if watch.faults.cause:
         raise UserError(f"training failed: {watch.faults.cause}")
-    reached = newest_whole(job.save_dir, layout, job.train["save_optim"], wanted)
+    reached = newest_whole(job.save_dir, layout, job.train.save_optim, wanted)
     if status == 0 and missing and watch.done:
         raise UserError(
             f"training said that it is done, but {missing[0]} is missing or not whole; run the same "

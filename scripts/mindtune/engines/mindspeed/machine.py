@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.errors import UserError
 from mindtune.files import write_json
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.mindspeed import Mindspeed
 
 RECORDED = ("home", "python", "set_env", "stand_in", "versions", "commits", "rows")
 OPERATION = (
@@ -51,7 +54,7 @@ class Machine:
         write_json(path, plain)
 
     @classmethod
-    def read(cls, path: Path, section: Mapping) -> "Machine":
+    def read(cls, path: Path, section: "Mindspeed") -> "Machine":
         """What doctor recorded, with the keys of the `mindspeed` section that a launch needs.
 
         Raises
@@ -70,7 +73,7 @@ class Machine:
             ) from error
         return replace(
             found,
-            cache=Path(section["cache"]).expanduser().absolute(),
-            hosts=tuple(section["hosts"]),
-            **{key: section[key] for key in OPERATION},
+            cache=Path(section.cache).expanduser().absolute(),
+            hosts=tuple(section.hosts),
+            **{key: getattr(section, key) for key in OPERATION},
         )

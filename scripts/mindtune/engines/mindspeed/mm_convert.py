@@ -9,6 +9,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindtune.checkpoint import verify
 from mindtune.checkpoint.finite import check_finite
@@ -24,12 +25,15 @@ from mindtune.models.mindspeed import framework_of, tool_problems
 from mindtune.models.shape import model_shape, read_config
 from mindtune.process import ended
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.mindspeed import Mindspeed
+
 log = logging.getLogger(__name__)
 
 PROGRAM = ("-m", "checkpoint.convert_cli")
 
 
-def prepare(job: PrepareJob) -> None:
+def prepare(job: "PrepareJob[Mindspeed]") -> None:
     """A Hugging Face model to a `release` checkpoint."""
     check_finite(job.hf_dir)
     layout = _layout(job)
@@ -45,7 +49,7 @@ def prepare(job: PrepareJob) -> None:
         _take(made, job.mm_dir, verified_against=job.hf_dir)
 
 
-def export(job: ExportJob) -> None:
+def export(job: "ExportJob[Mindspeed]") -> None:
     """The newest checkpoint of a save_dir to a Hugging Face model."""
     layout = _layout(job)
     with _beside(job.out_dir) as place:
@@ -64,14 +68,14 @@ def export(job: ExportJob) -> None:
         _take(made, job.out_dir, verified_against=job.save_dir)
 
 
-def _layout(job: PrepareJob | ExportJob) -> ParallelLayout:
+def _layout(job: "PrepareJob[Mindspeed] | ExportJob[Mindspeed]") -> ParallelLayout:
     """
     Raises
     ------
     UserError: mm-convert can't do it for this model, or it can't be cut so.
     """
     shape = model_shape(read_config(job.hf_dir))
-    for problem in tool_problems(shape.model_type, {"converter": "mm-convert"}):
+    for problem in tool_problems(shape.model_type, converter="mm-convert"):
         raise UserError(problem)
     return ParallelLayout.make(shape, **layout_options(job.parallel))
 
@@ -91,7 +95,10 @@ def _beside(path: Path) -> tempfile.TemporaryDirectory:
 
 
 def _convert(
-    job: PrepareJob | ExportJob, directory: Path, command: str, options: Mapping[str, object]
+    job: "PrepareJob[Mindspeed] | ExportJob[Mindspeed]",
+    directory: Path,
+    command: str,
+    options: Mapping[str, object],
 ) -> None:
     machine = Machine.read(job.framework, job.operation)
     arguments = [command, *(f"--cfg.{name}={value}" for name, value in options.items())]

@@ -8,7 +8,7 @@ and every layer list from the layout, so that a file can't disagree with the che
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.checkpoint.layout import ParallelLayout
 from mindtune.engines.mindspeed.cache import PROCESSOR_FILES
@@ -16,6 +16,9 @@ from mindtune.errors import UserError
 from mindtune.models import family
 from mindtune.models.mindspeed import framework_of
 from mindtune.models.shape import ModelShape, model_shape
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 # Whatever could make an answer another than the likeliest one, switched off.
 GREEDY = {
@@ -94,7 +97,7 @@ def data_file(
 
 
 def model_file(
-    template: Mapping, config: Mapping, layout: ParallelLayout, train: Mapping, context: int = 1
+    template: Mapping, config: Mapping, layout: ParallelLayout, train: "Train", context: int = 1
 ) -> dict[str, Any]:
     """`--mm-model` of a training: the sizes in config.json, the layout, and what is frozen.
 
@@ -106,8 +109,8 @@ def model_file(
     if context > 1:
         for part in (encoder["vision_encoder"], filled["text_decoder"]):
             part["context_parallel_size"] = context
-    encoder["vision_encoder"]["freeze"] = train["freeze_vision_encoder"]
-    encoder["vision_projector"]["freeze"] = train["freeze_vision_projector"]
+    encoder["vision_encoder"]["freeze"] = train.freeze_vision_encoder
+    encoder["vision_projector"]["freeze"] = train.freeze_vision_projector
     return filled
 
 

@@ -54,7 +54,7 @@ def answer_by_script(
             {
                 "answer": text,
                 "tokens": tokens,
-                "cut": tokens >= asking.job.answer["max_new_tokens"],
+                "cut": tokens >= asking.job.answer.max_new_tokens,
                 "seconds": time.perf_counter() - begun,
             }
         )
@@ -64,7 +64,7 @@ def answer_by_script(
 def _ask(asking, name: str, prompt: dict) -> str:
     picture = asking.run / name / "picture.png"
     picture.parent.mkdir()
-    limit = asking.job.processor["image_resolution"]
+    limit = asking.job.processor.image_resolution
     read_shrunk(asking.job.images / prompt["image"], limit).save(picture)
     launch = asking.launch(
         asking.machine.home / "inference_vlm.py",

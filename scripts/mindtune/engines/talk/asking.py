@@ -17,6 +17,7 @@ from mindtune.engines.hf.answer import generated, lines_of, padded, picture_inpu
 from mindtune.engines.hf.device import DTYPES, open_device
 from mindtune.engines.hf.model import load_model
 from mindtune.engines.hf.processing import Processor
+from mindtune.engines.requests import typed
 from mindtune.errors import UserError
 from mindtune.models.box_text import corners, in_thousandths
 from mindtune.models.boxes import boxes_of
@@ -64,7 +65,7 @@ class Speaker:
     ) -> None:
         check_model(directory)
         self.name = str(directory)
-        where = open_device({"device": device, "precision": precision, "threads": threads})
+        where = open_device(typed("hf", {"device": device, "threads": threads}))
         self.processor = Processor(directory, image_resolution)
         self.boxes = boxes_of(directory)
         self.model = load_model(directory, DTYPES[precision]).to(where).eval()

@@ -11,12 +11,15 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.checkpoint.peft_adapter import is_adapter, merge_adapter, open_pairs
 from mindtune.engines.requests import AnswerJob
 from mindtune.models.shape import model_shape, read_config
 from mindtune.models.tensors import tensors_of
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.vllm import Vllm
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ class Beside:
         return {"path": str(self.path), "rank": self.rank, "modules": self.modules}
 
 
-def adapter_of(job: AnswerJob) -> Beside | None:
+def adapter_of(job: "AnswerJob[Vllm]") -> Beside | None:
     """The adapter of a job whose model is one, to be kept beside `hf_dir`; None where it has to be merged first,
     or the model is a whole one.
 
@@ -61,7 +64,7 @@ def log_merge(why: str) -> None:
     log.info("vLLM can't keep the adapter beside its base, so it is merged first: %s", why)
 
 
-def merged_model(job: AnswerJob, place: Path) -> Path:
+def merged_model(job: "AnswerJob[Vllm]", place: Path) -> Path:
     """The base with the job's adapter merged, in a new directory."""
     merge_adapter(job.model_dir, job.hf_dir, place, widen=True)
     return place

@@ -9,10 +9,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
@@ -26,7 +26,6 @@ from mindtune.engines.journal import Batch, Journal, in_order
 from mindtune.engines.launching import OFFLINE, OURS, Launch, exported
 from mindtune.engines.requests import AnswerJob, answered
 from mindtune.engines.tokenizer import read_tokenizer, token_ids
-from mindtune.engines.vllm import of_section
 from mindtune.engines.vllm.adapters import Beside, adapter_of, log_merge, merged_model
 from mindtune.engines.vllm.faults import Faults, shortened
 from mindtune.engines.vllm.python import PROGRAMS, Python, vllm_python
@@ -36,6 +35,9 @@ from mindtune.models.conversation import GROUNDING
 from mindtune.models.template import template_of
 from mindtune.process import ended
 from mindtune.progress import Progress
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.vllm import Vllm
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class Asked:
     pictures: Sequence[str]
 
 
-def answer(job: AnswerJob) -> None:
+def answer(job: "AnswerJob[Vllm]") -> None:
     """Write an answer for each prompt, in the order of the prompts; what an interrupted answering
     has answered is not asked again."""
     python = vllm_python(job.operation)
@@ -88,7 +90,7 @@ def answer(job: AnswerJob) -> None:
 class Answering:
     """One start of vLLM. run: a directory of its own."""
 
-    job: AnswerJob
+    job: "AnswerJob[Vllm]"
     python: Python
     run: Path
     prompts: Sequence[dict]
@@ -142,7 +144,7 @@ class Answering:
         merged = merged_model(job, self.run / "merged")
         return self._run_launch(replace(job, model_dir=merged))
 
-    def _run_launch(self, job: AnswerJob, beside: Beside | None = None) -> int:
+    def _run_launch(self, job: "AnswerJob[Vllm]", beside: Beside | None = None) -> int:
         self.faults = Faults(job.operation)
         launch = self._launch(job, beside)
         log.info("the launch is %s", launch.directory / "launch.sh")
@@ -178,7 +180,7 @@ class Answering:
         """Whether what is answered now is to be kept, and not the look at the tokens."""
         return next(iter(self.given.values()), (None, 1))[1] is None
 
-    def _launch(self, job: AnswerJob, beside: Beside | None) -> Launch:
+    def _launch(self, job: "AnswerJob[Vllm]", beside: Beside | None) -> Launch:
         section = job.operation
         longest = max(
             len(one.expanded) for one in self.asked
@@ -189,13 +191,13 @@ class Answering:
             {
                 "model": str(linked_model(job, self.run / "model")),
                 "adapter": beside.plain() if beside else None,
-                "dtype": DTYPES[of_section(section, "precision")],
-                "max_model_len": longest + self.job.answer["max_new_tokens"],
+                "dtype": DTYPES[section.precision],
+                "max_model_len": longest + self.job.answer.max_new_tokens,
                 "pictures": pictures,
-                "device": of_section(section, "device"),
-                "arguments": list(of_section(section, "arguments")),
+                "device": section.device,
+                "arguments": list(section.arguments),
                 "stops": self.stops,
-                "max_new_tokens": self.job.answer["max_new_tokens"],
+                "max_new_tokens": self.job.answer.max_new_tokens,
                 "feed": str(self.run / "feed"),
                 "error": str(self.run / "error.json"),
             },
@@ -219,7 +221,7 @@ class Answering:
         files = {}
         for count, name in enumerate(names):
             files[name] = str(place / f"{count}.ppm")
-            picture = read_shrunk(self.job.images / name, self.job.processor["image_resolution"])
+            picture = read_shrunk(self.job.images / name, self.job.processor.image_resolution)
             picture.save(files[name])
         chunk = place / "chunk.json"
         write_json(
@@ -294,17 +296,17 @@ class Answering:
         )
 
 
-def environment_of(section: Mapping[str, Any]) -> dict[str, str]:
+def environment_of(section: "Vllm") -> dict[str, str]:
     """The variables of a start: ours, and then the user's."""
     found = dict(ENVIRONMENT)
-    if of_section(section, "device") == "cpu":
-        found["OMP_NUM_THREADS"] = str(of_section(section, "threads"))
+    if section.device == "cpu":
+        found["OMP_NUM_THREADS"] = str(section.threads)
         found["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         found["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB
-    return found | dict(of_section(section, "environment"))
+    return found | dict(section.environment)
 
 
-def linked_model(job: AnswerJob, place: Path) -> Path:
+def linked_model(job: "AnswerJob[Vllm]", place: Path) -> Path:
     """A directory of links: the model's weights and config, and the tokenizer and processor that go with it.
 
     Without its generation_config.json, so that nothing but the greatest logit counts.
@@ -329,12 +331,12 @@ def linked_model(job: AnswerJob, place: Path) -> Path:
     return place
 
 
-def asked_of(job: AnswerJob, prompts: Sequence[dict], tokenizer: Tokenizer) -> list[Asked]:
+def asked_of(job: "AnswerJob[Vllm]", prompts: Sequence[dict], tokenizer: Tokenizer) -> list[Asked]:
     """All prompts as token ids."""
     template = template_of(job.hf_dir)
     shown = [pictures_of(prompt) for prompt in prompts]
     names = list(dict.fromkeys(name for pictures in shown for name in pictures))
-    measure = PictureTokens.of_model(job.hf_dir, job.processor["image_resolution"])
+    measure = PictureTokens.of_model(job.hf_dir, job.processor.image_resolution)
     tokens = tokens_of_all(job.images, names, measure) if names else {}
     (picture,) = tokenizer.encode(template.picture, add_special_tokens=False).ids
     found = []

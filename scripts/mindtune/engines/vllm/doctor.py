@@ -4,12 +4,11 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.engines.launching import OURS, Launch, exported
 from mindtune.engines.mindspeed.framework.rows import FAIL, OK, WARNING, Row
 from mindtune.engines.mindspeed.framework.sizes import known_parameters
-from mindtune.engines.vllm import of_section
 from mindtune.engines.vllm.answer import environment_of
 from mindtune.engines.vllm.faults import Faults
 from mindtune.engines.vllm.python import (
@@ -22,6 +21,9 @@ from mindtune.engines.vllm.python import (
 from mindtune.errors import UserError
 from mindtune.files import read_json, write_json
 from mindtune.process import ended
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.vllm import Vllm
 
 NAMES = {"device": "vLLM's device", "arguments": "vllm.arguments", "load": "vLLM"}
 BYTES = {"fp32": 4, "bf16": 2}
@@ -50,9 +52,9 @@ def models_of(experiments: Iterable[Mapping[str, Any]]) -> list[Model]:
     return list(found.values())
 
 
-def vllm_rows(section: Mapping[str, Any], models: Sequence[Model]) -> Iterator[Row]:
+def vllm_rows(section: "Vllm", models: Sequence[Model]) -> Iterator[Row]:
     """section: `vllm`. models: those that are to answer."""
-    if of_section(section, "python") is None and installed_python(section) is None:
+    if section.python is None and installed_python(section) is None:
         yield Row(
             "vLLM's Python", WARNING, f"isn't installed yet; the run does that first, in {place_of(section)}."
         )  # fmt: skip
@@ -72,11 +74,11 @@ def vllm_rows(section: Mapping[str, Any], models: Sequence[Model]) -> Iterator[R
     except Refused as error:
         yield Row(error.name, FAIL, str(error))
         return
-    device = of_section(section, "device")
+    device = section.device
     yield Row(NAMES["device"], OK, f"vLLM runs on {device}")
     if found["bytes_free"] is not None:
         yield memory_row(section, found, models)
-    words = " ".join(of_section(section, "arguments"))
+    words = " ".join(section.arguments)
     yield Row(NAMES["arguments"], OK, words or "none")
     if found["unknown"]:
         yield Row(
@@ -97,14 +99,14 @@ class Refused(UserError):
         self.name = name
 
 
-def _looked(section: Mapping[str, Any], python: Python, models: Sequence[Model]) -> dict[str, Any]:
+def _looked(section: "Vllm", python: Python, models: Sequence[Model]) -> dict[str, Any]:
     """What vLLM says of itself, the device and the models, without loading one."""
     with tempfile.TemporaryDirectory() as made:
         run = Path(made)
         job = {
             "look": str(run / "look.json"), "error": str(run / "error.json"),
-            "model": str(models[0].directory), "device": of_section(section, "device"),
-            "arguments": list(of_section(section, "arguments")),
+            "model": str(models[0].directory), "device": section.device,
+            "arguments": list(section.arguments),
             "architectures": [name for model in models for name in model.architectures],
         }  # fmt: skip
         write_json(run / "job.json", job)
@@ -125,13 +127,11 @@ def _looked(section: Mapping[str, Any], python: Python, models: Sequence[Model])
         return read_json(run / "look.json")
 
 
-def memory_row(
-    section: Mapping[str, Any], found: Mapping[str, Any], models: Sequence[Model]
-) -> Row:
+def memory_row(section: "Vllm", found: Mapping[str, Any], models: Sequence[Model]) -> Row:
     name, free = "vLLM's memory", found["bytes_free"]
-    needed = BYTES[of_section(section, "precision")] * max(model.parameters for model in models)
+    needed = BYTES[section.precision] * max(model.parameters for model in models)
     said = f"{free / 1e9:.1f} of {found['bytes_total'] / 1e9:.1f} GB are free, the weights take {needed / 1e9:.1f}"
-    spread = any("parallel-size" in word for word in of_section(section, "arguments"))
+    spread = any("parallel-size" in word for word in section.arguments)
     if needed > free and not spread:
         return Row(
             name, FAIL,

@@ -1,11 +1,11 @@
 """What vLLM says when it can't go on, and what to do about it."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mindtune.engines.vllm import of_section
+if TYPE_CHECKING:
+    from mindtune.settings.sections.vllm import Vllm
 
 SHOWN = 300
 # A line that says so, and no line of source in a traceback.
@@ -27,7 +27,7 @@ FAULTS = (
 class Faults:
     """Listens to vLLM's lines; section: `vllm`."""
 
-    section: Mapping[str, Any]
+    section: "Vllm"
     fault: str | None = None
     words: str = ""
     last: str = ""
@@ -49,7 +49,7 @@ class Faults:
 
     def refused(self, kind: str, text: str) -> str:
         """The sentence for what the program refused. kind, text: see programs/answer.py."""
-        device = of_section(self.section, "device")
+        device = self.section.device
         if kind == "arguments":
             return (
                 f"vllm.arguments can't be used: {shortened(text)}; `vllm serve --help` lists them."

@@ -4,8 +4,8 @@
     DIRECTORY/cpu/installed.json   what it was made from; there when it is whole
 
 The environment has its place written in its programs, so it is filled where it stays. One that was cut off is
-gone on with: what pip left torn is installed again, and the record is written last, when `import vllm` works in
-it. One that was made from other requirements is recreated.
+gone on with: what pip left torn is installed again, and the record is written last, when vLLM, and torchvision, of
+which its processors need more than it imports itself, can be imported in it. One that was made from other requirements is recreated.
 """
 
 import logging
@@ -15,12 +15,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from mindtune.engines.mindspeed.framework import asking, environment
-from mindtune.engines.vllm import of_install, of_section
 from mindtune.engines.vllm.python import (
     RECORD,
     installed_python,
@@ -32,6 +31,9 @@ from mindtune.engines.vllm.python import (
 from mindtune.errors import UserError
 from mindtune.files import read_json, write_json
 from mindtune.progress import Progress
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.vllm import Vllm
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class Plan:
         return self.environment / "bin" / "python"
 
 
-def make_sure(section: Mapping[str, Any]) -> dict[str, Any]:
+def make_sure(section: "Vllm") -> dict[str, Any]:
     """Install vLLM, or find it installed; the record of it.
 
     section: `vllm`, without `python`.
@@ -92,13 +94,13 @@ def make_sure(section: Mapping[str, Any]) -> dict[str, Any]:
     return {"python": str(python.path), "versions": {"python": python.version, **python.packages}}
 
 
-def plan_of(section: Mapping[str, Any]) -> Plan:
+def plan_of(section: "Vllm") -> Plan:
     """
     Raises
     ------
     UserError: this machine can't have it, or `vllm.install` names what isn't there.
     """
-    device, wheels = of_section(section, "device"), of_install(section, "wheels")
+    device, wheels = section.device, section.install.wheels
     system, processor = platform.system(), platform.machine()
     if system != "Linux" or processor not in PROCESSORS[device]:
         raise UserError(
@@ -110,9 +112,9 @@ def plan_of(section: Mapping[str, Any]) -> Plan:
             f"vllm.install.wheels is {wheels}, which is not a directory; write the path of one."
         )
     return Plan(
-        device, place_of(section), interpreter(of_install(section, "python"), device),
+        device, place_of(section), interpreter(section.install.python, device),
         Path(wheels).expanduser().absolute() if wheels else None,
-        of_install(section, "package_index"), of_section(section, "environment"),
+        section.install.package_index, section.environment,
     )  # fmt: skip
 
 
@@ -242,12 +244,12 @@ def _import_vllm(plan: Plan) -> None:
     """
     Raises
     ------
-    UserError: vLLM can't be imported.
+    UserError: vLLM can't be imported, or torch and torchvision are no pair.
     """
     log.info("Importing vLLM")
     environment.run(
-        [str(plan.environment_python), "-c", "import vllm"],
-        f"importing vLLM, which is installed in {plan.environment} now (remove that to have it recreated, "
-        f"{BY_HAND})",
+        [str(plan.environment_python), "-c", "import torchvision, vllm"],
+        f"importing torchvision and vLLM, which are installed in {plan.environment} now (have pip take both "
+        f"torch and torchvision from one index, and remove it to have it recreated, {BY_HAND})",
         environ=environment.clean_environment(**plan.variables),
     )

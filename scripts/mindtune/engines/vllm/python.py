@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.engines.launching import OURS
-from mindtune.engines.vllm import of_install, of_section
 from mindtune.errors import UserError
 from mindtune.files import read_json
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.vllm import Vllm
 
 PROGRAMS = Path(__file__).parent / "programs"
 # Whoever runs where: the distributions that bring the package `vllm`, and what one needs beside it.
@@ -39,10 +41,10 @@ def requirements_of(device: str) -> Path:
     return ENVIRONMENTS / f"vllm-{device}.txt"
 
 
-def place_of(section: Mapping[str, Any]) -> Path:
+def place_of(section: "Vllm") -> Path:
     """Where vLLM is installed without `vllm.python`: a directory for the device."""
-    directory = Path(of_install(section, "directory")).expanduser().absolute()
-    return directory / of_section(section, "device")
+    directory = Path(section.install.directory).expanduser().absolute()
+    return directory / section.device
 
 
 def wanted_by(device: str) -> str:
@@ -50,25 +52,25 @@ def wanted_by(device: str) -> str:
     return hashlib.sha256(requirements_of(device).read_bytes()).hexdigest()
 
 
-def installed_python(section: Mapping[str, Any]) -> Path | None:
+def installed_python(section: "Vllm") -> Path | None:
     """The Python of a whole installation of what is wanted now; None where there is none."""
     place = place_of(section)
     if not (place / RECORD).is_file():
         return None
     record = read_json(place / RECORD)
     python = place / "env" / "bin" / "python"
-    whole = record.get("requirements") == wanted_by(of_section(section, "device"))
+    whole = record.get("requirements") == wanted_by(section.device)
     return python if whole and python.exists() else None
 
 
-def vllm_python(section: Mapping[str, Any]) -> Python:
+def vllm_python(section: "Vllm") -> Python:
     """The Python that the section `vllm` names, or else that which was installed.
 
     Raises
     ------
     UserError: it isn't there, it is no Python, or it lacks vLLM.
     """
-    value, device = of_section(section, "python"), of_section(section, "device")
+    value, device = section.python, section.device
     if value is None:
         found = installed_python(section)
         if found is None:
@@ -84,7 +86,7 @@ def vllm_python(section: Mapping[str, Any]) -> Python:
             f"which vLLM is installed ({recipe(device)})."
         )
     path = Path(found).absolute()
-    said = _asked(path, value, of_section(section, "environment"))
+    said = _asked(path, value, section.environment)
     version, packages = said["python"], said["packages"]
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
         raise UserError(

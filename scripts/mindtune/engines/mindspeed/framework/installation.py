@@ -2,9 +2,8 @@
 
 import logging
 import platform
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.engines.mindspeed.framework import asking
 from mindtune.engines.mindspeed.framework.checking import commits, framework_rows
@@ -13,12 +12,15 @@ from mindtune.engines.mindspeed.framework.pins import Pins, normalized
 from mindtune.engines.mindspeed.framework.rows import stop_on_failures
 from mindtune.errors import UserError
 
+if TYPE_CHECKING:
+    from mindtune.settings.sections.mindspeed import Install, Mindspeed
+
 log = logging.getLogger(__name__)
 
 REPOSITORIES = ("mindspeed_mm", "megatron_lm", "mindspeed", "apex")
 
 
-def make_sure(settings: Mapping[str, Any], pins: Pins) -> dict[str, Any]:
+def make_sure(settings: "Mindspeed", pins: Pins) -> dict[str, Any]:
     """Check the installation at `home`, or make one; the record of it, for installation.json.
 
     settings: of the section `mindspeed`: home, python, set_env, stand_in, install.
@@ -27,17 +29,17 @@ def make_sure(settings: Mapping[str, Any], pins: Pins) -> dict[str, Any]:
     ------
     UserError: it can't be made, or isn't what this project works with.
     """
-    stand_in = directory(settings["stand_in"], "mindspeed.stand_in")
-    set_env = script(settings["set_env"], stand_in)
-    python = asking.interpreter(settings["python"], pins.python)
-    if settings["home"] is None:
+    stand_in = directory(settings.stand_in, "mindspeed.stand_in")
+    set_env = script(settings.set_env, stand_in)
+    python = asking.interpreter(settings.python, pins.python)
+    if settings.home is None:
         check_platform(pins)
-        plan = plan_of(settings["install"], python, pins, stand_in, set_env)
+        plan = plan_of(settings.install, python, pins, stand_in, set_env)
         install(plan)
         home, python = plan.root, plan.environment_python
     else:
-        home = directory(settings["home"], "mindspeed.home")
-    record = record_of(home, python, stand_in, set_env, pins, made=settings["home"] is None)
+        home = directory(settings.home, "mindspeed.home")
+    record = record_of(home, python, stand_in, set_env, pins, made=settings.home is None)
     log.info("MindSpeed-MM is ready in %s", home)
     return record
 
@@ -96,20 +98,20 @@ def versions_of(found: asking.Packages, pins: Pins, stand_in: bool) -> dict[str,
 
 
 def plan_of(
-    chosen: Mapping[str, Any], python: Path, pins: Pins, stand_in: Path | None, set_env: Path | None
+    chosen: "Install", python: Path, pins: Pins, stand_in: Path | None, set_env: Path | None
 ) -> Plan:
     """The section `mindspeed.install`, as a plan."""
-    wheels, apex_wheel = chosen["wheels"], chosen["apex_wheel"]
+    wheels, apex_wheel = chosen.wheels, chosen.apex_wheel
     return Plan(
-        directory=Path(chosen["directory"]).expanduser().absolute(),
+        directory=Path(chosen.directory).expanduser().absolute(),
         python=python,
         pins=pins,
-        sources={name: chosen[name] for name in REPOSITORIES},
+        sources={name: getattr(chosen, name) for name in REPOSITORIES},
         stand_in=stand_in,
         set_env=set_env,
         apex_wheel=Path(apex_wheel).expanduser().absolute() if apex_wheel else None,
         wheels=directory(wheels, "mindspeed.install.wheels"),
-        package_index=chosen["package_index"],
+        package_index=chosen.package_index,
     )
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindtune.files import read_json
 from mindtune.models.shape import model_shape
 from mindtune.scale import count_checkpoints, count_parameters
+
+if TYPE_CHECKING:
+    from mindtune.settings.sections.train import Train
 
 BF16 = 2  # bytes a weight, in training and in the published models
 OPTIMIZER = 12  # bytes a trained parameter: an fp32 copy and Adam's two moments
@@ -24,7 +27,7 @@ class Parameters:
     exact: bool = True
 
 
-def parameters(config: Mapping[str, Any], train: Mapping[str, Any]) -> Parameters:
+def parameters(config: Mapping[str, Any], train: "Train") -> Parameters:
     """Of a config.json and the keys of `train` that freeze parts of it."""
     counted = count_parameters(model_shape(config))
     return Parameters(counted.all, counted.trained(train))
@@ -41,21 +44,23 @@ def known_parameters(experiment: Mapping[str, Any]) -> Parameters | None:
     return None
 
 
-def kept(train: Mapping[str, Any]) -> int:
-    """How many checkpoints a training of `doctor_settings` leaves."""
-    return count_checkpoints(train, train.get("keep_checkpoints", "all"))
+def kept(experiment: Mapping[str, Any]) -> int:
+    """How many checkpoints the training of an experiment of `doctor_settings` leaves."""
+    return count_checkpoints(experiment["train"], experiment["keep_checkpoints"])
 
 
-def optimizer_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
+def optimizer_bytes(known: Parameters, experiment: Mapping[str, Any]) -> int:
     """Optimizer states in all checkpoints of a training."""
-    return kept(train) * OPTIMIZER * known.trained if train["save_optim"] else 0
+    train: Train = experiment["train"]
+    return kept(experiment) * OPTIMIZER * known.trained if train.save_optim else 0
 
 
-def experiment_bytes(known: Parameters, train: Mapping[str, Any]) -> int:
+def experiment_bytes(known: Parameters, experiment: Mapping[str, Any]) -> int:
     """What an experiment writes: mm checkpoint, checkpoints of the training, exported model."""
-    in_checkpoints = known.trained if train.get("lora") else known.total
-    weights = BF16 * (2 * known.total + kept(train) * in_checkpoints)
-    return weights + optimizer_bytes(known, train)
+    train: Train = experiment["train"]
+    in_checkpoints = known.trained if train.lora else known.total
+    weights = BF16 * (2 * known.total + kept(experiment) * in_checkpoints)
+    return weights + optimizer_bytes(known, experiment)
 
 
 def npu_bytes(known: Parameters, model_parallel: int, data_parallel: int) -> float:
