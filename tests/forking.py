@@ -41,7 +41,7 @@ LOADED = (
     "sources.test_download", "torch.utils.data", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_vl.modeling_qwen2_vl",
-    "transformers.models.qwen3_vl.modeling_qwen3_vl", "transformers.trainer",
+    "transformers.models.qwen3_vl.modeling_qwen3_vl", "transformers.trainer", "workflow.planning",
 )  # fmt: skip
 
 
