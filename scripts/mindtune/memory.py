@@ -2,7 +2,7 @@
 
 Weights, gradients and optimizer follow from numbers of parameters. Activations are what autograd keeps
 of each layer of the language model until its gradients are computed, counted tensor by tensor for
-transformers' modules (tests/unit/test_memory.py counts them again, at true shapes), and for
+transformers' modules (tests/unit/test_memory.py counts them again at true shapes, and what whole iterations take), and for
 MindSpeed-MM's fused operators as they are documented, which was not measured on an NPU. A frozen vision
 tower keeps none; of a trained one nothing is counted. docs/scaling.md holds the sums against measurements.
 """
@@ -30,9 +30,9 @@ FP32 = 4
 WIDTH = {"fp32": 4, "bf16": 2}
 # Of a weight in 4 bits: itself, its share in a scale of 8 bits for 64, and in one of fp32 for 256 of these.
 NF4 = 0.5 + 1 / 64 + FP32 / (64 * 256)
-# fp32 numbers for each logit as the loss begins to go backward: itself, its logarithm, and the
-# gradients of both.
-LOGIT = 4 * FP32
+# fp32 numbers for each logit as the loss begins to go backward: the logarithm of its share, and the
+# gradients of that and of the logit, which is gone itself.
+LOGIT = 3 * FP32
 TORCH, MINDSPEED = "torch", "mindspeed"
 
 

@@ -1,8 +1,10 @@
 """Several copies of the model that train together: processes of torchrun, with gloo, on the CPU."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -11,7 +13,7 @@ import psutil
 import pytest
 import torch
 from mindtune.divergence import Diverged
-from mindtune.engines import training_check
+from mindtune.engines import launching, training_check
 from mindtune.engines.hf import group, replicas
 from mindtune.engines.hf.packing import token_weights
 from mindtune.engines.hf.replicas import Replicas, buckets
@@ -83,6 +85,76 @@ def test_two_processes_train_as_one(alone, together):
 def test_four_processes_train_as_one_without_packing_too(eight, tmp_path, alone):
     train(eight, tmp_path / "a", machine={"devices": 4}, **WHOLE)
     assert_alike(rows(tmp_path / "a"), alone("one by one"))
+
+
+def test_pods_with_variables_of_torchrun_train_as_one(eight, tmp_path, together, monkeypatch):
+    """As Kubeflow's PyTorchJob sets them, of which the first pod knows itself as localhost. The second one runs
+    the script of the training, which is not there at first, until it ends well; as docs/clusters.md says."""
+    for name in launching.SLURM:
+        monkeypatch.delenv(name, raising=False)
+    variables = {"MASTER_PORT": str(launching.free_port()), "WORLD_SIZE": "2"}
+    script = tmp_path / "a/run/launch.sh"
+    loop = f'until bash "{script}"; do sleep 0.5; done'
+    second = subprocess.Popen(
+        ["bash", "-c", loop], env=os.environ | variables | {"MASTER_ADDR": "127.0.0.1", "RANK": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        with monkeypatch.context() as patch:
+            for name, value in (variables | {"MASTER_ADDR": "localhost", "RANK": "0"}).items():
+                patch.setenv(name, value)
+            both = train(eight, tmp_path / "a", machine=PACKED | {"nodes": 2}, **WHOLE)
+        assert second.wait(120) == 0
+    finally:
+        if second.poll() is None:
+            os.killpg(second.pid, signal.SIGKILL)
+            second.wait()
+    assert both == together[1] and rows(tmp_path / "a") == rows(together[0])
+
+
+def test_one_process_in_a_pod_is_alone(eight, tmp_path, alone, monkeypatch):
+    """Variables of others would have it wait for them."""
+    for name, value in (("MASTER_ADDR", "localhost"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    train(eight, tmp_path / "a", machine=PACKED, **WHOLE)
+    assert rows(tmp_path / "a") == alone["packed"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {},
+            "hf.hosts is empty; submit it with profiles/slurm, or name the hosts, or run it where MASTER_ADDR",
+        ),
+        (
+            {"MASTER_ADDR": "a", "RANK": "1"},
+            "RANK is 1, but the workflow runs on the node of rank 0 only",
+        ),
+        (
+            {"MASTER_ADDR": "a", "NODE_RANK": "2", "RANK": "0"},
+            "NODE_RANK is 2, but the workflow runs on",
+        ),
+        (
+            {"MASTER_ADDR": "a", "WORLD_SIZE": "3"},
+            "hf.nodes is 2, but WORLD_SIZE is 3, neither the number of",
+        ),
+        ({"MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT is x, which is no port"),
+    ],
+)
+def test_variables_that_do_not_fit_are_said(eight, tmp_path, monkeypatch, variables, words):
+    for name in (
+        *launching.SLURM,
+        *launching.NODE_RANKS,
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "WORLD_SIZE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=words):
+        train(eight, tmp_path / "a", machine=PACKED | {"nodes": 2}, **WHOLE)
 
 
 def test_a_process_that_is_killed_ends_all_and_the_rest_ends_in_the_same_bytes(

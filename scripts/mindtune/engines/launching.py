@@ -1,11 +1,13 @@
 """Starting programs: a script that shows all, run on one node or several, with its lines watched.
 
 A launch is written to a `launch.sh` of its own directory and run from there, so that what ran can be
-read, and run again by hand. It starts torchrun directly. What a program's end is worth is for the
+read, and run again by hand. It starts torchrun directly. Where pods have torchrun's own variables, it starts
+torchrun on the first node, and the others run the same script. What a program's end is worth is for the
 caller to judge, by what is on the disk then.
 """
 
 import ctypes
+import hashlib
 import logging
 import os
 import re
@@ -31,6 +33,13 @@ OURS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONNOUSE
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 Heard = Callable[[str], None]
 DEFAULT_PORT = 6000
+SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_NODELIST")  # any of them in a job of Slurm's
+# Where the nodes of a training meet, as torchrun, Kubeflow's PyTorchJob and others say it.
+MASTER, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
+# Which node this one is; RANK is the pod's of a PyTorchJob. WORLD_SIZE counts nodes or processes.
+NODE_RANKS = ("NODE_RANK", "PET_NODE_RANK", "RANK")
+OWN_RANK = "${SLURM_NODEID:-0}"
+POD_RANK = "${NODE_RANK:-${PET_NODE_RANK:-${RANK:-0}}}"
 SECONDS_TO_END = 30
 SCRATCH = ".torchrun"
 
@@ -79,29 +88,42 @@ class Launch:
     def script(self) -> str:
         """The script's text. Every value in it is quoted."""
         lines = ["#!/usr/bin/env bash", "# Made by mindtune. Usage: launch.sh [rank of this node]"]
-        lines += ["set -eu", 'node_rank="${1:-${SLURM_NODEID:-0}}"', *self.setup]
+        own = POD_RANK if self.processes and in_pods(self.processes) else OWN_RANK
+        lines += ["set -eu", f'node_rank="${{1:-{own}}}"', *self.setup]
         lines += [f"cd {shlex.quote(str(self.directory.resolve()))}", self._command()]
         return "\n".join(lines) + "\n"
 
     def _command(self) -> str:
         words = shlex.join([*self.program, *self.arguments])
         if self.processes:
-            return f'exec {self._torchrun(self.processes)} --node_rank "$node_rank" {words}'
+            meeting = self._meeting(self.processes)
+            return (
+                f'exec {self._torchrun(self.processes)} {meeting} --node_rank "$node_rank" {words}'
+            )
         return f"exec {shlex.quote(str(self.python))} {words}"
 
     def _torchrun(self, processes: Processes) -> str:
-        several = processes.nodes > 1
-        master = master_address(processes) if several else "localhost"
-        port = processes.port or (DEFAULT_PORT if several else free_port())
         return shlex.join(
             [
                 *(str(self.python), "-m", "torch.distributed.run"),
-                *("--nproc_per_node", str(processes.per_node), "--nnodes", str(processes.nodes)),
-                *("--master_addr", master, "--master_port", str(port)),
                 # It would leave a folder in /tmp for each start.
                 *("--log_dir", str(self._scratch)),
+                *("--nproc_per_node", str(processes.per_node), "--nnodes", str(processes.nodes)),
             ]
         )
+
+    def _meeting(self, processes: Processes) -> str:
+        """Where the nodes meet, in words of bash: a pod has an address of its own for it."""
+        if in_pods(processes):
+            check_pods(processes)
+            port = processes.port or f"${{{MASTER_PORT}:-{DEFAULT_PORT}}}"
+            # Who runs the script of another training finds nobody.
+            name = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:16]
+            return f'--rdzv_id {name} --master_addr "${MASTER}" --master_port "{port}"'
+        several = processes.nodes > 1
+        master = master_address(processes) if several else "localhost"
+        port = processes.port or (DEFAULT_PORT if several else free_port())
+        return shlex.join(["--master_addr", master, "--master_port", str(port)])
 
     @property
     def _scratch(self) -> Path:
@@ -109,10 +131,11 @@ class Launch:
         return (self.directory / SCRATCH).resolve()
 
     def commands(self, script: Path) -> list[list[str]]:
-        """What starts `script` on every node: one command alone, or by srun, or one for each host."""
+        """What starts `script` on every node: one command alone, or by srun, or one for each host; of pods,
+        on this one."""
         path = str(script.resolve())
         nodes = self.processes.nodes if self.processes else 1
-        if nodes == 1:
+        if nodes == 1 or in_pods(self.processes):
             return [["bash", path]]
         if self.processes.hosts:
             # ssh hands its words to a shell there, so they are quoted for it.
@@ -154,6 +177,38 @@ class Launch:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
 
+def in_pods(processes: Processes) -> bool:
+    """Whether the nodes of a training know one another by torchrun's variables: neither hosts nor Slurm."""
+    slurm = any(os.environ.get(name) for name in SLURM)
+    return processes.nodes > 1 and not (processes.hosts or slurm) and bool(os.environ.get(MASTER))
+
+
+def check_pods(processes: Processes) -> None:
+    """
+    Raises
+    ------
+    UserError: the variables are of another training, or this is not the first node.
+    """
+    section, nodes = processes.section, processes.nodes
+    name = next((name for name in NODE_RANKS if os.environ.get(name)), None)
+    if name and os.environ[name] != "0":
+        raise UserError(
+            f"{section}.nodes is {nodes} and {name} is {os.environ[name]}, but the workflow runs on the node "
+            "of rank 0 only; the others run the training's launch.sh (docs/clusters.md)."
+        )
+    size = os.environ.get("WORLD_SIZE") or str(nodes)
+    if size not in (str(nodes), str(nodes * processes.per_node)):
+        raise UserError(
+            f"{section}.nodes is {nodes}, but WORLD_SIZE is {size}, neither the number of nodes nor that of "
+            "processes; write as many nodes as there are pods."
+        )
+    port = os.environ.get(MASTER_PORT) or str(DEFAULT_PORT)
+    if not port.isdecimal():
+        raise UserError(
+            f"{MASTER_PORT} is {port}, which is no port; write a number, such as 29500."
+        )
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on at the moment."""
     with socket.socket() as listener:
@@ -171,15 +226,15 @@ def master_address(processes: Processes) -> str:
     section, nodes = processes.section, processes.nodes
     if processes.hosts:
         return processes.hosts[0]
-    listed = os.environ.get("SLURM_JOB_NODELIST") or os.environ.get("SLURM_NODELIST")
-    number = os.environ.get("SLURM_JOB_ID")
+    listed = os.environ.get(SLURM[1]) or os.environ.get(SLURM[2])
+    number = os.environ.get(SLURM[0])
     if not listed and number:  # Snakemake's executor leaves a job little else of Slurm's variables
         found = re.search(r"\sNodeList=(\S+)", _scontrol("job", number))
         listed = found and found[1]
     if not listed:
         raise UserError(
             f"{section}.nodes is {nodes}, but this is no job of Slurm's and {section}.hosts is "
-            "empty; submit it with profiles/slurm, or name the hosts."
+            f"empty; submit it with profiles/slurm, or name the hosts, or run it where {MASTER} is set."
         )
     names = _scontrol("hostnames", listed).split()
     if len(names) < nodes:

@@ -27,7 +27,7 @@ from mindtune.engines.hf.model import build_model
 from mindtune.engines.hf.optimizer import check_optimizer, optimizer_of
 from mindtune.engines.hf.processing import Processor
 from mindtune.engines.hf.quantizing import FOUR_BITS, NF4, bitsandbytes_for, quantize_layers
-from mindtune.engines.hf.replicas import Replicas, replica_count
+from mindtune.engines.hf.replicas import Replicas, forget_launcher, replica_count
 from mindtune.engines.hf.segments import use_segments
 from mindtune.engines.hf.sharding import shard_layers
 from mindtune.engines.hf.trainer import (
@@ -62,6 +62,7 @@ def finetune(job: "FinetuneJob[Hf]") -> None:
     if replica_count(job.machine) > 1:
         train_together(job, begun)
     else:
+        forget_launcher()
         train_here(job, begun, open_device(job.machine), Replicas())
     if checkpoints.newest() != wanted:
         raise UserError(

@@ -37,6 +37,13 @@ def replica_count(machine: "Hf") -> int:
     return machine.devices * machine.nodes
 
 
+def forget_launcher() -> None:
+    """Leave a training to ourselves that is one process, or has met the others: the variables may be those
+    of a pod or a batch system."""
+    for name in LAUNCHER:
+        os.environ.pop(name, None)
+
+
 @dataclass(frozen=True)
 class Replicas:
     """The copy of this process, counted from 0, and how many there are."""
@@ -53,8 +60,7 @@ class Replicas:
         """Meet the other processes that torchrun has started; minutes: the longest wait for one."""
         distributed.init_process_group(BACKENDS[device.type], timeout=timedelta(minutes=minutes))
         joined = cls(distributed.get_rank(), distributed.get_world_size())
-        for name in LAUNCHER:
-            os.environ.pop(name, None)
+        forget_launcher()
         return joined
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -110,8 +110,8 @@ class Hf(Section):
     )
     nodes: Annotated[int, Whole(1, 10_000)] = key(
         1,
-        "Nodes of one training; more than one need Slurm, or `hosts`.",
-        "一次训练使用的节点数；多于一个时需要 Slurm 或 `hosts`。",
+        "Nodes of one training; more than one need Slurm, `hosts`, or `MASTER_ADDR` (docs/clusters.md).",
+        "一次训练使用的节点数；多于一个时需要 Slurm、`hosts` 或 `MASTER_ADDR`（docs/clusters.md）。",
         later=True,
     )
     shard: Annotated[Literal["none", "layers"], Choice()] = key(

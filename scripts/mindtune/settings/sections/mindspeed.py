@@ -115,8 +115,8 @@ class Mindspeed(Section):
     )
     nodes: Annotated[int, Whole(1, 10_000)] = key(
         1,
-        "Nodes that a training uses; more than one need Slurm, or `hosts`.",
-        "一次训练使用的节点数；多于一个时需要 Slurm 或 `hosts`。",
+        "Nodes that a training uses; more than one need Slurm, `hosts`, or `MASTER_ADDR` (docs/clusters.md).",
+        "一次训练使用的节点数；多于一个时需要 Slurm、`hosts` 或 `MASTER_ADDR`（docs/clusters.md）。",
     )
     hosts: Annotated[list[Annotated[str, HOST]], Len(0, 10_000)] = key(
         None,
