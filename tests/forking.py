@@ -9,8 +9,10 @@ test_demo.py and CI, which runs the demo by the README's command, start such pro
 """
 
 import atexit
+import hashlib
 import multiprocessing
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -19,13 +21,15 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
-from functools import cache
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, lru_cache
 from importlib import import_module
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 
@@ -37,7 +41,7 @@ LOADED = (
     "sources.test_download", "torch.utils.data", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_vl.modeling_qwen2_vl",
-    "transformers.models.qwen3_vl.modeling_qwen3_vl", "transformers.trainer",
+    "transformers.models.qwen3_vl.modeling_qwen3_vl", "transformers.trainer", "workflow.planning",
 )  # fmt: skip
 
 
@@ -88,37 +92,68 @@ def _forked(
     """together: errors go to where output goes."""
     with tempfile.TemporaryDirectory() as scratch:
         streams = [Path(scratch, name) for name in ("out", "out" if together else "errors")]
-        given = (run, str(place), list(arguments), dict(os.environ), list(map(str, streams)))
-        process = loaded_forks().Process(target=_begin, args=given)
-        process.start()
-        process.join(seconds)
-        if process.exitcode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        given = (run, list(arguments), dict(os.environ), list(map(str, streams)), seconds)
+        status = loaded(place).submit(_run, *given).result()
+        if status is None:
             raise TimeoutError(f"{arguments} took longer than {seconds} s")
         said = (stream.read_text(encoding="utf-8", errors="replace") for stream in streams)
-        return process.exitcode, *said
+        return status, *said
 
 
-def _begin(run, place: str, arguments: list[str], environment: Mapping, streams: list[str]) -> None:
-    os.setsid()
-    as_usual()
-    for number, name in enumerate((os.devnull, *streams)):
-        os.dup2(os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT), number)
-    without_ours(place)
-    _surround(place, environment)
-    run(arguments)
+def loaded(place: Path) -> ProcessPoolExecutor:
+    """A process in a checkout that has the code there loaded, for its tasks to fork from."""
+    code = hashlib.sha256()
+    for path in sorted(place.glob("scripts/**/*.py")):
+        code.update(bytes(path) + b"\0" + path.read_bytes())
+    return _loaded(place, code.digest())
 
 
-def as_usual() -> None:
-    """Start further processes as a process does that nobody forked from a server."""
-    multiprocessing.set_start_method(None, force=True)
+@lru_cache(maxsize=3)
+def _loaded(place: Path, code: bytes) -> ProcessPoolExecutor:
+    """For as long as it is one of the last three. code: with another, it is another process."""
+    return ProcessPoolExecutor(1, loaded_forks(), initializer=_load, initargs=(str(place),))
 
 
-def without_ours(place: str) -> None:
-    """Let imports find what is in a directory, and nothing of this project that pytest finds."""
+def _load(place: str) -> None:
+    """Import what Snakemake, jobs and tools begin with, and see which file imports which."""
+    multiprocessing.set_start_method(None, force=True)  # as if nobody had forked this from a server
+    os.chdir(place)
     for name in [name for name in sys.modules if name.split(".")[0] == "mindtune"]:
         del sys.modules[name]
-    sys.path[:] = [place, *(path for path in sys.path if path not in OURS)]
+    others = [path for path in sys.path if path not in OURS]
+    sys.path[:] = [str(Path(place, "scripts")), *others]
+    if Path("scripts/mindtune").is_dir():
+        import_module("mindtune.glue.settings_reading")
+        import_module("mindtune.glue.plan")
+        sourcecode = import_module("mindtune.glue.sourcecode")
+        sourcecode.code_files(*Path("scripts").glob("*.py"))
+    import_module("snakemake.cli").get_argument_parser()  # looks for plugins
+    sys.path[0] = place
+
+
+def _run(run, arguments: list[str], environment: Mapping, streams: list[str], seconds: float):
+    """Run in a fork of this process; its exit status, or None where it took too long."""
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setsid()
+            for number, name in enumerate((os.devnull, *streams)):
+                os.dup2(os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT), number)
+            _surround(str(Path.cwd()), environment)
+            run(arguments)
+        except SystemExit as error:
+            end(error)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        end(SystemExit(0))
+    ended = os.pidfd_open(pid)
+    in_time, _, _ = select.select([ended], [], [], seconds)
+    os.close(ended)
+    if not in_time:
+        os.killpg(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status if in_time else None
 
 
 def _surround(place: str, environment: Mapping[str, str]) -> None:
@@ -143,21 +178,25 @@ def _program(arguments: list[str]) -> None:
     sys.argv[:] = arguments
     sys.path[0] = str(Path(arguments[0]).absolute().parent)
     atexit._clear()
-    status = 0
     try:
         exec(compile(Path(arguments[0]).read_bytes(), arguments[0], "exec"), vars(main))  # noqa: S102
     except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
+        end(error)
     except BaseException:
         traceback.print_exc()
-        status = 1
+        end(SystemExit(1))
+    end(SystemExit(0))
+
+
+def end(error: SystemExit) -> NoReturn:
+    """End this process as Python does for a SystemExit."""
+    if isinstance(error.code, str):
+        print(error.code, file=sys.stderr)
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
 
 
 def _fork_scripts() -> None:

@@ -6,6 +6,7 @@ trainings are forks of a process that has imported everything and computed nothi
 
 import csv
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -14,7 +15,6 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from forking import as_usual
 from mindtune.checkpoint.megatron import iterations, read_tracker
 from mindtune.engines import stage
 from unit.test_finetune import job_of
@@ -88,7 +88,7 @@ def main(place: Path, work: Path, kills: int, seed: int) -> None:
 
     place: made by the fixture `place` of tests/unit/test_finetune.py.
     """
-    as_usual()
+    multiprocessing.set_start_method(None, force=True)  # as if nobody had forked this from a server
     assert trained(place, work / "whole") == 0
     calls = int((work / "whole/calls").read_text())
     rng, kept = random.Random(seed), []

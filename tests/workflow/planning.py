@@ -4,41 +4,18 @@ Each question has a process of its own, as `python -m snakemake` there would hav
 import anything again, nor read which file imports which, as long as no file of code is another.
 """
 
-import hashlib
 import multiprocessing
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from forking import loaded_forks, without_ours
+from forking import loaded
 
 
 def asked(checkout: Path, arguments: tuple[str, ...]):
     """The plan of a checkout for some targets and options, and all causes in words."""
-    code = hashlib.sha256()
-    for path in sorted(checkout.glob("scripts/**/*.py")):
-        code.update(bytes(path) + b"\0" + path.read_bytes())
-    return _loaded(checkout, code.digest()).submit(_answer, arguments).result(timeout=120)
-
-
-@lru_cache(maxsize=3)
-def _loaded(checkout: Path, code: bytes) -> ProcessPoolExecutor:
-    """A process that has the code of a checkout loaded, for as long as it is one of the last three."""
-    return ProcessPoolExecutor(1, loaded_forks(), initializer=_load, initargs=(str(checkout),))
-
-
-def _load(checkout: str) -> None:
-    os.chdir(checkout)
-    without_ours(str(Path(checkout, "scripts")))
-    from mindtune.glue import plan, sourcecode  # noqa: F401 - for the forks
-    from mindtune.glue.settings_reading import read_configuration  # noqa: F401
-    from snakemake.cli import get_argument_parser
-
-    get_argument_parser()  # looks for plugins
-    sourcecode.code_files(*Path("scripts").glob("*.py"))
+    return loaded(checkout).submit(_answer, arguments).result(timeout=120)
 
 
 def _answer(arguments: tuple[str, ...]):
@@ -55,6 +32,7 @@ def _answer(arguments: tuple[str, ...]):
 
 
 def _send(answers: Connection, arguments: tuple[str, ...]) -> None:
+    sys.path.insert(0, str(Path("scripts").absolute()))
     try:
         from mindtune.glue.explain import causes
         from mindtune.glue.plan import plan

@@ -37,7 +37,7 @@ class Cluster:
                  "--seconds-between-status-checks", "1", "--", *targets],
                 cwd=checkout.path, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while not list(checkout.path.glob("queue-*.log")):
             assert self.process.poll() is None and time.monotonic() < end, self.said()
             time.sleep(0.05)

@@ -26,6 +26,8 @@ RECORDS = Path(".snakemake", "mindtune", "code")
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / PACKAGE / "models"
 CHECKED_ONLY = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+# Where a statement has further ones; no expression holds an import.
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def code_files(
@@ -106,13 +108,11 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 def _run(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, but for what only a type checker reads."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in CHECKED_ONLY:
-            for other in node.orelse:
-                yield other
-                yield from _run(other)
-        else:
+    """All statements below a node, but for what only a type checker reads."""
+    for block in BLOCKS:
+        for node in getattr(tree, block, ()):
+            if isinstance(node, ast.If) and ast.unparse(node.test) in CHECKED_ONLY:
+                node.body = []
             yield node
             yield from _run(node)
 

@@ -48,8 +48,9 @@ def adapted(shape: ModelShape, train: "Train") -> list[Adapted]:
 
     Parts of the model that `train` freezes get none.
     """
-    words = train.lora.target_modules if train.lora else []
-    family = tensors_of(shape)
+    if not train.lora:
+        return []
+    words, family = train.lora.target_modules, tensors_of(shape)
     entries = family.entries(shape.llm_layers, shape.vit_layers, output=not shape.tied)
     found = []
     for entry in entries:
@@ -70,9 +71,9 @@ def adapted(shape: ModelShape, train: "Train") -> list[Adapted]:
 
 def adapter_parameters(shape: ModelShape, train: "Train") -> int:
     """How many parameters all adapters have."""
-    rank, shapes = train.lora.rank if train.lora else 0, hf_shapes(shape)
-    modules = adapted(shape, train)
-    return rank * sum(sum(module.sides(shapes)) for module in modules)
+    shapes = hf_shapes(shape)
+    sides = sum(sum(module.sides(shapes)) for module in adapted(shape, train))
+    return train.lora.rank * sides if train.lora else 0
 
 
 def fused_word(name: str) -> str | None:
