@@ -1,6 +1,7 @@
 """Boxes as each family writes them: one form of them for tables and pictures."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -45,11 +46,22 @@ TEXT = "the bus(250,250),(500,1000)"
         ('{"bbox_2d": [1, 2, 3]}', '{"bbox_2d": [1, 2, 3]}'),
         ('{"point_2d": [1, 2]}', '{"point_2d": [1, 2]}'),
         ("the bus(1,2),(3,4) {x}", "the bus(1,2),(3,4) {x}"),
+        ('{"label": "a \\ud83d", "bbox_2d": [0,0,98,28]}', "a \\ud83d(0,0),(500,500)"),  # a cut sign
+        ('{"label": "a \\ud83d\\ude00", "bbox_2d": [0,0,98,28]}', "a \U0001f600(0,0),(500,500)"),
     ],
 )
 def test_json_becomes_text_in_thousandths(said, found):
     assert in_thousandths(said, TOWER) == found
     assert in_thousandths(said, None) == said
+
+
+def test_white_space_without_end_is_read_in_no_time():
+    """Models fall into it; the time to read it is not to grow with its square."""
+    gap = "\n\t" * 25_000
+    begun = time.perf_counter()
+    assert in_thousandths(f"{BOX}{gap}x", TOWER) == f"{TEXT}{gap}x"
+    assert in_thousandths(f"[{BOX},{gap}x", TOWER) == f"{TEXT},{gap}x"
+    assert time.perf_counter() - begun < 10  # it was minutes
 
 
 def test_each_family_says_what_its_numbers_are_out_of(tmp_path):

@@ -17,7 +17,7 @@ _LABEL = re.compile(r'"label"\s*:\s*("(?:[^"\\]|\\.)*")')
 _OBJECT = r"\{[^{}]*\}"
 # One object or a list of them, which may be cut after one of them, as a block of code or not.
 _BLOCK = re.compile(
-    rf"(?:```(?:json)?\s*)?(?:\[\s*)?{_OBJECT}(?:\s*,\s*{_OBJECT})*(?:\s*,?\s*(?:\]|$))?(?:\s*```)?"
+    rf"(?:```(?:json)?\s*)?(?:\[\s*)?{_OBJECT}(?:\s*,\s*{_OBJECT})*(?:\s*(?:,\s*)?(?:\]|$))?(?:\s*```)?"
 )
 
 
@@ -64,7 +64,10 @@ def _box(text: str, out_of: Sequence[int]) -> str | None:
 
 
 def _unquoted(text: str) -> str:
+    """What a JSON text says; as it is written where that is none, or half of a surrogate pair, which no file takes."""
     try:
-        return json.loads(text, strict=False)
+        said = json.loads(text, strict=False)
+        said.encode()
     except ValueError:
         return text[1:-1]
+    return said
