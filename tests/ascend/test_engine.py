@@ -14,6 +14,7 @@ from mindtune.engines.mindspeed.cache import cache_directory
 from mindtune.engines.ordering import in_order
 from mindtune.engines.requests import PrepareJob
 from mindtune.errors import UserError
+from mindtune.files import read_json_lines
 from mindtune.trackers import PLACE, Followers
 from tracked import in_table, same, shown
 
@@ -276,6 +277,16 @@ def test_the_tutorials_script_asks_about_one_picture_only(played, tmp_path):
     with pytest.raises(UserError, match=r"prompt t has 2, .*\(1\.jpg, 2\.jpg\); write pipeline"):
         asked(played, tmp_path, TWO).answer(inference="script")
     assert not (played.here / "starts.jsonl").exists()
+
+
+def test_the_tutorials_script_asks_under_the_templates_system_text_only(played, tmp_path):
+    (first, *_) = read_json_lines(played.base / "prompts.jsonl")
+    one = {"id": "s", "image": first["image"], "prompt": "What is this?"}
+    same = one | {"system": "You are a helpful assistant."}
+    (answer,) = asked(played, tmp_path, same).answer(inference="script")
+    assert answer["answer"].endswith("Asked: What is this?")
+    with pytest.raises(UserError, match=r"system text but the template's, and prompt s has another"):
+        asked(played, tmp_path / "other", one | {"system": "In French."}).answer(inference="script")
 
 
 def test_a_sample_that_would_be_cut_within_a_picture_is_said_before_anything_starts(played):

@@ -106,7 +106,7 @@ def answer(job: "AnswerJob[Mindspeed]") -> None:
     prompts = read_json_lines(job.prompts)
     warn_of_other_template(job.hf_dir)
     if job.machine.inference == "script":
-        check_script_can_ask(prompts)
+        check_script_can_ask(prompts, template_of(job.hf_dir).system)
     asking = prepare_asking(job)
     journal = Journal.of(
         job, prompts, engine="mindspeed",

@@ -20,18 +20,20 @@ from mindtune.progress import Progress
 READY = "warning: Both `max_new_tokens`"
 
 
-def check_script_can_ask(prompts: list[dict]) -> None:
+def check_script_can_ask(prompts: list[dict], system: str) -> None:
     """
+    system: the template's own text, under which the script asks.
+
     Raises
     ------
-    UserError: a prompt has several pictures, or one that doesn't stand before the text, or a
-        system text of its own.
+    UserError: a prompt has several pictures, or one that doesn't stand before the text, or
+        another system text.
     """
     for prompt in prompts:
-        if "system" in prompt:
+        if prompt.get("system", system) != system:
             raise UserError(
-                f"mindspeed.inference is script, which asks without a system text, but prompt "
-                f"{prompt['id']} has one; write pipeline."
+                f"mindspeed.inference is script, which asks under no system text but the template's, and "
+                f"prompt {prompt['id']} has another; write pipeline."
             )
         if "image" not in prompt:
             raise UserError(
