@@ -19,6 +19,7 @@ ANSWERING = FRAMEWORK if ANSWERER.framework else []
 if INSTALLS_VLLM:
     ANSWERING = ancient("results/framework/vllm.json")
 
+config["operation"]["vllm"] = CONFIG.typed().vllm.model_dump()  # whoever answers
 config["operation"]["doctor"] = doctor_settings(CONFIG, SOURCES)
 
 

@@ -15,7 +15,7 @@ def main(snakemake) -> None:
     with needed_by_all():
         write_json(
             Path(snakemake.output.installation),
-            make_sure(typed("vllm", snakemake.config["operation"]["answerer"])),
+            make_sure(typed("vllm", snakemake.config["operation"]["vllm"])),
         )
 
 

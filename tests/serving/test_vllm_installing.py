@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import zipfile
+from types import SimpleNamespace
 
+import install_vllm
 import pytest
 from mindtune.engines.mindspeed.framework import environment
 from mindtune.engines.vllm import installing
@@ -12,6 +14,7 @@ from mindtune.engines.vllm.doctor import vllm_rows
 from mindtune.engines.vllm.installing import ALONE, interpreter, make_sure, plan_of
 from mindtune.engines.vllm.python import installed_python, requirements_of, vllm_python
 from mindtune.errors import UserError
+from mindtune.files import read_json
 from mindtune.settings.typed import typed
 
 DEVICES = ("cuda", "cpu", "npu")
@@ -82,7 +85,8 @@ def test_wherever_it_is_cut_off_it_goes_on(world, monkeypatch):
             make_sure(world)
         assert installed_python(world) is None
         with pytest.raises(
-            UserError, match=r"vLLM is not installed in .*/vllm/cpu, and vllm.python"
+            UserError,
+            match=r"vLLM is not installed in .*/vllm/cpu, and vllm.python .*; remove results/framework/vllm.json",
         ):
             vllm_python(world)
     (row,) = vllm_rows(world, [])
@@ -102,6 +106,15 @@ def test_wherever_it_is_cut_off_it_goes_on(world, monkeypatch):
     assert installed_python(world) is None
     make_sure(world)
     assert torn.read_text() == "VERSION = '2.0'\n"
+
+
+def test_the_rule_installs_for_vllms_device_whoever_answers(world, tmp_path):
+    """Asked for by its record alone, as before the first answers of vLLM."""
+    operation = {"answerer": {"device": "npu"}, "vllm": world.model_dump()}
+    record = tmp_path / "vllm.json"
+    output = SimpleNamespace(installation=str(record))
+    install_vllm.main(SimpleNamespace(config={"operation": operation}, output=output))
+    assert read_json(record)["python"] == str(tmp_path / "vllm/cpu/env/bin/python")
 
 
 def test_what_cant_be_imported_is_not_installed(world, tmp_path):

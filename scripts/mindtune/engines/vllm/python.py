@@ -75,8 +75,8 @@ def vllm_python(section: "Vllm") -> Python:
         found = installed_python(section)
         if found is None:
             raise UserError(
-                f"vLLM is not installed in {place_of(section)}, and vllm.python names no other; the rule "
-                "install_vllm brings it there."
+                f"vLLM is not installed in {place_of(section)}, and vllm.python names no other; remove "
+                "results/framework/vllm.json and run the same command again, which installs it."
             )
         value = str(found)
     found = shutil.which(Path(value).expanduser())
