@@ -285,7 +285,9 @@ def test_the_tutorials_script_asks_under_the_templates_system_text_only(played, 
     same = one | {"system": "You are a helpful assistant."}
     (answer,) = asked(played, tmp_path, same).answer(inference="script")
     assert answer["answer"].endswith("Asked: What is this?")
-    with pytest.raises(UserError, match=r"system text but the template's, and prompt s has another"):
+    with pytest.raises(
+        UserError, match=r"system text but the template's, and prompt s has another"
+    ):
         asked(played, tmp_path / "other", one | {"system": "In French."}).answer(inference="script")
 
 

@@ -9,7 +9,7 @@ import tiny_qwen3
 import tiny_qwen25
 from mindtune.comparison.answers import read_answers
 from mindtune.comparison.content import content
-from mindtune.comparison.controls import said
+from mindtune.comparison.controls import compare_controls, said
 from mindtune.comparison.text import boxes
 from mindtune.engines.box_sizes import BoxSizes
 from mindtune.engines.cutting import PictureTokens
@@ -46,7 +46,10 @@ TEXT = "the bus(250,250),(500,1000)"
         ('{"bbox_2d": [1, 2, 3]}', '{"bbox_2d": [1, 2, 3]}'),
         ('{"point_2d": [1, 2]}', '{"point_2d": [1, 2]}'),
         ("the bus(1,2),(3,4) {x}", "the bus(1,2),(3,4) {x}"),
-        ('{"label": "a \\ud83d", "bbox_2d": [0,0,98,28]}', "a \\ud83d(0,0),(500,500)"),  # a cut sign
+        (
+            '{"label": "a \\ud83d", "bbox_2d": [0,0,98,28]}',
+            "a \\ud83d(0,0),(500,500)",
+        ),  # a cut sign
         ('{"label": "a \\ud83d\\ude00", "bbox_2d": [0,0,98,28]}', "a \U0001f600(0,0),(500,500)"),
     ],
 )
@@ -141,6 +144,23 @@ def test_tables_compare_boxes_of_either_form(models, tmp_path, reference, before
     assert tuple(found) == scores
     (kept,) = read_json_lines(files["after"])
     assert kept["answer"] == BOX and said(kept) == TEXT  # the file has what the model said
+
+
+def test_answers_of_earlier_code_are_read_as_those_beside_them(tmp_path):
+    """Adopted answers don't say what their boxes are out of; those to the same prompt do."""
+    asked = prompt(0, "a.png", reference=BOX) | {"split": "held_out"}
+    files = {"prompts": asked, "before": line(BOX), "after": line(BOX) | {"boxes_out_of": TOWER}}
+    paths = {name: tmp_path / f"{name}.jsonl" for name in files}
+    for name, content_of in files.items():
+        paths[name].write_text(json.dumps(content_of) + "\n")
+    for before, after in (("before", "after"), ("after", "before")):
+        given = {"prompts": paths["prompts"], "before": paths[before], "after": paths[after]}
+        ((shown, *lines),) = read_answers("baseline", **given)
+        assert [shown["reference"], *(one["answer"] for one in lines)] == [TEXT] * 3
+        found = compare_controls(
+            "baseline", [asked], {f"blind_{stage}": given[stage] for stage in ("before", "after")}
+        )
+        assert found["blind_before"].tolist() == found["blind_after"].tolist() == [TEXT]
 
 
 def test_a_talk_draws_them_where_they_are(models, monkeypatch):

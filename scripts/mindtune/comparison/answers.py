@@ -44,18 +44,24 @@ def read_answers(
             )
     for prompt, *answers in zip(asked, *answered, strict=True):
         reference = prompt["reference"]
-        out_of = next((one[OUT_OF] for one in answers if OUT_OF in one), None)
+        out_of = known_out_of(answers)
         shown = {
             "image": picture_cell(pictures_of(prompt)),
             "reference": None if reference is None else plain(reference, out_of),
         }
-        first, second = ({**one, "answer": said(one)} for one in answers)
+        first, second = ({**one, "answer": said(one, out_of)} for one in answers)
         yield {**prompt, **shown}, first, second
 
 
-def said(line: Mapping[str, Any]) -> str:
-    """The answer of a line, as tables have it."""
-    return plain(line["answer"], line.get(OUT_OF)).strip()
+def known_out_of(lines: Iterable[Mapping[str, Any]]) -> Sequence[int] | None:
+    """What boxes in JSON are out of in answers to one prompt, by the first that says it: one that was given by
+    earlier code and adopted doesn't."""
+    return next((line[OUT_OF] for line in lines if OUT_OF in line), None)
+
+
+def said(line: Mapping[str, Any], out_of: Sequence[int] | None = None) -> str:
+    """The answer of a line, as tables have it. out_of: of its boxes, where the line doesn't say it."""
+    return plain(line["answer"], line.get(OUT_OF, out_of)).strip()
 
 
 def plain(text: str, out_of: Sequence[int] | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mindtune.comparison.answers import picture_cell, said
+from mindtune.comparison.answers import known_out_of, picture_cell, said
 from mindtune.comparison.stages import CONTROLS, STAGES
 from mindtune.comparison.statistics import compare
 from mindtune.comparison.text import exact
@@ -46,17 +46,15 @@ def compare_controls(
                 picture_cell(pictures_of(first[name])) if name in first else None
                 for name, _ in asked
             ]
-        said = {
-            stage: [_said(lines.get(name)) for name, _ in asked]
-            for stage, lines in zip(STAGES, (first, second), strict=True)
-        }
-        columns |= {f"{control}_{stage}": answers for stage, answers in said.items()}
+        pairs = [_said(first.get(name), second.get(name)) for name, _ in asked]
+        texts = {stage: [pair[place] for pair in pairs] for place, stage in enumerate(STAGES)}
+        columns |= {f"{control}_{stage}": answers for stage, answers in texts.items()}
         columns |= {
             f"exact_{control}_{stage}": [
                 None if text is None else exact(text, reference)
                 for text, (_, reference) in zip(answers, asked, strict=True)
             ]
-            for stage, answers in said.items()
+            for stage, answers in texts.items()
         }
     return pd.DataFrame(columns, index=range(len(prompts)), dtype=object)
 
@@ -75,8 +73,12 @@ def _read(
     return {line["id"]: line for line in lines}
 
 
-def _said(line: Mapping | None) -> str | None:
-    return None if line is None else said(line)
+def _said(before: Mapping | None, after: Mapping | None) -> tuple[str | None, str | None]:
+    """The answers to a prompt before and after; None for one that was not asked."""
+    if before is None or after is None:
+        return None, None
+    out_of = known_out_of((before, after))
+    return said(before, out_of), said(after, out_of)
 
 
 def summarize_control(
