@@ -203,7 +203,6 @@ def parsed(words):
 def answer(model, job, path):
     """Answer a chunk. Nothing of an earlier one is left, so that it is the same after a restart."""
     from PIL import Image
-
     from vllm import SamplingParams
 
     chunk = read(path)
