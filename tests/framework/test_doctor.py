@@ -300,6 +300,13 @@ def test_nodes(nodes, hosts, errors, slurm, status, said):
     assert row.status == status and said in row.sentence
 
 
+def test_pods_meet_where_torchruns_variables_say(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert not facts.in_pods()
+    monkeypatch.setenv("MASTER_ADDR", "pod-0")
+    assert machine_rows.hosts_row(2, [], {}, False, facts.in_pods()).status == OK
+
+
 def test_hosts_are_asked_by_ssh(fake_programs):
     fake_programs("ssh", 'test "$5" = up || { echo "$5: refused" >&2; exit 255; }')
     assert facts.host_error("up") is None

@@ -231,5 +231,5 @@ def _other_rows(settings: Mapping[str, Any]) -> Iterator[Row]:
     wanted = port or (PORT_ON_NODES if nodes > 1 else None)
     yield port_row(port, nodes, facts.port_error(wanted) if wanted else None)
     asked = {host: facts.host_error(host) for host in hosts} if nodes > 1 else {}
-    yield hosts_row(nodes, hosts, asked, facts.under_slurm())
+    yield hosts_row(nodes, hosts, asked, facts.under_slurm(), facts.in_pods())
     yield open_files_row(facts.open_files(), workers, npus)

@@ -81,3 +81,8 @@ def open_files() -> int:
 def under_slurm() -> bool:
     """Whether Slurm is there, inside a job or to submit one."""
     return "SLURM_JOB_ID" in os.environ or shutil.which("sbatch") is not None
+
+
+def in_pods() -> bool:
+    """Whether torchrun's variables say where the nodes of a training meet."""
+    return bool(os.environ.get("MASTER_ADDR"))

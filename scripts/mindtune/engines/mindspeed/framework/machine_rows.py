@@ -100,19 +100,26 @@ def port_row(port: int | None, nodes: int, error: str | None) -> Row:
 
 
 def hosts_row(
-    nodes: int, hosts: Sequence[str], errors: Mapping[str, str | None], slurm: bool
+    nodes: int,
+    hosts: Sequence[str],
+    errors: Mapping[str, str | None],
+    slurm: bool,
+    pods: bool = False,
 ) -> Row:
-    """Whether the other nodes are there. errors: host -> why it can't be reached, or None."""
+    """Whether the other nodes are there. errors: host -> why it can't be reached, or None. pods: whether
+    torchrun's variables say where the nodes meet."""
     name = "nodes"
     if nodes == 1:
         return Row(name, OK, "one, this one")
     if not hosts:
         if slurm:
             return Row(name, OK, f"{nodes}, which Slurm gives")
+        if pods:
+            return Row(name, OK, f"{nodes}, which meet at MASTER_ADDR")
         return Row(
             name, FAIL,
             f"mindspeed.nodes is {nodes}, but mindspeed.hosts is empty and there is no Slurm; name "
-            "the nodes in mindspeed.hosts.",
+            "the nodes in mindspeed.hosts, or run it where MASTER_ADDR is set (docs/clusters.md).",
         )  # fmt: skip
     if len(hosts) != nodes:
         return Row(
