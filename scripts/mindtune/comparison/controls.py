@@ -74,11 +74,11 @@ def _read(
 
 
 def _said(before: Mapping | None, after: Mapping | None) -> tuple[str | None, str | None]:
-    """The answers to a prompt before and after; None for one that was not asked."""
-    if before is None or after is None:
-        return None, None
-    out_of = known_out_of((before, after))
-    return said(before, out_of), said(after, out_of)
+    """The answers to a prompt before and after; None for what is not there."""
+    lines = (before, after)
+    out_of = known_out_of(line for line in lines if line is not None)
+    first, second = (None if line is None else said(line, out_of) for line in lines)
+    return first, second
 
 
 def summarize_control(
