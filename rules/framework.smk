@@ -55,9 +55,8 @@ rule install_vllm:
     conda:
         ENVIRONMENT
     params:
-        device=VLLM.get("device"),
-        install=VLLM.get("install"),
-        pins=content_of(
+        vllm={key: VLLM[key] for key in ("device", "install") if key in VLLM},
+        vllm_pins=content_of(
             {path.name: path for path in sorted(ROOT.glob("envs/vllm-*.txt"))}
         ),
     message:

@@ -99,7 +99,8 @@ def wrong_values(node: dict) -> list[str]:
     kinds = node.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if "enum" in node:
-        wrong = ["other", f"'{node['enum'][0]} '", node["enum"][0].upper(), *NO_TEXT, "null"]
+        wrong = ["other", f"'{node['enum'][0]} '", node["enum"][0].upper(), *NO_TEXT]
+        kinds = ["null"] if None in node["enum"] else []
     elif "integer" in kinds and "array" not in kinds:
         wrong = [*NO_NUMBER, "''" if "null" not in kinds else "x", "2.5", str(node["minimum"] - 1),
                  str(node["maximum"] + 1), str(10**30), "1e300", "-1e300", str(node["minimum"] - 0.5)]  # fmt: skip

@@ -117,7 +117,7 @@ def test_one_process_in_a_pod_is_alone(eight, tmp_path, alone, monkeypatch):
     for name, value in (("MASTER_ADDR", "localhost"), ("RANK", "0"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
     train(eight, tmp_path / "a", machine=PACKED, **WHOLE)
-    assert rows(tmp_path / "a") == alone["packed"]
+    assert rows(tmp_path / "a") == alone("packed")
 
 
 @pytest.mark.parametrize(

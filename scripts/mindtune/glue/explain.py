@@ -39,6 +39,7 @@ KEYS = {
     "scopes": "experiments",
     "settings": "mindspeed",
     "pins": "mindspeed.install",
+    "vllm_pins": "vllm.install",
     **{name: f"mindspeed.{name}" for name in ("home", "python", "set_env", "stand_in", "install")},
 }
 # Parameters that follow from the job's wildcards, are always the same, or say what was adopted.
